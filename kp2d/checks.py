@@ -1,0 +1,112 @@
+"""Owns the wording of errors and the shape checks at public boundaries."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+class InputError(ValueError):
+    """Something a user gave cannot be used; the message says what, and what to do about it."""
+
+
+def problem(expected: str, received: Any, remedy: str = "") -> InputError:
+    """Builds an `InputError` in the house form: what was expected, what was received, what to do.
+
+    Args:
+        expected: What should have been there, as a noun phrase ("an image of at least 8x8 px").
+        received: What was there instead; a value, a shape or a path.
+        remedy: What to do, as an imperative sentence.
+
+    Returns:
+        The error, for the caller to raise.
+    """
+    message = f"expected {expected}; received {received}."
+    return InputError(f"{message} {remedy}".rstrip())
+
+
+def one_of(kind: str, value: str, choices: Iterable[str]) -> str:
+    """Returns `value` if it is one of `choices`.
+
+    Raises:
+        InputError: If it is not; the nearest choice is named.
+    """
+    choices = list(choices)
+    if value in choices:
+        return value
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else ""
+    raise problem(f"a {kind} out of {', '.join(map(str, choices))}", repr(value), hint)
+
+
+def is_image(image: np.ndarray, name: str = "image") -> np.ndarray:
+    """Checks that `image` is uint8 RGB `[H, W, 3]` and returns it.
+
+    Raises:
+        InputError: If its type, rank or number of channels differ.
+    """
+    if not isinstance(image, np.ndarray):
+        raise problem(f"{name} as a NumPy array [H, W, 3]", type(image).__name__)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise problem(
+            f"{name} as uint8 RGB [H, W, 3]",
+            f"{image.dtype} {list(image.shape)}",
+            "Read files with kp2d.images.read_image, which converts gray, RGBA and 16-bit.",
+        )
+    return image
+
+
+def is_points(points: np.ndarray, name: str = "keypoints") -> np.ndarray:
+    """Checks that `points` are finite `[N, 2]` coordinates (x, y) and returns them as an array.
+
+    Raises:
+        InputError: If the shape differs or a coordinate is NaN or infinite.
+    """
+    points = np.asarray(points)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise problem(f"{name} as [N, 2] points (x, y)", f"shape {list(points.shape)}")
+    if not np.isfinite(points).all():
+        raise problem(f"finite {name}", "NaN or infinite coordinates")
+    return points
+
+
+def is_homography(matrix: np.ndarray, name: str = "homography") -> np.ndarray:
+    """Checks that `matrix` is a finite, invertible `[3, 3]` and returns it as float64.
+
+    Raises:
+        InputError: If the shape differs, a value is not finite, or the matrix has no inverse.
+    """
+    try:
+        matrix = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise problem(f"{name} as 3x3 numbers", repr(matrix)) from None
+    if matrix.shape != (3, 3):
+        raise problem(f"{name} as a [3, 3] matrix", f"shape {list(matrix.shape)}")
+    if not np.isfinite(matrix).all():
+        raise problem(f"a finite {name}", "NaN or infinite values")
+    # Each row is normalized: translations in pixels make the plain determinant meaningless.
+    rows = np.linalg.norm(matrix, axis=1, keepdims=True)
+    if (rows == 0).any() or abs(np.linalg.det(matrix / rows)) < 1e-12:
+        raise problem(f"an invertible {name}", f"determinant {np.linalg.det(matrix):.3g}")
+    return matrix
+
+
+def is_image_size(size: Iterable[int], name: str = "image_size") -> tuple[int, int]:
+    """Checks that `size` is (height, width) in whole pixels, both at least 8, and returns it as a tuple.
+
+    Raises:
+        InputError: If it is not.
+    """
+    try:
+        # Text may come from a command line, but a fraction of a pixel is a mistake.
+        values = [int(value) if isinstance(value, str) else operator.index(value) for value in size]
+        height, width = values if not isinstance(size, str) else ()
+    except (TypeError, ValueError):
+        raise problem(f"{name} as (height, width)", repr(size), "Write for example 240x320.") from None
+    if min(height, width) < 8:
+        raise problem(f"{name} of at least 8x8 px", f"{height}x{width}")
+    return height, width

@@ -1,0 +1,352 @@
+"""Owns the command line: `kp2d <verb>`, thin over the library; errors in one line, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kp2d import __version__, checks, config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The command line without the program's name; None takes the process's own.
+
+    Returns:
+        0 on success, 1 if a stage failed or a check found a difference, 2 if an input cannot be used, 130 if
+        interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.WARNING, format="kp2d: %(message)s"
+    )
+    try:
+        return options.run(options) or 0
+    except checks.InputError as error:
+        failure, code = error, 2
+    except OSError as error:
+        failure, code = error, 2
+    except KeyboardInterrupt:
+        print("kp2d: interrupted; finished work is kept", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        from kp2d.pipeline import StageError
+
+        if not isinstance(error, StageError):
+            raise
+        failure, code = error, 1
+    if options.verbose:
+        logging.getLogger(__name__).exception("details")
+    print(f"kp2d {options.verb}: error: {failure}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kp2d",
+        description="Learned and classical keypoints for the edge: data, evaluation, reproduction.",
+    )
+    parser.add_argument("--version", action="version", version=f"kp2d {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for add in (
+        _add_match,
+        _add_evaluate,
+        _add_reproduce,
+        _add_prepare,
+        _add_download,
+        _add_bench,
+        _add_readme,
+    ):
+        add(verbs)
+    return parser
+
+
+def _verb(verbs: Any, name: str, run: Any, description: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=description,
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="log what is done, and tracebacks of errors"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", default="sift", help="keypoint method: sift, rootsift, orb")
+    parser.add_argument("--precision", default="float32", help="numeric precision of the method")
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    try:
+        return checks.is_image_size(text.lower().split("x"))
+    except checks.InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_match(verbs: Any) -> None:
+    parser = _verb(verbs, "match", _match, "match two images and draw the result")
+    parser.add_argument("image0", help="first image")
+    parser.add_argument("image1", help="second image")
+    parser.add_argument("-o", "--output", default="matches.png", help="picture to write (.png, .jpg or .svg)")
+    _add_method(parser)
+    parser.add_argument("--top-k", type=int, default=1000, help="keypoints kept an image")
+    parser.add_argument(
+        "--image-size",
+        type=_image_size,
+        metavar="HxW",
+        help="size the method sees; default: each image's own",
+    )
+    parser.add_argument("--ransac-threshold", type=float, default=3.0, help="largest error of an inlier, px")
+
+
+def _match(options: argparse.Namespace) -> None:
+    from kp2d import extractors, figures, images, registration, viz
+
+    protocol = config.protocol(top_k=(options.top_k,), ransac_threshold=options.ransac_threshold)
+    extractor = extractors.create(options.method, precision=options.precision)
+    image0, image1 = images.read_image(options.image0), images.read_image(options.image1)
+    found = registration.register_images(
+        image0,
+        image1,
+        extractor,
+        top_k=options.top_k,
+        protocol=protocol,
+        image_size=options.image_size,
+    )
+    inliers = found.estimate.inliers
+    facts = f"{inliers.sum()}/{len(inliers)} inliers"
+    figure = viz.draw_matches(
+        image0,
+        image1,
+        found.features0.keypoints,
+        found.features1.keypoints,
+        found.matches[::-1],  # best first
+        inliers=inliers[::-1],
+        estimated=found.estimate.homography,
+        title=f"{options.method} {options.precision} · {facts}",
+    )
+    path = figures.save_figure(figure, options.output)
+    known = "homography found" if found.estimate.homography is not None else "no homography"
+    print(f"{len(found.features0)} and {len(found.features1)} keypoints, {facts}, {known}: {path}")
+
+
+def _add_evaluate(verbs: Any) -> None:
+    parser = _verb(verbs, "evaluate", _evaluate, "score a method on a folder in the layout of HPatches")
+    _add_method(parser)
+    parser.add_argument("--data", default="sample", help="a folder, or: sample, hpatches")
+    parser.add_argument("--profile", default="fast", help="whose `sample` is meant")
+    parser.add_argument(
+        "--image-size",
+        type=_image_size,
+        default="240x320",
+        metavar="HxW",
+        help="height x width, px",
+    )
+    parser.add_argument("--top-k", type=int, nargs="+", default=[300, 1000], help="keypoints kept an image")
+    parser.add_argument(
+        "--protocol", default="kp2d", help="kp2d, or kp2dtiny for the reference code's choices"
+    )
+    parser.add_argument(
+        "--score-threshold", type=float, help="smallest score of a network's keypoint, [0, 1)"
+    )
+    parser.add_argument(
+        "--half-pixel",
+        action=argparse.BooleanOptionalAction,
+        help="carry homographies through the resize about pixel centres, or by plain scaling",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of RANSAC")
+    parser.add_argument(
+        "--output", type=Path, help="CSV of averages, a row a subset and k; default: print only"
+    )
+    parser.add_argument("--pairs", type=Path, help="CSV of every pair's scores")
+    parser.add_argument(
+        "--cache", type=Path, help="folder that keeps extracted features, to resume and reuse"
+    )
+    parser.add_argument("--workers", type=int, help="threads; default: one a core")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from kp2d import datasets, evaluation, extractors, files, tables
+
+    overrides: dict[str, Any] = {
+        "half_pixel": options.half_pixel,
+        "score_threshold": options.score_threshold,
+    }
+    protocol = config.protocol(
+        options.protocol,
+        image_size=options.image_size,
+        top_k=tuple(options.top_k),
+        seed=options.seed,
+        **{name: value for name, value in overrides.items() if value is not None},
+    )
+    extractor = extractors.create(options.method, precision=options.precision)
+    for target in filter(None, (options.output, options.pairs)):
+        files.check_writable(target)
+    root = datasets.resolve(options.data, config.profile(options.profile).name)
+    sequences = datasets.load_sequences(root)
+    pairs = evaluation.evaluate(
+        extractor,
+        sequences,
+        protocol,
+        cache=options.cache,
+        workers=options.workers,
+        progress=sys.stderr.isatty(),
+    )
+    summary = evaluation.summarize(pairs, drop_unrepeated=protocol.drop_unrepeated)
+    known = options.data in ("sample", "hpatches")
+    rows = tables.evaluation_rows(
+        summary,
+        extractor,
+        protocol,
+        profile=options.profile if options.data == "sample" else "custom",
+        dataset=options.data if known else root.name,
+    )
+    if options.pairs:
+        tables.write_csv(options.pairs, pairs)
+    if options.output:
+        tables.write_csv(options.output, rows)
+    counts = ("subset", "top_k", "num_pairs", "num_failed", "num_skipped")
+    print(tables.markdown(rows, {name: name for name in (*counts, *tables.METRICS)}))
+
+
+def _add_reproduce(verbs: Any) -> None:
+    parser = _verb(verbs, "reproduce", _reproduce, "run the notebooks and make every table and picture")
+    parser.add_argument(
+        "--profile", default="fast", help="smoke (seconds), fast (minutes), full (HPatches, hours)"
+    )
+    parser.add_argument("--stages", help="comma-separated numbers or names, as 05,06; default: all")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="[STAGE.]NAME=VALUE",
+        help="a notebook parameter, as top_k=[300]; may be repeated",
+    )
+    parser.add_argument("--force", action="store_true", help="run also what is up to date")
+    parser.add_argument("--timeout", type=int, default=3600, help="seconds a cell may take")
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from kp2d import pipeline
+
+    parameters = {}
+    for text in options.parameter:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise checks.problem("a parameter as NAME=VALUE", repr(text))
+        parameters[name.strip()] = _literal(value)
+    outcomes = pipeline.reproduce(
+        options.profile,
+        stages=options.stages.split(",") if options.stages else None,
+        parameters=parameters,
+        force=options.force,
+        cell_timeout=options.timeout,
+        progress=sys.stderr.isatty(),
+        report=lambda line: print(line, flush=True),
+    )
+    ran = sum(outcome.action == "ran" for outcome in outcomes)
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    print(
+        f"{ran} of {len(outcomes)} stages ran in {seconds:.0f} s; tables: results/{options.profile},",
+        end=" ",
+    )
+    print(f"pictures: figures/{options.profile}")
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text  # an unquoted word
+
+
+def _add_prepare(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "prepare",
+        _prepare,
+        "make the sample data set from photographs inside installed packages",
+    )
+    parser.add_argument("--profile", default="fast", help="smoke or fast")
+    parser.add_argument("--seed", type=int, default=0, help="seed of views and lighting")
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from kp2d import datasets, samples
+
+    profile = config.profile(options.profile)
+    folder = samples.prepare_profile(profile, seed=options.seed, progress=sys.stderr.isatty())
+    sequences = datasets.load_sequences(folder)
+    print(f"{len(sequences)} sequences, {sum(len(s.pairs) for s in sequences)} pairs: {folder}")
+
+
+def _add_download(verbs: Any) -> None:
+    parser = _verb(verbs, "download", _download, "download a data set; resumes, verifies and unpacks")
+    parser.add_argument("name", help="hpatches, coco or coco-val")
+    parser.add_argument("--folder", type=Path, help="where to put it; default: data/ in the project")
+    parser.add_argument(
+        "--url", action="append", help="another address, tried in the order given; may be repeated"
+    )
+    parser.add_argument("--sha256", help="expected checksum of the archive")
+
+
+def _download(options: argparse.Namespace) -> None:
+    from kp2d import download
+
+    print(download.download(options.name, options.folder, url=options.url, sha256=options.sha256))
+
+
+def _add_bench(verbs: Any) -> None:
+    parser = _verb(verbs, "bench", _bench, "measure speed and memory on this machine")
+    parser.add_argument(
+        "what", choices=["evaluate"], help="evaluate: milliseconds a pair for features and scores"
+    )
+    parser.add_argument("--profile", default="fast", help="whose data and sizes are used")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="passes over the pairs; the median is reported"
+    )
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from kp2d import bench, paths, tables
+
+    rows = bench.bench_evaluate(config.profile(options.profile), repeats=options.repeats)
+    path = tables.write_csv(paths.results(options.profile) / "bench_evaluate.csv", rows)
+    print(tables.markdown(rows))
+    print(path)
+
+
+def _add_readme(verbs: Any) -> None:
+    parser = _verb(verbs, "readme", _readme, "fill the tables of README.md from results/")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a table is out of date")
+
+
+def _readme(options: argparse.Namespace) -> int:
+    from kp2d import files, paths, readme
+
+    path = paths.home() / "README.md"
+    text = path.read_text(encoding="utf-8")
+    filled = readme.fill(text)
+    if options.check and filled != text:
+        print("README.md differs from results/: run `kp2d readme`", file=sys.stderr)
+        return 1
+    if filled != text:
+        files.write_text(path, filled)
+    print("README.md agrees with results/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Owns the keypoint methods: one `extract(image) -> Features` for every one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from kp2d import checks
+from kp2d.features import Features
+
+
+class Extractor(Protocol):
+    """What every method offers.
+
+    Attributes:
+        name: The method ("sift").
+        precision: "float32" or "int8".
+        runtime: What computes it ("opencv", "litert" …).
+        concurrent: Whether `extract` may be called from several threads at once.
+        probabilistic: Whether scores are probabilities, so that a score threshold has a meaning.
+    """
+
+    name: str
+    precision: str
+    runtime: str
+    concurrent: bool
+    probabilistic: bool
+
+    def settings(self) -> dict[str, Any]:
+        """Returns everything that determines the result; part of the key of exported features."""
+
+    def extract(self, image: np.ndarray) -> Features:
+        """Finds keypoints in an image.
+
+        Args:
+            image: uint8 RGB `[H, W, 3]`.
+
+        Returns:
+            Features in the image's own pixels, best score first.
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassicalExtractor:
+    """A detector and descriptor of OpenCV behind the common interface."""
+
+    name: str
+    make: Callable[..., cv2.Feature2D]
+    options: dict[str, Any]  # arguments of `make`
+    width: int  # values a descriptor
+    binary: bool = False
+    root: bool = False  # RootSIFT's square root
+    precision: str = "float32"
+    runtime: str = "opencv"
+    concurrent: bool = True
+    probabilistic: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """See `Extractor.settings`."""
+        return {"method": self.name, **self.options, "opencv": cv2.__version__}
+
+    def extract(self, image: np.ndarray) -> Features:
+        """See `Extractor.extract`."""
+        checks.is_image_size(checks.is_image(image).shape[:2], "an image")  # OpenCV's ORB fails on a pixel
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        detector = self.make(**self.options)  # cheap, and no state is shared between threads
+        found, descriptors = detector.detectAndCompute(gray, None)
+        if not found:
+            kind = np.uint8 if self.binary else np.float32
+            descriptors = np.empty((0, self.width), dtype=kind)
+        elif self.root:
+            descriptors = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7))
+        elif not self.binary:
+            # OpenCV stores SIFT as whole numbers of 1/512 unit length; a constant keeps their order exactly.
+            descriptors = descriptors / np.float32(512)
+        return Features(
+            keypoints=np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2),
+            scores=np.array([point.response for point in found], dtype=np.float32),
+            descriptors=descriptors,
+        ).by_score()
+
+
+_SIFT = {"nfeatures": 2000, "contrastThreshold": 0.01}
+_CLASSICAL = {
+    "sift": {"make": cv2.SIFT_create, "options": _SIFT, "width": 128},
+    "rootsift": {"make": cv2.SIFT_create, "options": _SIFT, "width": 128, "root": True},
+    "orb": {
+        "make": cv2.ORB_create,
+        "options": {"nfeatures": 2000, "fastThreshold": 5},
+        "width": 32,
+        "binary": True,
+    },
+}
+
+
+def methods() -> tuple[str, ...]:
+    """Returns the names of all methods."""
+    return tuple(_CLASSICAL)
+
+
+def create(name: str, *, precision: str = "float32", runtime: str | None = None, **options: Any) -> Extractor:
+    """Makes an extractor.
+
+    Args:
+        name: A method out of `methods()`.
+        precision: "float32"; classical methods have no other.
+        runtime: None chooses; classical methods run in "opencv".
+        **options: Replace the method's own settings, by OpenCV's names (`nfeatures=500`).
+
+    Raises:
+        InputError: If the method, precision, runtime or an option is unknown.
+    """
+    checks.one_of("method", name, methods())
+    checks.one_of(f"precision of {name}", precision, ["float32"])
+    checks.one_of(f"runtime of {name}", runtime or "opencv", ["opencv"])
+    recipe = _CLASSICAL[name]
+    for option in options:
+        checks.one_of(f"option of {name}", option, recipe["options"])
+    return ClassicalExtractor(name=name, **{**recipe, "options": {**recipe["options"], **options}})
+
+
+def from_name(name: str) -> Extractor:
+    """Makes an extractor from one word: "sift", or "METHOD:PRECISION"."""
+    method, colon, precision = name.partition(":")
+    return create(method, precision=precision) if colon else create(method)

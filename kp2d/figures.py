@@ -1,0 +1,149 @@
+"""Owns how every figure looks and how it is saved: one style, one colour a method, the same bytes twice."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from kp2d import checks, files
+
+NARROW, WIDE = 3.4, 7.0  # inches: a column and a page
+PHOTO_DPI = 150
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # shipped with Matplotlib: the same picture on every machine
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.labelcolor": "#333333",
+    "axes.edgecolor": "#666666",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 7),
+    **dict.fromkeys(("xtick.color", "ytick.color"), "#666666"),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), "#333333"),
+    "text.color": "#222222",
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
+    "lines.linewidth": 1.3,
+    "lines.markeredgecolor": "white",
+    "lines.markeredgewidth": 0.5,
+    "lines.markersize": 4.4,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "figure.facecolor": "white",  # explicit: a dark page must not shine through
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.dpi": PHOTO_DPI,
+    "text.hinting": "no_hinting",  # text as wide as its outlines say, so that fitted text fits
+    "svg.hashsalt": "kp2d",
+    "svg.fonttype": "path",
+}
+
+# Lightness rises from 9 to 76 (CIE L*) in six steps, so that gray prints keep the methods apart;
+# pairwise Lab distance stays above 20 under simulated deuteranopia, protanopia and tritanopia.
+METHODS: dict[str, dict[str, str]] = {
+    "sift": {"color": "#1a1a1a", "marker": "s"},
+    "rootsift": {"color": "#a0a0a0", "marker": "D"},
+    "orb": {"color": "#efaf1f", "marker": "^"},
+    "kp2d_tiny_s": {"color": "#0a6fb5", "marker": "o"},
+    "kp2d_tiny_f": {"color": "#8c1d57", "marker": "v"},
+    "kp2d_baseline": {"color": "#c9642b", "marker": "P"},
+}
+_OTHER_COLORS = ("#117733", "#6f4fa0", "#56b4e9", "#7a5c00", "#d08ab0", "#44aa99")
+_OTHER_MARKERS = ("X", "p", "h", "<", ">", "*")
+_PRECISIONS: dict[str, Any] = {"float32": "-", "int8": (0, (3.2, 1.4))}
+
+
+class StyledFigure(Figure):
+    """A figure that keeps the house style whenever it is drawn, and shows itself in a notebook.
+
+    Matplotlib reads its settings at drawing time too (ticks are made late), and shows a plain
+    `Figure` in a notebook only after pyplot was imported; neither may depend on the caller.
+    """
+
+    def draw(self, renderer):
+        """Draws under `style()`."""
+        with style():
+            super().draw(renderer)
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self)
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Applies the house style to everything drawn inside the `with` block, and nothing after it."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def method_style(method: str, precision: str = "float32") -> dict[str, Any]:
+    """Returns the colour, marker and line style of a method, the same in every picture.
+
+    Args:
+        method: Name of a method; an unknown one gets a colour and marker from its name alone.
+        precision: float32 (solid), int8 (dashed) or another (dotted).
+
+    Returns:
+        Keyword arguments for `Axes.plot`: `color`, `marker`, `linestyle`.
+    """
+    code = zlib.crc32(str(method).encode())
+    other = {"color": _OTHER_COLORS[code % 6], "marker": _OTHER_MARKERS[code // 6 % 6]}
+    return {**METHODS.get(method, other), "linestyle": _PRECISIONS.get(precision, ":")}
+
+
+def method_label(method: str, precision: str = "float32") -> str:
+    """Returns how a method is named in pictures; only networks come in several precisions."""
+    plain = precision == "float32" and not str(method).startswith("kp2d")
+    return str(method) if plain else f"{method} {precision}"
+
+
+def to_png(figure: Figure) -> bytes:
+    """Returns the figure as PNG bytes at 150 dpi; the same figure gives the same bytes."""
+    return _encode(figure, "png")
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
+    """Writes a figure, SVG for charts or PNG (150 dpi) for photographs, as the suffix says.
+
+    The file appears whole or not at all, and a second call writes the same bytes. Missing folders
+    are made.
+
+    Args:
+        figure: Any Matplotlib figure.
+        path: Where to; must end in `.svg` or `.png`.
+
+    Returns:
+        The absolute path written.
+
+    Raises:
+        InputError: If the suffix is another, or the folder cannot be made or written.
+    """
+    path = Path(path).expanduser().absolute()
+    suffix = checks.one_of("picture suffix", path.suffix.lower(), (".svg", ".png"))
+    content = _encode(figure, suffix[1:])
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _encode(figure: Figure, kind: str) -> bytes:
+    """Returns the bytes of a PNG or SVG file, without date or version."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with style():
+        figure.savefig(buffer, format=kind, dpi=PHOTO_DPI, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,142 @@
+"""Owns homographies, warps and the pixel convention.
+
+Convention: points are (x, y) in pixels and the centre of the top-left pixel is (0, 0), so an image of
+H x W pixels covers [-0.5, W - 0.5] x [-0.5, H - 0.5]. A homography maps image 0 to image 1:
+(x', y', 1) ~ H (x, y, 1). Sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kp2d import checks
+
+
+def warp_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
+    """Maps points through a homography.
+
+    Convention: N = 0 gives N = 0. The sign of the matrix is fixed so that the origin lies in front of the
+    camera; points on or behind the horizon have no image and come out as NaN, which `inside` rejects.
+
+    Args:
+        points: `[N, 2]` (x, y) px in image 0.
+        homography: `[3, 3]`, image 0 to image 1.
+
+    Returns:
+        float64 `[N, 2]` px in image 1.
+
+    Raises:
+        InputError: If the points or the matrix are malformed.
+    """
+    points = checks.is_points(points, "points").astype(np.float64, copy=False)
+    homography = checks.is_homography(homography)
+    if homography[2, 2] < 0:
+        homography = -homography
+    mapped = points @ homography[:, :2].T + homography[:, 2]
+    depth = np.where(mapped[:, 2] > 1e-12, mapped[:, 2], np.nan)
+    return mapped[:, :2] / depth[:, None]
+
+
+def inside(points: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Tells which points lie between the centres of an image's outermost pixels.
+
+    Args:
+        points: `[N, 2]` px; NaN counts as outside.
+        image_size: (height, width) px.
+
+    Returns:
+        bool `[N]`.
+    """
+    height, width = image_size
+    x, y = points[:, 0], points[:, 1]
+    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
+def visible(points: np.ndarray, homography: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Tells which points of image 0 land inside image 1; bool `[N]`."""
+    return inside(warp_points(points, homography), image_size)
+
+
+def resize_matrix(
+    size_from: tuple[int, int], size_to: tuple[int, int], *, half_pixel: bool = True
+) -> np.ndarray:
+    """Returns the homography that a resize of a whole image performs on its coordinates.
+
+    Convention: OpenCV and PIL resize about pixel corners, so x' = s (x + 1/2) - 1/2. `half_pixel=False`
+    gives x' = s x, the reference code's choice, which is off by up to |s - 1| / 2 px.
+
+    Args:
+        size_from: (height, width) before, px.
+        size_to: (height, width) after, px.
+        half_pixel: Whether to respect pixel centres.
+
+    Returns:
+        float64 `[3, 3]`, coordinates before to coordinates after.
+    """
+    scale_y, scale_x = size_to[0] / size_from[0], size_to[1] / size_from[1]
+    shift = 0.5 if half_pixel else 0.0
+    return np.array(
+        [
+            [scale_x, 0.0, shift * (scale_x - 1.0)],
+            [0.0, scale_y, shift * (scale_y - 1.0)],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+
+
+def rescale_homography(
+    homography: np.ndarray,
+    size0: tuple[int, int],
+    size1: tuple[int, int],
+    size_to: tuple[int, int],
+    *,
+    half_pixel: bool = True,
+) -> np.ndarray:
+    """Carries a homography through the resize of both images to one size.
+
+    Args:
+        homography: `[3, 3]`, image 0 to image 1 at their own sizes.
+        size0: (height, width) of image 0 before.
+        size1: (height, width) of image 1 before.
+        size_to: (height, width) of both images after.
+        half_pixel: See `resize_matrix`.
+
+    Returns:
+        float64 `[3, 3]` between the resized images, with its last element 1 where that is possible.
+
+    Raises:
+        InputError: If the matrix is malformed or not invertible.
+    """
+    homography = checks.is_homography(homography)
+    before = resize_matrix(size0, size_to, half_pixel=half_pixel)
+    after = resize_matrix(size1, size_to, half_pixel=half_pixel)
+    carried = after @ homography @ np.linalg.inv(before)
+    return carried / carried[2, 2] if carried[2, 2] != 0 else carried
+
+
+def corners(image_size: tuple[int, int]) -> np.ndarray:
+    """Returns the centres of the four corner pixels, clockwise from the top left; float64 `[4, 2]` px."""
+    height, width = image_size
+    return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], dtype=np.float64)
+
+
+def corner_error(estimated: np.ndarray, truth: np.ndarray, image_size: tuple[int, int]) -> float:
+    """Returns the mean distance of the four corners under two homographies.
+
+    Args:
+        estimated: `[3, 3]`, image 0 to image 1.
+        truth: `[3, 3]`, likewise.
+        image_size: (height, width) of image 0, px.
+
+    Returns:
+        Pixels of image 1; infinite if an estimate throws a corner behind the horizon or is singular.
+
+    Source: DeTone et al., SuperPoint, 2018, section 6.
+    """
+    points = corners(image_size)
+    try:
+        moved = warp_points(points, estimated)
+    except checks.InputError:
+        return float("inf")
+    error = float(np.linalg.norm(moved - warp_points(points, truth), axis=1).mean())
+    return error if np.isfinite(error) else float("inf")

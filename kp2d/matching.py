@@ -1,0 +1,101 @@
+"""Owns nearest-neighbour matching: nearest, mutual and ratio, for float and binary descriptors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kp2d import checks
+
+
+def descriptor_distances(descriptors0: np.ndarray, descriptors1: np.ndarray) -> np.ndarray:
+    """Computes all pairwise distances between two sets of descriptors.
+
+    Float descriptors are compared by the L2 distance, uint8 ones as packed bits by the Hamming distance.
+
+    Args:
+        descriptors0: `[N, D]`, float or uint8.
+        descriptors1: `[M, D]`, of the same kind.
+
+    Returns:
+        float32 `[N, M]`; exact integers for the Hamming distance.
+
+    Raises:
+        InputError: If the two sets differ in kind or length.
+    """
+    same_width = (
+        descriptors0.ndim == descriptors1.ndim == 2 and descriptors0.shape[1] == descriptors1.shape[1]
+    )
+    if not same_width or (descriptors0.dtype == np.uint8) != (descriptors1.dtype == np.uint8):
+        raise checks.problem(
+            "two sets of descriptors of one kind and length",
+            " and ".join(f"{each.dtype} {list(each.shape)}" for each in (descriptors0, descriptors1)),
+            "Match features of one method only.",
+        )
+    if descriptors0.dtype == np.uint8:
+        signs0, signs1 = (
+            np.unpackbits(d, axis=1).astype(np.float32) * 2 - 1 for d in (descriptors0, descriptors1)
+        )
+        return (signs0.shape[1] - signs0 @ signs1.T) / 2
+    descriptors0, descriptors1 = (np.asarray(d, dtype=np.float32) for d in (descriptors0, descriptors1))
+    squares0 = np.einsum("nd,nd->n", descriptors0, descriptors0)
+    squares1 = np.einsum("nd,nd->n", descriptors1, descriptors1)
+    squared = descriptors0 @ descriptors1.T
+    squared *= -2
+    squared += squares0[:, None]
+    squared += squares1
+    np.maximum(squared, 0, out=squared)
+    return np.sqrt(squared, out=squared)
+
+
+def nearest(distances: np.ndarray) -> np.ndarray:
+    """Pairs every row with its nearest column, without a cross-check.
+
+    Convention: equal distances go to the lower index; an empty side gives no matches.
+
+    Args:
+        distances: `[N, M]`.
+
+    Returns:
+        int64 matches `[N, 2]`, (row, column); `[0, 2]` if N or M is 0.
+    """
+    if 0 in distances.shape:
+        return np.empty((0, 2), dtype=np.int64)
+    return np.stack([np.arange(len(distances)), distances.argmin(axis=1)], axis=1)
+
+
+def mutual(distances: np.ndarray) -> np.ndarray:
+    """Pairs rows and columns that are each other's nearest ("cross-check").
+
+    Args:
+        distances: `[N, M]`.
+
+    Returns:
+        int64 matches `[K, 2]`, (row, column), ordered by row.
+    """
+    matches = nearest(distances)
+    back = distances.argmin(axis=0) if len(matches) else matches[:, 0]
+    return matches[back[matches[:, 1]] == matches[:, 0]]
+
+
+def ratio(distances: np.ndarray, threshold: float = 0.8) -> np.ndarray:
+    """Pairs every row with its nearest column if that is clearly nearer than the second nearest.
+
+    Args:
+        distances: `[N, M]`.
+        threshold: Largest accepted distance ratio, in (0, 1].
+
+    Returns:
+        int64 matches `[K, 2]`, (row, column), ordered by row; with M = 1 there is no rival and all are kept.
+
+    Raises:
+        InputError: If the threshold is not in (0, 1].
+
+    Source: Lowe, IJCV 2004, section 7.1.
+    """
+    if not 0 < threshold <= 1:
+        raise checks.problem("a ratio in (0, 1]", threshold)
+    matches = nearest(distances)
+    if len(matches) == 0 or distances.shape[1] == 1:
+        return matches
+    best = np.partition(distances, 1, axis=1)
+    return matches[(best[:, 0] <= threshold * best[:, 1]) & (best[:, 0] < best[:, 1])]

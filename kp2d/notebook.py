@@ -1,0 +1,147 @@
+"""Owns what every notebook does first and last: state its settings, show its tables, check its results."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown
+
+from kp2d import checks, config, datasets, extractors, paths, provenance, samples, tables
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """The settings and folders of one run of a notebook; shown as a table at the end of a cell.
+
+    Attributes:
+        profile: The profile.
+        settings: Other settings, for the record.
+    """
+
+    profile: config.Profile
+    settings: Mapping[str, Any]
+
+    @property
+    def results(self) -> Path:
+        """Returns the folder for tables."""
+        return paths.results(self.profile.name)
+
+    @property
+    def figures(self) -> Path:
+        """Returns the folder for pictures."""
+        return paths.figures(self.profile.name)
+
+    @property
+    def cache(self) -> Path:
+        """Returns the folder for exported features; what lies there is reused."""
+        return paths.runs(self.profile.name) / "features"
+
+    def _repr_markdown_(self) -> str:
+        kept = len(list(self.cache.glob("*/*.npz"))) if self.cache.is_dir() else 0
+        facts = {
+            "profile": f"{self.profile.name} ({self.profile.purpose})",
+            "data set": self.profile.dataset,
+            **self.settings,
+            "reused": f"features of {kept} image and method pairs" if kept else "nothing yet",
+            "device": provenance.device(),
+            "commit": provenance.git_commit(),
+            **provenance.versions(),
+        }
+        return "\n".join(["| setting | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())])
+
+
+IDENTITY = ("method", "precision", "subset", "top_k", "num_pairs", "num_failed")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is evaluated and how.
+
+    Attributes:
+        methods: As for `extractors.from_name`.
+        protocol: The rules.
+    """
+
+    methods: tuple[str, ...]
+    protocol: config.Protocol
+
+
+def evaluation_settings(
+    profile: str,
+    *,
+    protocol: str = "kp2d",
+    methods: Sequence[str] = (),
+    image_size: Sequence[int] = (),
+    top_k: Sequence[int] = (),
+    seed: int = 0,
+) -> EvaluationSettings:
+    """Turns a notebook's parameters into settings; whatever is empty comes from the profile.
+
+    Raises:
+        InputError: If the profile, the protocol or a method is unknown, or a value is out of range.
+    """
+    defaults = config.profile(profile)
+    chosen = tuple(methods) or defaults.methods
+    for name in chosen:
+        extractors.from_name(name)
+    rules = config.protocol(
+        protocol,
+        image_size=tuple(image_size) or defaults.image_size,
+        top_k=tuple(top_k) or defaults.top_k,
+        seed=seed,
+    )
+    return EvaluationSettings(methods=chosen, protocol=rules)
+
+
+def begin(profile: str, **settings: Any) -> Run:
+    """Starts a notebook.
+
+    Args:
+        profile: Name of the profile.
+        **settings: What else should be stated.
+
+    Raises:
+        InputError: If the profile is unknown.
+    """
+    return Run(profile=config.profile(profile), settings=settings)
+
+
+def prepare_data(run: Run, *, seed: int = 0) -> Path:
+    """Returns the folder of the run's data set; `sample` is made if it is not there."""
+    return samples.prepare_profile(run.profile, seed=seed)
+
+
+def load_data(run: Run) -> list[datasets.Sequence]:
+    """Returns the sequences of the run's data set.
+
+    Raises:
+        InputError: If the data is missing; the message says how to get it.
+    """
+    return datasets.load_sequences(datasets.resolve(run.profile.dataset, run.profile.name))
+
+
+def show(rows: pd.DataFrame, columns: list[str] | None = None) -> Markdown:
+    """Returns a table (or some of its columns) for display, formatted as in the README."""
+    return Markdown(tables.markdown(rows, {name: name for name in columns} if columns else None))
+
+
+def check(**claims: bool) -> Markdown:
+    """Checks what a notebook claims about its results.
+
+    Args:
+        **claims: Whether each claim holds, the claim as a name ("d1_at_most_d3").
+
+    Returns:
+        The list of claims, for display.
+
+    Raises:
+        InputError: If a claim does not hold; all that fail are named.
+    """
+    broken = [claim.replace("_", " ") for claim, holds in claims.items() if not holds]
+    if broken:
+        raise checks.problem("every check to hold", f"not so: {'; '.join(broken)}")
+    return Markdown("\n".join(f"- ✓ {claim.replace('_', ' ')}" for claim in claims))

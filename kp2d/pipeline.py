@@ -1,0 +1,319 @@
+"""Owns the reproduction: stages as data, run in order by papermill, skipped when up to date."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kp2d import checks, config, datasets, files, paths, provenance
+
+logger = logging.getLogger(__name__)
+
+CELL_TIMEOUT = 3600  # seconds a cell may take
+START_TIMEOUT = 120  # seconds a kernel may take to start
+DATA = "data set"
+_RECORDED = ("parameters", "inputs", "outputs")  # parts of a stage's record that are compared by name
+
+
+class StageError(RuntimeError):
+    """A notebook failed; the message names the notebook, the cell, the error and the executed copy."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One notebook of the reproduction.
+
+    Inputs and outputs are files relative to the project, `{profile}` filled in, or `DATA`, the data set.
+    """
+
+    name: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def notebook(self) -> Path:
+        """Returns the notebook's path."""
+        return paths.notebooks() / f"{self.name}.ipynb"
+
+
+STAGES = (
+    Stage(
+        name="01_prepare_data",
+        outputs=(DATA, "results/{profile}/data.csv", "figures/{profile}/data.png"),
+    ),
+    Stage(
+        name="05_evaluate",
+        inputs=(DATA, "results/{profile}/data.csv"),
+        outputs=(
+            "results/{profile}/evaluation.csv",
+            "results/{profile}/pairs.csv",
+            "results/{profile}/protocols.csv",
+            "results/{profile}/paper_comparison.csv",
+            "figures/{profile}/matching_accuracy.svg",
+            "figures/{profile}/correctness.svg",
+            "figures/{profile}/repeatability.svg",
+        ),
+    ),
+    Stage(
+        name="06_compare_sift",
+        inputs=(DATA, "results/{profile}/data.csv", "results/{profile}/pairs.csv"),
+        outputs=(
+            "results/{profile}/against_sift.csv",
+            "figures/{profile}/against_sift.svg",
+            "figures/{profile}/keypoints.png",
+            "figures/{profile}/matches.png",
+            "figures/{profile}/gallery.png",
+        ),
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a stage: "ran" or "reused", why, and how long it took in seconds."""
+
+    stage: str
+    action: str
+    reason: str
+    seconds: float
+
+
+def select(names: Sequence[str] | None) -> list[Stage]:
+    """Returns the stages with these names or numbers ("05" or "05_evaluate"), in order; None gives all.
+
+    Raises:
+        InputError: If there is no such stage.
+    """
+    if names is None:
+        return list(STAGES)
+    known = [stage.name for stage in STAGES]
+    by_number = {name.split("_")[0]: name for name in known}
+    chosen = {checks.one_of("stage", by_number.get(name.zfill(2), name), known) for name in names}
+    return [stage for stage in STAGES if stage.name in chosen]
+
+
+def notebook_parameters(notebook: Path) -> dict[str, Any]:
+    """Returns the names and default values in a notebook's cell tagged `parameters`.
+
+    Raises:
+        InputError: If the notebook is missing or damaged, or does not have exactly one such cell of literals.
+    """
+    import nbformat
+
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except FileNotFoundError:
+        remedy = "The notebooks are in the repository: clone it, or set KP2D_HOME to a checkout."
+        raise checks.problem(f"the notebook {notebook}", "no such file", remedy) from None
+    except Exception as error:  # nbformat has no common base class for its errors
+        raise checks.problem(f"a notebook in {notebook}", f"{type(error).__name__}: {error}") from error
+    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise checks.problem(f"one cell tagged `parameters` in {notebook.name}", len(tagged))
+    try:
+        return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0]).body}
+    except (AttributeError, SyntaxError, ValueError) as error:
+        raise checks.problem(
+            f"only `name = literal` in the parameters of {notebook.name}", str(error)
+        ) from error
+
+
+def assign_parameters(stages: Sequence[Stage], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Decides which notebook gets which parameter.
+
+    Args:
+        stages: The stages to run.
+        given: Values by "NAME" (for every notebook that has it) or "STAGE.NAME" (for one).
+
+    Returns:
+        Parameters by stage.
+
+    Raises:
+        InputError: If no selected notebook, or not the one named, has a parameter of that name.
+    """
+    declared = {stage.name: notebook_parameters(stage.notebook) for stage in stages}
+    assigned: dict[str, dict[str, Any]] = {stage.name: {} for stage in stages}
+    for key, value in given.items():
+        where, _, name = key.rpartition(".")
+        candidates = [stage.name for stage in select([where])] if where else list(declared)
+        takers = [stage for stage in candidates if name in declared.get(stage, {})]
+        if not takers:
+            known = sorted({name for stage in candidates for name in declared.get(stage, {})})
+            checks.one_of(f"parameter of {', '.join(candidates)}", name, known)
+        for stage in takers:
+            assigned[stage][name] = value
+    return assigned
+
+
+def reproduce(
+    profile: str = "fast",
+    *,
+    stages: Sequence[str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    force: bool = False,
+    cell_timeout: int = CELL_TIMEOUT,
+    progress: bool = True,
+    report: Callable[[str], None] = logger.info,
+) -> list[Outcome]:
+    """Runs a profile's notebooks in order and reuses the stages whose inputs, code and outputs are unchanged.
+
+    Args:
+        profile: "smoke", "fast" or "full".
+        stages: Which stages; None runs all.
+        parameters: Notebook parameters by "NAME" or "STAGE.NAME".
+        force: Whether to run stages that are up to date, too.
+        cell_timeout: Seconds a cell may take.
+        progress: Whether to show a progress bar of cells.
+        report: Receives one line a stage.
+
+    Returns:
+        What became of each stage.
+
+    Raises:
+        InputError: If the profile, a stage or a parameter is unknown, or an input is missing.
+        StageError: If a notebook fails. Stages finished before stay finished.
+    """
+    if config.profile(profile).dataset != "sample":
+        datasets.resolve(
+            config.profile(profile).dataset, profile
+        )  # fails here rather than in the first notebook
+    chosen = select(stages)
+    assigned = assign_parameters(chosen, parameters or {})
+    outcomes = []
+    for stage in chosen:
+        settings = {**assigned[stage.name], "profile": profile}
+        if "interactive" in notebook_parameters(stage.notebook):
+            settings.setdefault("interactive", False)
+        state = _state(stage, profile, settings)
+        record_path = paths.runs(profile) / f"{stage.name}.json"
+        reason = _why_run(stage, profile, state, files.read_json(record_path))
+        if not reason and not force:
+            report(f"{stage.name}: reused, nothing changed")
+            outcomes.append(Outcome(stage=stage.name, action="reused", reason="nothing changed", seconds=0.0))
+            continue
+        reason = reason or "forced"
+        report(f"{stage.name}: running ({reason})")
+        record_path.unlink(missing_ok=True)
+        seconds = _execute(stage, profile, settings, cell_timeout, progress)
+        outputs = _signatures(stage.outputs, profile)
+        missing = [name for name, signature in outputs.items() if signature is None]
+        if missing:
+            raise StageError(f"{stage.name} ended without writing {', '.join(missing)}")
+        record = {
+            **state,
+            "outputs": outputs,
+            "seconds": round(seconds, 1),
+            "commit": provenance.git_commit(),
+        }
+        files.write_json(record_path, {**record, "versions": provenance.versions()})
+        report(f"{stage.name}: done in {seconds:.0f} s")
+        outcomes.append(Outcome(stage=stage.name, action="ran", reason=reason, seconds=seconds))
+    return outcomes
+
+
+def _state(stage: Stage, profile: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns everything that decides a stage's outcome, and checks that its inputs exist."""
+    inputs = _signatures(stage.inputs, profile)
+    for name, signature in inputs.items():
+        if signature is None:
+            maker = next(other.name for other in STAGES if name in _filled(other.outputs, profile))
+            raise checks.problem(
+                f"the input of {stage.name}, {name}", "nothing there", f"Run stage {maker} first."
+            )
+    return {
+        "parameters": settings,
+        "notebook": files.sha256(stage.notebook)[:12],
+        "kp2d": provenance.code_hash(),
+        "inputs": inputs,
+    }
+
+
+def _filled(names: Sequence[str], profile: str) -> list[str]:
+    return [name.format(profile=profile) for name in names]
+
+
+def _signatures(names: Sequence[str], profile: str) -> dict[str, str | None]:
+    """Returns a signature of each file or data set by name; None for one that is missing."""
+    return {name: _signature(name, profile) for name in _filled(names, profile)}
+
+
+def _signature(name: str, profile: str) -> str | None:
+    if name != DATA:
+        path = paths.home() / name
+        return files.sha256(path)[:16] if path.is_file() else None
+    try:
+        root = datasets.resolve(config.profile(profile).dataset, profile)
+    except checks.InputError:
+        return None
+    # Names, sizes and times of change: reading gigabytes to find nothing changed would defeat the purpose.
+    listing = sorted(
+        (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file()
+    )
+    return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
+
+
+def _why_run(stage: Stage, profile: str, state: dict[str, Any], record: dict[str, Any] | None) -> str:
+    """Returns why a stage must run, or "" if its record shows that it need not."""
+    if record is None or not all(isinstance(record.get(part), dict) for part in _RECORDED):
+        return "no record of a finished run"
+    for part, name in (("parameters", "parameter"), ("inputs", "input")):
+        before, now = record[part], state[part]
+        changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if changed:
+            return f"{name} {', '.join(changed)} changed"
+    for part, name in (("notebook", "the notebook"), ("kp2d", "the library")):
+        if record.get(part) != state[part]:
+            return f"{name} changed"
+    for name, signature in _signatures(stage.outputs, profile).items():
+        if signature != record["outputs"].get(name):
+            return f"output {name} {'is missing' if signature is None else 'was changed'}"
+    return ""
+
+
+def _execute(
+    stage: Stage, profile: str, settings: dict[str, Any], cell_timeout: int, progress: bool
+) -> float:
+    """Runs a notebook in a kernel of this Python; the executed copy is kept, also of a failed run."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    copy = paths.runs(profile) / f"{stage.name}.ipynb"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    try:
+        papermill.execute_notebook(
+            str(stage.notebook),
+            str(copy),
+            parameters=settings,
+            kernel_name="python3",
+            language="python",
+            progress_bar=progress,
+            start_timeout=START_TIMEOUT,
+            execution_timeout=cell_timeout,
+            cwd=str(paths.notebooks()),
+            extra_arguments=["--log-level=ERROR"],  # the kernel's advice on transports is not for our users
+        )
+    except papermill.PapermillExecutionError as error:
+        first = next((line for line in error.source.splitlines() if line.strip()), "")
+        raise StageError(
+            f"{stage.name} failed in cell [{error.exec_count}] ({first.strip()}): "
+            f"{error.ename}: {error.evalue}\n"
+            f"The executed copy is {copy}"
+        ) from error
+    except CellTimeoutError as error:
+        raise StageError(
+            f"{stage.name}: a cell took longer than {cell_timeout} s. Raise --timeout, or look at {copy}"
+        ) from error
+    except DeadKernelError as error:
+        raise StageError(
+            f"{stage.name}: the kernel died, often for want of memory. The executed copy is {copy}"
+        ) from error
+    return time.perf_counter() - started

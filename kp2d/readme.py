@@ -1,0 +1,46 @@
+"""Owns the generated tables of README.md: which results they show, and in which columns."""
+
+from __future__ import annotations
+
+from kp2d import paths, tables
+
+_HEADINGS = {
+    "method": "method",
+    "top_k": "k",
+    "repeatability": "repeatability ↑",
+    "localization_error": "localization, px ↓",
+    "d1": "d1 ↑",
+    "d3": "d3 ↑",
+    "d5": "d5 ↑",
+    "matching_score": "matching score ↑",
+}
+
+
+def fill(text: str) -> str:
+    """Returns the README with every generated table renewed from the files in results/.
+
+    Args:
+        text: The README; each table stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->`.
+
+    Raises:
+        InputError: If a result or a pair of markers is missing.
+    """
+    return tables.fill_markers(text, {"comparison": _comparison(), "paper": _paper()})
+
+
+def _comparison() -> str:
+    rows = tables.read_csv(paths.results("fast") / "evaluation.csv", tables.EVALUATION_COLUMNS)
+    rows = rows[rows["top_k"] >= 300]
+    parts = []
+    for subset in ("viewpoint", "illumination"):
+        part = rows[rows["subset"] == subset]
+        parts.append(f"{subset.capitalize()}, {part['num_pairs'].iloc[0]} pairs:\n")
+        parts.append(tables.markdown(part, _HEADINGS) + "\n")
+    return "\n".join(parts).rstrip()
+
+
+def _paper() -> str:
+    printed = tables.paper("comparison")
+    printed = printed[(printed["image_height"] == 240) & ~printed["method"].str.startswith("kp2d_v")]
+    headings = {"method": "method", "precision": "precision", **_HEADINGS}
+    return tables.markdown(printed, headings)

@@ -1,0 +1,160 @@
+"""Owns which pairs and images are shown, and prepares them for `viz`: best to worst, failures included."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kp2d import checks, datasets, evaluation, extractors, geometry, images, registration, samples, viz
+from kp2d.config import Protocol
+from kp2d.datasets import Pair
+
+
+def presentable(sequences: Sequence[datasets.Sequence], dataset: str) -> list[datasets.Sequence]:
+    """Returns the sequences whose pictures may be published.
+
+    Args:
+        sequences: Of any data set.
+        dataset: "sample": photographs under CC0, CC BY or in the public domain stay. Of other data sets
+            all stay, because pictures of them are never committed.
+
+    Raises:
+        InputError: If nothing stays.
+    """
+    allowed = samples.redistributable()
+    chosen = [s for s in sequences if dataset != "sample" or s.name.partition("_")[2] in allowed]
+    if not any(sequence.pairs for sequence in chosen):
+        raise checks.problem("at least one sequence to show", "none whose licence allows it")
+    return chosen
+
+
+def load_pair(pair: Pair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns both images at the protocol's size, uint8 RGB `[H, W, 3]`, and the homography 0 → 1 there.
+
+    Raises:
+        InputError: If an image or the homography cannot be read.
+    """
+    originals = [images.read_image(path) for path in (pair.path0, pair.path1)]
+    homography = geometry.rescale_homography(
+        pair.homography(),
+        originals[0].shape[:2],
+        originals[1].shape[:2],
+        protocol.image_size,
+        half_pixel=protocol.half_pixel,
+    )
+    image0, image1 = (images.resize_image(image, protocol.image_size) for image in originals)
+    return image0, image1, homography
+
+
+def match_panel(pair: Pair, method: str, protocol: Protocol, *, top_k: int) -> dict[str, Any]:
+    """Matches one pair just as it is scored, and returns what `viz.draw_matches` and `viz.gallery` draw.
+
+    Args:
+        pair: The pair.
+        method: As for `extractors.from_name`.
+        protocol: Size, thresholds, seed.
+        top_k: Keypoints kept an image.
+    """
+    image0, image1, homography = load_pair(pair, protocol)
+    extractor = extractors.from_name(method)
+    features0, features1 = (
+        registration.confident(extractor.extract(image), extractor, protocol) for image in (image0, image1)
+    )
+    shared = evaluation.shared_features(features0, features1, homography, protocol.image_size)
+    found = registration.register_features(*shared, top_k=top_k, protocol=protocol)
+    inliers, estimated = found.estimate.inliers, found.estimate.homography
+    error = (
+        "no homography"
+        if estimated is None
+        else f"{geometry.corner_error(estimated, homography, protocol.image_size):.1f} px"
+    )
+    return {
+        "image0": image0,
+        "image1": image1,
+        "keypoints0": found.features0.keypoints,
+        "keypoints1": found.features1.keypoints,
+        "matches": found.matches[::-1],  # best first
+        "inliers": inliers[::-1],
+        "homography": homography,
+        "estimated": estimated,
+        "title": f"{pair.name} · {inliers.sum()}/{len(inliers)} inliers · {error}",
+    }
+
+
+def ranked_pairs(
+    scores: pd.DataFrame, sequences: Sequence[datasets.Sequence], method: str, *, top_k: int
+) -> list[Pair]:
+    """Returns a method's pairs from the smallest corner error to the largest, those without homography last.
+
+    Args:
+        scores: Scores a pair, from `evaluation.evaluate`.
+        sequences: The pairs to choose from.
+        method: As for `extractors.from_name`.
+        top_k: At which k.
+    """
+    name, _, precision = method.partition(":")
+    chosen = scores[(scores["method"] == name) & (scores["precision"] == (precision or "float32"))]
+    chosen = chosen[(chosen["top_k"] == top_k) & (chosen["status"] != "skipped")]
+    errors = chosen.set_index(["sequence", "index"])["corner_error"].fillna(np.inf)
+    pairs = {(pair.sequence, pair.index): pair for s in sequences for pair in s.pairs}
+    return [pairs[key] for key in errors.sort_values(kind="stable").index if key in pairs]
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """Returns `count` items at even distances, the first and the last among them; all if there are fewer."""
+    if len(items) <= count:
+        return list(items)
+    return [items[round(i)] for i in np.linspace(0, len(items) - 1, count)]
+
+
+def typical_pair(ranked: Sequence[Pair]) -> Pair:
+    """Returns the middle one of the ranked pairs; of those with a change of viewpoint, if there are any."""
+    views = [pair for pair in ranked if pair.subset == "viewpoint"] or list(ranked)
+    return views[len(views) // 2]
+
+
+def draw_methods(pair: Pair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
+    """Draws the matches of several methods on one pair, one below the other."""
+    panels = [match_panel(pair, method, protocol, top_k=top_k) for method in methods]
+    for panel, method in zip(panels, methods, strict=True):
+        panel["title"] = f"{method} · {panel['title']}"
+    return viz.gallery(panels, columns=1, max_matches=80)
+
+
+def draw_detections(pair: Pair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
+    """Draws the keypoints of several methods on the first image of a pair, side by side."""
+    image = load_pair(pair, protocol)[0]
+    found = {method: extractors.from_name(method).extract(image).take(slice(top_k)) for method in methods}
+    return viz.compare_keypoints(image, {name: (f.keypoints, f.scores) for name, f in found.items()})
+
+
+def sequence_sheet(sequences: Sequence[datasets.Sequence], *, max_rows: int = 12) -> Figure:
+    """Draws image 1 and its partners, a row a sequence, at reduced resolution."""
+    chosen = spread([sequence for sequence in sequences if sequence.images], max_rows)
+    rows = [[_small(images.read_image(path)) for path in sequence.images[:6]] for sequence in chosen]
+    columns = [str(number + 1) for number in range(max(map(len, rows), default=0))]
+    return viz.contact_sheet(rows, row_titles=[s.name for s in chosen], column_titles=columns)
+
+
+def _small(image: np.ndarray, width: int = 240) -> np.ndarray:
+    height = max(round(image.shape[0] * width / image.shape[1]), 8)
+    return images.resize_image(image, (height, width))
+
+
+def renderer(
+    sequences: Sequence[datasets.Sequence], protocol: Protocol
+) -> Callable[[str, str, int, float], Figure]:
+    """Returns the function that draws what `viewer.show_pairs` asks for: pair, method, top_k, threshold."""
+    pairs = {pair.name: pair for sequence in sequences for pair in sequence.pairs}
+
+    def render(name: str, method: str, top_k: int, threshold: float) -> Figure:
+        rules = dataclasses.replace(protocol, score_threshold=min(threshold, 0.99))
+        panel = match_panel(pairs[name], method, rules, top_k=top_k)
+        return viz.draw_matches(**{**panel, "title": f"{method} · {panel['title']}"})
+
+    return render

@@ -1,0 +1,216 @@
+"""Owns the result tables: their columns, how they are written and read, and ours beside the paper's."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from kp2d import checks, files, paths, provenance
+from kp2d.config import Protocol, fingerprint
+from kp2d.extractors import Extractor
+
+METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
+MMA = tuple(f"mma_{threshold}" for threshold in range(1, 11))
+EVALUATION_COLUMNS = (
+    *("method", "precision", "runtime", "profile", "dataset", "subset"),
+    *("num_pairs", "num_failed", "num_skipped", "image_height", "image_width", "top_k"),
+    *METRICS,
+    *MMA,
+    *("auc_3", "auc_5", "num_keypoints", "num_matches", "num_inliers", "bytes_per_keypoint"),
+    *("score_threshold", "distance_threshold", "half_pixel", "drop_unrepeated"),
+    *("matcher", "estimator", "ransac_threshold", "ransac_iterations", "calibration", "seed"),
+    *("device", "config_hash", "git_commit"),
+)
+_NOT_A_RESULT = ("git_commit", "device")  # who computed a table, not what is in it
+_DIGITS = {"localization_error": 3, "num_keypoints": 1, "num_matches": 1, "num_inliers": 1}
+
+
+def evaluation_rows(
+    summary: pd.DataFrame, extractor: Extractor, protocol: Protocol, *, profile: str, dataset: str
+) -> pd.DataFrame:
+    """Completes averages to result rows that repeat their whole protocol.
+
+    Args:
+        summary: One method's rows from `evaluation.summarize`.
+        extractor: The method.
+        protocol: How it was scored.
+        profile: The profile's name, or "custom".
+        dataset: The data set's name.
+
+    Returns:
+        The rows with the columns `EVALUATION_COLUMNS`.
+    """
+    binary = getattr(extractor, "binary", False)
+    width = extractor.width if binary else 4 * extractor.width
+    return summary.assign(
+        profile=profile,
+        dataset=dataset,
+        image_height=protocol.image_size[0],
+        image_width=protocol.image_size[1],
+        bytes_per_keypoint=width,
+        score_threshold=protocol.score_threshold if extractor.probabilistic else 0.0,
+        distance_threshold=protocol.distance_threshold,
+        half_pixel=protocol.half_pixel,
+        drop_unrepeated=protocol.drop_unrepeated,
+        matcher="mutual-hamming" if binary else "mutual-l2",
+        estimator="opencv-ransac",
+        ransac_threshold=protocol.ransac_threshold,
+        ransac_iterations=protocol.ransac_iterations,
+        calibration="none",
+        seed=protocol.seed,
+        device=provenance.device(),
+        config_hash=fingerprint(protocol, extractor.settings()),
+        git_commit=provenance.git_commit(),
+    )[list(EVALUATION_COLUMNS)]
+
+
+def write_csv(path: Path | str, rows: pd.DataFrame) -> Path:
+    """Writes a table, six significant digits; a table with the very same results is left as it is.
+
+    So a repeated run of the same reproduction changes no file, and the commit named in the rows is the one
+    that first computed them.
+
+    Args:
+        path: Where.
+        rows: The table.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If the place cannot be written.
+    """
+    path = Path(path)
+    text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    if path.is_file() and _same_results(path.read_text(encoding="utf-8", errors="replace"), text):
+        return path
+    return files.write_text(path, text)
+
+
+def _same_results(old: str, new: str) -> bool:
+    def results(text: str) -> pd.DataFrame:
+        return pd.read_csv(io.StringIO(text), dtype=str).drop(columns=list(_NOT_A_RESULT), errors="ignore")
+
+    try:
+        return results(old).equals(results(new))
+    except (pd.errors.ParserError, pd.errors.EmptyDataError):
+        return False
+
+
+def read_csv(path: Path | str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Reads a table.
+
+    Args:
+        path: A CSV file.
+        columns: Columns it must have.
+
+    Raises:
+        InputError: If the file is missing, is no table, or lacks a column.
+    """
+    path = Path(path)
+    try:
+        rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise checks.problem(f"the table {path}", "no such file", "Run the stage that makes it.") from None
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise checks.problem(f"a table in {path}", str(error)) from error
+    missing = [column for column in columns if column not in rows.columns]
+    if missing:
+        raise checks.problem(f"the columns {', '.join(missing)} in {path}", ", ".join(rows.columns))
+    return rows
+
+
+def paper(name: str) -> pd.DataFrame:
+    """Returns one of the tables typed from print: "models", "hpatches_320x240" or "comparison".
+
+    Each row has a `source`, and a `doubt` where the printed value cannot be right.
+
+    Raises:
+        InputError: If there is no such table.
+    """
+    known = sorted(path.stem for path in paths.paper().glob("*.csv"))
+    checks.one_of("table of the paper", name, known or ["(none: the checkout is incomplete)"])
+    return read_csv(paths.paper() / f"{name}.csv", ("source", "doubt"))
+
+
+def beside_paper(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sets our rows beside the paper's of the same method, precision, size and k.
+
+    Args:
+        rows: Evaluation rows; only the subset "all" has a counterpart in print.
+
+    Returns:
+        One row a method × k × metric: ours, paper, difference (ours − paper), our data set (the paper's is
+        HPatches: a difference means something only on the same data), source and doubt. Rows of ours without
+        a counterpart are left out.
+    """
+    key = ["method", "precision", "image_height", "image_width", "top_k"]
+    printed = pd.concat([paper("hpatches_320x240"), paper("comparison")])
+    ours = rows[rows["subset"] == "all"]
+    joined = ours.merge(printed, on=key, suffixes=("", "_paper"))
+    parts = [
+        joined[[*key, "dataset"]].assign(
+            metric=metric,
+            ours=joined[metric],
+            paper=joined[f"{metric}_paper"],
+            difference=joined[metric] - joined[f"{metric}_paper"],
+            source=joined["source"],
+            doubt=joined["doubt"],
+        )
+        for metric in METRICS
+    ]
+    return pd.concat(parts).sort_values([*key, "source"], kind="stable", ignore_index=True)
+
+
+def markdown(rows: pd.DataFrame, columns: dict[str, str] | None = None) -> str:
+    """Formats a table as GitHub markdown, numbers to three decimals and right-aligned.
+
+    Args:
+        rows: The table.
+        columns: Which columns, in order, with their headings; None takes all under their own names.
+    """
+    columns = columns or {name: name for name in rows.columns}
+    numeric = {name: pd.api.types.is_numeric_dtype(rows[name]) for name in columns}
+
+    def cell(name: str, value: object) -> str:
+        if pd.isna(value):
+            return "–"
+        if not isinstance(value, float) or (value.is_integer() and name not in METRICS):
+            return str(int(value) if isinstance(value, float) else value)
+        return f"{value:.{_DIGITS.get(name, 3)}f}"
+
+    lines = [
+        "| " + " | ".join(columns.values()) + " |",
+        "|" + "|".join("---:" if numeric[name] else "---" for name in columns) + "|",
+    ]
+    lines += [
+        "| " + " | ".join(cell(name, value) for name, value in zip(columns, record, strict=True)) + " |"
+        for record in rows[list(columns)].itertuples(index=False)
+    ]
+    return "\n".join(lines)
+
+
+def fill_markers(text: str, blocks: dict[str, str]) -> str:
+    """Replaces what stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->` in a document.
+
+    Args:
+        text: The document.
+        blocks: New content by name.
+
+    Returns:
+        The new document.
+
+    Raises:
+        InputError: If a pair of markers is missing.
+    """
+    for name, block in blocks.items():
+        pattern = rf"(<!-- table:{re.escape(name)} -->\n).*?(<!-- /table:{re.escape(name)} -->)"
+        text, count = re.subn(
+            pattern, lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text, flags=re.S
+        )
+        if count != 1:
+            raise checks.problem(f"one pair of markers table:{name}", f"{count} pairs")
+    return text

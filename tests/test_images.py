@@ -1,0 +1,152 @@
+"""Pictures: every format becomes uint8 RGB, and what is no complete picture is refused by name."""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from kp2d import checks, images
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    """A smooth colour picture with H != W, uint8 `[40, 64, 3]` RGB."""
+    y, x = np.mgrid[0:40, 0:64]
+    return np.stack([x * 4, y * 6, 255 - x * 2], axis=-1).astype(np.uint8)
+
+
+def test_png_and_ppm_come_back_unchanged(tmp_path, picture):
+    for name in ("a.png", "b.ppm", "C.PNG"):
+        path = images.write_image(tmp_path / "new folder" / name, picture)
+        assert np.array_equal(images.read_image(path), picture)
+    assert not list((tmp_path / "new folder").glob(".*")), "no temporary file is left"
+
+
+def test_jpeg_comes_back_nearly_unchanged_under_a_unicode_name(tmp_path, picture):
+    path = images.write_image(tmp_path / "Brücke 橋.jpg", picture)
+    assert np.abs(images.read_image(path).astype(int) - picture).max() <= 12
+
+
+def test_gray_alpha_and_16_bits_are_converted(tmp_path, picture):
+    gray = picture[..., 0]
+    cv2.imwrite(str(tmp_path / "gray.png"), gray)
+    assert np.array_equal(images.read_image(tmp_path / "gray.png"), np.dstack([gray] * 3))
+    rgba = np.dstack([picture[..., ::-1], np.zeros_like(gray)])
+    cv2.imwrite(str(tmp_path / "rgba.png"), rgba)
+    assert np.array_equal(images.read_image(tmp_path / "rgba.png"), picture)
+    values = np.tile(np.array([0, 128, 129, 257, 65407, 65535, 1000, 5], np.uint16), (8, 1))
+    cv2.imwrite(str(tmp_path / "deep.png"), values)
+    expected = np.rint(values / 257).astype(np.uint8)
+    assert np.array_equal(images.read_image(tmp_path / "deep.png")[..., 1], expected)
+
+
+def test_exif_orientation_is_applied(tmp_path, picture):
+    content = cv2.imencode(".jpg", picture)[1].tobytes()
+    # One entry, tag 0x112 = 6: turn by 90 degrees clockwise.
+    exif = b"Exif\0\0" + b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, 6, 0, 0)
+    marker = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    (tmp_path / "turned.jpg").write_bytes(content[:2] + marker + content[2:])
+    assert images.read_image(tmp_path / "turned.jpg").shape == (64, 40, 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".ppm", ".bmp", ".webp", ".tif"])
+@pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
+def test_truncated_pictures_are_refused(tmp_path, picture, suffix, kept):
+    rng = np.random.default_rng(0)
+    noisy = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    content = cv2.imencode(suffix, noisy)[1].tobytes()
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(content)
+    images.read_image(path)
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(checks.InputError, match=path.name):
+        images.read_image(path)
+
+
+def test_truncated_jpeg_with_a_thumbnail_is_refused(tmp_path, picture):
+    noisy = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    content = cv2.imencode(".jpg", noisy)[1].tobytes()
+    thumbnail = cv2.imencode(".jpg", noisy[:16, :16])[1].tobytes()
+    marker = b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    whole = content[:2] + marker + content[2:]
+    path = tmp_path / "thumbnail.jpg"
+    path.write_bytes(whole)
+    assert images.read_image(path).shape == (64, 96, 3)
+    path.write_bytes(whole[:-200])
+    with pytest.raises(checks.InputError, match="cut off"):
+        images.read_image(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_with_its_directory_first_and_strips_missing_is_refused(tmp_path, order):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8).tobytes()
+    rows, data = 8, 8 + 2 + 12 * 8 + 4 + 32
+    starts = [data + rows * 32 * strip for strip in range(4)]
+    fields = [(256, 3, 1, 32), (257, 3, 1, 32), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    fields += [(273, 4, 4, data - 32), (278, 3, 1, rows), (279, 4, 4, data - 16)]
+    content = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8)
+    content += struct.pack(f"{order}H", len(fields))
+    for tag, kind, count, value in fields:
+        short = kind == 3
+        content += struct.pack(
+            f"{order}HHI" + ("HH" if short else "I"), tag, kind, count, value, *[0] * short
+        )
+    content += struct.pack(f"{order}I4I4I", 0, *starts, *[rows * 32] * 4) + pixels
+    path = tmp_path / "first.tif"
+    path.write_bytes(content)
+    assert images.read_image(path)[..., 0].tobytes() == pixels
+    path.write_bytes(content[:-300])
+    with pytest.raises(checks.InputError, match="cut off"):
+        images.read_image(path)
+
+
+def test_what_is_no_picture_is_refused_by_name(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture at all, only words" * 10)
+    cv2.imwrite(str(tmp_path / "dot.png"), np.zeros((1, 1, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "float.tif"), np.zeros((16, 16, 3), np.float32))
+    for name, said in [
+        ("missing.png", "does not exist"),
+        ("", "folder"),
+        ("empty.png", "empty"),
+        ("text.png", "damaged"),
+        ("dot.png", "1x1 px"),
+        ("float.tif", "float32"),
+    ]:
+        with pytest.raises(checks.InputError, match=said) as error:
+            images.read_image(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+
+
+def test_opencv_log_level_is_restored(tmp_path):
+    before = cv2.utils.logging.getLogLevel()
+    (tmp_path / "text.png").write_text("words")
+    with pytest.raises(checks.InputError):
+        images.read_image(tmp_path / "text.png")
+    assert cv2.utils.logging.getLogLevel() == before
+
+
+def test_write_refuses_other_suffixes_arrays_and_places(tmp_path, picture):
+    with pytest.raises(checks.InputError, match="ending in"):
+        images.write_image(tmp_path / "a.gif", picture)
+    with pytest.raises(checks.InputError, match="uint8"):
+        images.write_image(tmp_path / "a.png", picture.astype(np.float32))
+    (tmp_path / "file").touch()
+    with pytest.raises(checks.InputError, match="file"):
+        images.write_image(tmp_path / "file" / "a.png", picture)
+
+
+def test_resize_respects_pixel_centres_and_keeps_equal_sizes(picture):
+    assert images.resize_image(picture, (40, 64)) is picture
+    smaller = images.resize_image(picture, (20, 32))
+    blocks = picture.reshape(20, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert np.abs(smaller - blocks).max() <= 0.5
+    ramp = np.tile((np.arange(16) * 10).astype(np.uint8)[None, :, None], (16, 1, 3))
+    larger = images.resize_image(ramp, (16, 32))
+    # x' = 2 (x + 1/2) - 1/2, away from the edges.
+    assert np.abs(larger[0, 4:28, 0] - ((np.arange(4, 28) + 0.5) / 2 - 0.5) * 10).max() <= 0.5
+    with pytest.raises(checks.InputError, match="8x8"):
+        images.resize_image(picture, (4, 64))

@@ -1,0 +1,135 @@
+"""Matching against brute force, OpenCV, and hand-made distances."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.spatial.distance import cdist
+
+from kp2d import checks, matching
+
+DISTANCES = np.array([[1, 5, 9], [2, 1.5, 9], [0.5, 4, 8]])
+# Few values, so that ties are everywhere.
+TIED = arrays(
+    np.float32, st.tuples(st.integers(0, 6), st.integers(0, 6)), elements=st.sampled_from([0, 1, 2, 3])
+)
+
+
+def unit(rng, count, width=32):
+    descriptors = rng.normal(size=(count, width)).astype(np.float32)
+    return descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+
+
+def test_float_distances_agree_with_brute_force():
+    rng = np.random.default_rng(0)
+    first, second = unit(rng, 50), unit(rng, 40)
+    found = matching.descriptor_distances(first, second)
+    assert found.dtype == np.float32 and found.shape == (50, 40)
+    assert found == pytest.approx(cdist(first, second), abs=1e-5)
+
+
+def test_equal_float_descriptors_have_nearly_no_distance_and_never_nan():
+    descriptors = unit(np.random.default_rng(1), 60, 128)
+    distances = matching.descriptor_distances(descriptors, descriptors)
+    assert np.isfinite(distances).all() and np.diag(distances).max() < 1e-3
+    assert np.array_equal(matching.mutual(distances), np.stack([np.arange(60)] * 2, axis=1))
+
+
+def test_hamming_distances_are_exact():
+    rng = np.random.default_rng(2)
+    first, second = (rng.integers(0, 256, (count, 32), np.uint8) for count in (30, 20))
+    second[3], second[4] = first[5], ~first[6]
+    found = matching.descriptor_distances(first, second)
+    expected = np.unpackbits(first[:, None] ^ second[None], axis=2).sum(axis=2)
+    assert np.array_equal(found, expected) and found.dtype == np.float32
+    assert found[5, 3] == 0 and found[6, 4] == 256
+
+
+@pytest.mark.parametrize(("width", "kind"), [(4, np.uint8), (32, np.uint8), (64, np.float32)])
+def test_mutual_agrees_with_opencv(width, kind):
+    rng = np.random.default_rng(width)
+    if kind == np.uint8:  # with 32 bits many distances are equal
+        first, second = (rng.integers(0, 256, (count, width), np.uint8) for count in (80, 70))
+    else:
+        first, second = unit(rng, 80, width), unit(rng, 70, width)
+    norm = cv2.NORM_HAMMING if kind == np.uint8 else cv2.NORM_L2
+    theirs = sorted(
+        (m.queryIdx, m.trainIdx) for m in cv2.BFMatcher(norm, crossCheck=True).match(first, second)
+    )
+    ours = matching.mutual(matching.descriptor_distances(first, second))
+    assert len(ours) > 5 and ours.tolist() == [list(pair) for pair in theirs]
+
+
+def test_nearest_mutual_and_ratio_by_hand():
+    assert matching.nearest(DISTANCES).tolist() == [[0, 0], [1, 1], [2, 0]]
+    assert matching.mutual(DISTANCES).tolist() == [[1, 1], [2, 0]]
+    assert matching.ratio(DISTANCES, 0.5).tolist() == [[0, 0], [2, 0]]  # 0.2, 0.75, 0.125
+    assert matching.ratio(DISTANCES, 0.75).tolist() == [[0, 0], [1, 1], [2, 0]]
+    assert all(f(DISTANCES).dtype == np.int64 for f in (matching.nearest, matching.mutual, matching.ratio))
+
+
+def test_ties_go_to_the_lower_index():
+    assert matching.nearest(np.array([[3, 1, 1], [2, 2, 2]])).tolist() == [[0, 1], [1, 0]]
+    assert matching.mutual(np.ones((3, 4))).tolist() == [[0, 0]]
+
+
+def test_ratio_refuses_equal_rivals_and_keeps_what_has_none():
+    assert matching.ratio(np.array([[0.0, 0, 5], [2, 2, 2], [1, 4, 4]]), 1).tolist() == [[2, 0]]
+    assert matching.ratio(np.array([[3.0], [4.0]]), 0.1).tolist() == [[0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("threshold", [0, -0.1, 1.1, float("nan")])
+def test_ratio_outside_0_to_1_is_refused(threshold):
+    with pytest.raises(checks.InputError, match=r"a ratio in \(0, 1\]"):
+        matching.ratio(DISTANCES, threshold)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0)])
+@pytest.mark.parametrize("match", [matching.nearest, matching.mutual, matching.ratio])
+def test_an_empty_side_gives_no_matches(match, shape):
+    matches = match(np.empty(shape, np.float32))
+    assert matches.shape == (0, 2) and matches.dtype == np.int64
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("counts", [(0, 0), (0, 3), (3, 0), (1, 1)])
+def test_distances_of_none_and_one(kind, counts):
+    sets = [np.zeros((count, 4), kind) for count in counts]
+    assert matching.descriptor_distances(*sets).shape == counts
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (np.zeros((2, 4), np.float32), np.zeros((2, 5), np.float32)),
+        (np.zeros((2, 4), np.float32), np.zeros((2, 4), np.uint8)),
+        (np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.float32)),
+        (np.zeros(4, np.float32), np.zeros((2, 4), np.float32)),
+        (np.zeros((1, 2, 4), np.float32), np.zeros((1, 2, 4), np.float32)),
+    ],
+)
+def test_two_kinds_of_descriptors_are_refused_with_their_shapes(first, second):
+    with pytest.raises(checks.InputError, match="one kind and length") as caught:
+        matching.descriptor_distances(first, second)
+    assert f"{second.dtype} {list(second.shape)}" in str(caught.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(distances=TIED)
+def test_mutual_is_the_same_from_either_side(distances):
+    forth, back = matching.mutual(distances), matching.mutual(distances.T)
+    assert sorted(map(tuple, forth.tolist())) == sorted((row, column) for column, row in back.tolist())
+    assert len(set(forth[:, 0])) == len(set(forth[:, 1])) == len(forth)
+    assert set(map(tuple, forth.tolist())) <= set(map(tuple, matching.nearest(distances).tolist()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(distances=TIED)
+def test_a_match_has_the_smallest_distance_of_its_row(distances):
+    for row, column in matching.nearest(distances):
+        assert distances[row, column] == distances[row].min()
+        assert (distances[row, :column] > distances[row, column]).all()

@@ -1,0 +1,202 @@
+"""The chain: papermill runs every notebook, a second run reuses all of it, a broken or killed run resumes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from kp2d import checks, config, files, paths, pipeline, tables
+
+
+def reproduce(profile="smoke", **options):
+    lines = []
+    outcomes = pipeline.reproduce(profile, progress=False, report=lines.append, **options)
+    return {outcome.stage: outcome for outcome in outcomes}, lines
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, project):
+    """A project folder in which the smoke profile has been run once, from another working directory."""
+    folder = tmp_path_factory.mktemp("chain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KP2D_HOME", str(folder))
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        for part in ("notebooks", "results/paper"):
+            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            (folder / part).symlink_to(project / part)
+        outcomes, lines = reproduce()
+        yield folder, outcomes, lines
+
+
+@pytest.mark.slow
+def test_all_notebooks_run_from_any_folder_and_write_what_they_promise(chain):
+    folder, outcomes, lines = chain
+    assert [outcome.action for outcome in outcomes.values()] == ["ran"] * len(pipeline.STAGES)
+    assert "no record of a finished run" in lines[0]
+    for stage in pipeline.STAGES:
+        for name in stage.outputs:
+            if name != pipeline.DATA:
+                assert (folder / name.format(profile="smoke")).stat().st_size > 0
+    rows = tables.read_csv(folder / "results/smoke/evaluation.csv", tables.EVALUATION_COLUMNS)
+    assert set(rows["method"]) == set(config.profile("smoke").methods)
+    assert rows["profile"].eq("smoke").all()
+
+
+@pytest.mark.slow
+def test_a_second_run_reuses_everything_and_says_so(chain):
+    outcomes, lines = reproduce()
+    assert all(outcome.action == "reused" for outcome in outcomes.values())
+    assert lines == [f"{stage.name}: reused, nothing changed" for stage in pipeline.STAGES]
+
+
+@pytest.mark.slow
+def test_a_lost_output_or_changed_parameter_reruns_only_what_depends_on_it(chain):
+    folder, _, _ = chain
+    (folder / "figures/smoke/gallery.png").unlink()
+    outcomes, _ = reproduce()
+    assert {name: outcome.action for name, outcome in outcomes.items()} == {
+        "01_prepare_data": "reused",
+        "05_evaluate": "reused",
+        "06_compare_sift": "ran",
+    }
+    assert "figures/smoke/gallery.png is missing" in outcomes["06_compare_sift"].reason
+    before = (folder / "results/smoke/evaluation.csv").read_bytes()
+    outcomes, _ = reproduce(stages=["05"], parameters={"05.top_k": [100]})
+    assert outcomes["05_evaluate"].reason == "parameter top_k changed"
+    assert set(tables.read_csv(folder / "results/smoke/evaluation.csv")["top_k"]) == {100}
+    reproduce(stages=["05"])
+    assert (folder / "results/smoke/evaluation.csv").read_bytes() == before
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch):
+    """A project folder with one stage of its own, whose notebook a test can write."""
+    monkeypatch.setenv("KP2D_HOME", str(tmp_path))
+    monkeypatch.setattr(config, "PROFILES", {"smoke": config.PROFILES["smoke"]})
+    stage = pipeline.Stage(name="07_own", outputs=("results/{profile}/own.txt",))
+    monkeypatch.setattr(pipeline, "STAGES", (stage,))
+
+    def write(code, parameters='profile = "fast"  # which\ncount = 1  # how many'):
+        cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
+        cells[0].metadata["tags"] = ["parameters"]
+        stage.notebook.parent.mkdir(exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), stage.notebook)
+        return tmp_path / "results/smoke/own.txt"
+
+    return write
+
+
+WRITE = "from kp2d import files, paths\nfiles.write_text(paths.results(profile) / 'own.txt', str(count))\n"
+
+
+@pytest.mark.slow
+def test_a_failing_cell_is_named_and_its_copy_kept_then_the_run_resumes(workshop):
+    output = workshop("# find the answer\n1 / 0")
+    with pytest.raises(pipeline.StageError, match=r"07_own failed in cell \[\d\].*ZeroDivisionError"):
+        reproduce()
+    copy = paths.runs("smoke") / "07_own.ipynb"
+    assert "ZeroDivisionError" in copy.read_text()
+    workshop(WRITE)
+    outcomes, _ = reproduce(parameters={"count": 3})
+    assert (outcomes["07_own"].action, output.read_text()) == ("ran", "3")
+
+
+@pytest.mark.slow
+def test_a_promised_output_that_is_not_written_is_an_error(workshop):
+    workshop("pass")
+    with pytest.raises(pipeline.StageError, match=r"without writing results/smoke/own\.txt"):
+        reproduce()
+
+
+@pytest.mark.slow
+def test_a_cell_that_takes_too_long_is_stopped(workshop):
+    workshop("import time\ntime.sleep(60)")
+    with pytest.raises(pipeline.StageError, match="longer than 1 s"):
+        reproduce(cell_timeout=1)
+
+
+@pytest.mark.slow
+def test_a_dead_kernel_is_an_error_not_a_hang(workshop):
+    workshop("import os\nos._exit(1)")
+    with pytest.raises(pipeline.StageError, match="kernel died"):
+        reproduce()
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_record_and_the_next_one_finishes(workshop):
+    output = workshop("import time\ntime.sleep(30)\n" + WRITE)
+    code = (
+        "from kp2d import pipeline\n"
+        "pipeline.STAGES = (pipeline.Stage(name='07_own', outputs=('results/{profile}/own.txt',)),)\n"
+        "pipeline.reproduce('smoke', progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.DEVNULL)
+    copy = paths.runs("smoke") / "07_own.ipynb"
+    while not copy.exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not output.exists()
+    workshop(WRITE)
+    outcomes, _ = reproduce()
+    assert (outcomes["07_own"].action, output.read_text()) == ("ran", "1")
+
+
+def test_unknown_names_are_refused_before_anything_runs(home):
+    with pytest.raises(checks.InputError, match="Did you mean 'smoke'"):
+        reproduce("smok")
+    with pytest.raises(checks.InputError, match="a stage out of"):
+        reproduce(stages=["08"])
+    with pytest.raises(checks.InputError, match="Did you mean 'top_k'"):
+        reproduce(parameters={"topk": 3})
+    with pytest.raises(checks.InputError, match="parameter of 01_prepare_data"):
+        reproduce(parameters={"01.top_k": [3]})
+    assert not (home / "results" / "runs").exists()
+
+
+def test_a_stage_without_its_input_names_the_stage_that_makes_it(home):
+    with pytest.raises(checks.InputError, match="Run stage 01_prepare_data first"):
+        reproduce(stages=["05"])
+
+
+def test_the_full_profile_without_data_says_how_to_get_it(home):
+    with pytest.raises(checks.InputError, match="kp2d download hpatches"):
+        reproduce("full")
+
+
+def test_numbers_select_stages_in_order():
+    assert [stage.name for stage in pipeline.select(["6", "01"])] == ["01_prepare_data", "06_compare_sift"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "a notebook in"),
+        ('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', "tagged `parameters`"),
+    ],
+)
+def test_a_damaged_notebook_is_named(tmp_path, content, words):
+    (tmp_path / "01_x.ipynb").write_text(content)
+    with pytest.raises(checks.InputError, match=words):
+        pipeline.notebook_parameters(tmp_path / "01_x.ipynb")
+
+
+def test_a_computed_parameter_is_refused(workshop):
+    workshop("pass", parameters='profile = "fast"\ncount = 1 + len("a")')
+    with pytest.raises(checks.InputError, match="name = literal"):
+        pipeline.notebook_parameters(pipeline.STAGES[0].notebook)
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{", json.dumps({"parameters": 3, "inputs": None})])
+def test_a_damaged_record_only_means_running_again(workshop, damage):
+    workshop(WRITE)
+    record = paths.runs("smoke") / "07_own.json"
+    files.write_text(record, damage)
+    state = {"parameters": {}, "inputs": {}, "notebook": "", "kp2d": ""}
+    assert pipeline._why_run(pipeline.STAGES[0], "smoke", state, files.read_json(record))

@@ -1,0 +1,132 @@
+"""Two images brought together, and which pairs are shown: as scored, best to worst, failures included."""
+
+import math
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from kp2d import (
+    bench,
+    checks,
+    config,
+    datasets,
+    evaluation,
+    extractors,
+    groundtruth,
+    images,
+    notebook,
+    registration,
+    samples,
+    showcase,
+)
+
+PROTOCOL = config.protocol(image_size=(96, 128), top_k=(200,))
+
+
+@pytest.fixture
+def sequences(tiny_dataset):
+    return datasets.load_sequences(tiny_dataset)
+
+
+@pytest.fixture
+def scores(sequences):
+    return evaluation.evaluate(extractors.create("sift"), sequences, PROTOCOL, progress=False)
+
+
+def test_a_panel_shows_the_pair_just_as_it_was_scored(sequences, scores):
+    for pair in (pair for sequence in sequences for pair in sequence.pairs):
+        panel = showcase.match_panel(pair, "sift", PROTOCOL, top_k=200)
+        row = scores[scores["pair"] == pair.name].iloc[0]
+        assert panel["inliers"].sum() == row["num_inliers"]
+        assert f"{row['corner_error']:.1f} px" in panel["title"]
+
+
+def test_pairs_are_ranked_from_best_to_worst_with_failures_last(sequences, scores):
+    scores.loc[scores["pair"] == "v_a 1-2", "corner_error"] = np.nan
+    ranked = showcase.ranked_pairs(scores, sequences, "sift", top_k=200)
+    assert len(ranked) == 4
+    assert ranked[-1].name == "v_a 1-2"
+    errors = scores.set_index("pair")["corner_error"]
+    assert sorted(errors[[pair.name for pair in ranked[:-1]]]) == list(
+        errors[[pair.name for pair in ranked[:-1]]]
+    )
+    assert showcase.typical_pair(ranked).subset == "viewpoint"
+
+
+def test_spread_keeps_both_ends():
+    assert showcase.spread(range(100), 4) == [0, 33, 66, 99]
+    assert showcase.spread([1, 2], 4) == [1, 2]
+
+
+def test_only_photographs_that_may_be_shown_are_shown(sequences):
+    assert len(showcase.presentable(sequences, "hpatches")) == 2
+    with pytest.raises(checks.InputError, match="licence"):
+        showcase.presentable(sequences, "sample")
+    assert "astronaut" in samples.redistributable()
+    assert not {"rocket", "motorcycle"} & samples.redistributable()
+
+
+def test_pictures_of_several_methods(sequences):
+    pair = sequences[1].pairs[0]
+    for draw in (showcase.draw_methods, showcase.draw_detections):
+        assert isinstance(draw(pair, ["sift", "orb"], PROTOCOL, top_k=100), Figure)
+    assert isinstance(showcase.sequence_sheet(sequences), Figure)
+    render = showcase.renderer(sequences, PROTOCOL)
+    assert isinstance(render("v_a 1-2", "orb", 100, 0.5), Figure)
+
+
+def test_registration_finds_a_known_shift_at_any_size(textured):
+    scene = textured((200, 260))
+    image0, image1 = scene[:160, :200], scene[20:190, 30:240]
+    for size in (None, (120, 160)):
+        found = registration.register_images(
+            image0, image1, extractors.create("sift"), top_k=500, protocol=PROTOCOL, image_size=size
+        )
+        truth = np.array([[1, 0, -30], [0, 1, -20], [0, 0, 1.0]])
+        homography = found.estimate.homography / found.estimate.homography[2, 2]
+        assert np.abs(homography[:2, 2] - truth[:2, 2]).max() < 1
+        assert found.features0.keypoints[:, 0].max() > 160
+
+
+def test_ground_truth_is_better_than_a_shifted_one(sequences, tiny_dataset):
+    table = groundtruth.ground_truth_residuals(sequences)
+    assert list(table["subset"]) == ["illumination", "viewpoint"]
+    assert (table["residual"] < table["shifted"]).all()
+    victim = tiny_dataset / "v_a" / "2.png"
+    victim.write_bytes(victim.read_bytes()[:200])
+    assert math.isnan(groundtruth.ground_truth_residuals(sequences)["residual"].iloc[1])
+
+
+def test_checks_name_every_claim_that_fails():
+    assert "one is one" in notebook.check(one_is_one=True).data
+    with pytest.raises(checks.InputError, match="two is three; three is four"):
+        notebook.check(one_is_one=True, two_is_three=False, three_is_four=False)
+
+
+def test_settings_come_from_the_profile_unless_given(home):
+    settings = notebook.evaluation_settings("smoke", methods=["orb"], image_size=[88, 88])
+    assert settings.methods == ("orb",)
+    assert settings.protocol.image_size == (88, 88)
+    assert settings.protocol.top_k == config.profile("smoke").top_k
+    with pytest.raises(checks.InputError, match="Did you mean 'orb'"):
+        notebook.evaluation_settings("smoke", methods=["orbb"])
+    assert "nothing yet" in notebook.begin("smoke")._repr_markdown_()
+
+
+def test_bench_measures_every_method_and_k(home):
+    profile = config.profile("smoke")
+    samples.prepare_profile(profile, progress=False)
+    rows = bench.bench_evaluate(profile, repeats=1)
+    assert len(rows) == len(profile.methods) * len(profile.top_k)
+    assert (rows[["extract_ms", "score_ms"]] > 0).all(axis=None)
+
+
+def test_images_of_other_sizes_keep_their_own_pixels(textured):
+    image = textured((100, 150))
+    small = registration.extract_at(extractors.create("sift"), image, (50, 75))
+    assert small.keypoints[:, 0].max() > 80
+    same = registration.extract_at(extractors.create("sift"), image, (100, 150))
+    np.testing.assert_array_equal(same.keypoints, extractors.create("sift").extract(image).keypoints)
+    with pytest.raises(checks.InputError):
+        registration.extract_at(extractors.create("sift"), images.resize_image(image, (50, 75))[..., 0])

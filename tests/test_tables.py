@@ -1,0 +1,125 @@
+"""Result tables: schema, atomic writes that leave equal results alone, markdown, ours beside the paper's."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kp2d import checks, comparison, config, datasets, evaluation, extractors, tables
+
+
+@pytest.fixture(scope="module")
+def small():
+    return pd.DataFrame({"method": ["sift", "orb"], "d1": [1 / 3, np.nan], "git_commit": ["aaa", "aaa"]})
+
+
+def test_csv_round_trip_and_missing_values(small, tmp_path):
+    path = tables.write_csv(tmp_path / "new" / "t.csv", small)
+    back = tables.read_csv(path, ("method", "d1"))
+    assert back["d1"].iloc[0] == pytest.approx(1 / 3, abs=1e-6)
+    assert np.isnan(back["d1"].iloc[1])
+
+
+def test_equal_results_of_another_commit_leave_the_file_alone(small, tmp_path):
+    path = tables.write_csv(tmp_path / "t.csv", small)
+    tables.write_csv(path, small.assign(git_commit="bbb"))
+    assert "aaa" in path.read_text()
+    tables.write_csv(path, small.assign(git_commit="bbb", d1=0.5))
+    assert "bbb" in path.read_text()
+
+
+def test_a_damaged_table_is_replaced(small, tmp_path):
+    path = tmp_path / "t.csv"
+    for damage in (b"", b"\xff\xfe\x00", b'a,b\n"'):
+        path.write_bytes(damage)
+        tables.write_csv(path, small)
+        assert len(tables.read_csv(path)) == 2
+
+
+def test_reading_names_what_is_wrong(tmp_path):
+    with pytest.raises(checks.InputError, match="no such file"):
+        tables.read_csv(tmp_path / "none.csv")
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(checks.InputError, match="the columns d1"):
+        tables.read_csv(tmp_path / "t.csv", ("a", "d1"))
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(checks.InputError, match="a table in"):
+        tables.read_csv(tmp_path / "empty.csv")
+
+
+def test_markdown_formats_numbers_and_gaps():
+    rows = pd.DataFrame({"name": ["a", "b"], "top_k": [300, 1000], "d1": [1.0, np.nan]})
+    assert tables.markdown(rows, {"name": "who", "top_k": "k", "d1": "d1"}).splitlines() == [
+        "| who | k | d1 |",
+        "|---|---:|---:|",
+        "| a | 300 | 1.000 |",
+        "| b | 1000 | – |",
+    ]
+
+
+def test_markers_are_filled_and_missing_ones_named():
+    text = "x\n<!-- table:a -->\nold\n<!-- /table:a -->\ny"
+    filled = tables.fill_markers(text, {"a": r"new \1"})
+    assert filled == "x\n<!-- table:a -->\nnew \\1\n<!-- /table:a -->\ny"
+    assert tables.fill_markers(filled, {"a": r"new \1"}) == filled
+    with pytest.raises(checks.InputError, match="table:b"):
+        tables.fill_markers(text, {"b": ""})
+
+
+def test_rows_repeat_their_protocol(tiny_dataset):
+    sequences = datasets.load_sequences(tiny_dataset)
+    protocol = config.protocol(image_size=(96, 128), top_k=(50,), seed=7)
+    rows, pairs = comparison.evaluate_methods(
+        ["sift", "orb"], sequences, protocol, profile="smoke", dataset="tiny", progress=False
+    )
+    assert tuple(rows.columns) == tables.EVALUATION_COLUMNS
+    assert rows[rows["method"] == "orb"]["bytes_per_keypoint"].eq(32).all()
+    assert rows[rows["method"] == "sift"]["bytes_per_keypoint"].eq(512).all()
+    assert rows["seed"].eq(7).all()
+    assert rows["config_hash"].nunique() == 2
+    assert set(pairs["method"]) == {"sift", "orb"}
+
+
+def test_score_threshold_is_recorded_only_where_it_has_a_meaning(tiny_dataset):
+    sequences = datasets.load_sequences(tiny_dataset)
+    protocol = config.protocol("kp2dtiny", image_size=(96, 128), top_k=(50,))
+    extractor = extractors.create("sift")
+    scores = evaluation.evaluate(extractor, sequences, protocol, progress=False)
+    rows = tables.evaluation_rows(evaluation.summarize(scores), extractor, protocol, profile="p", dataset="d")
+    assert rows["score_threshold"].eq(0).all()
+    assert not rows["half_pixel"].any()
+
+
+def test_ours_stand_beside_the_paper_with_the_difference():
+    ours = {"method": "sift", "precision": "float32", "image_height": 240, "image_width": 320, "top_k": 300}
+    row = {**ours, "subset": "all", "dataset": "sample", **dict.fromkeys(tables.METRICS, 0.5)}
+    elsewhere = {**row, "top_k": 77}
+    beside = tables.beside_paper(pd.DataFrame([row, elsewhere]))
+    assert list(beside["metric"]) == list(tables.METRICS)
+    d1 = beside[beside["metric"] == "d1"].iloc[0]
+    assert d1["paper"] == 0.622
+    assert d1["difference"] == pytest.approx(0.5 - 0.622)
+    assert "KP2Dtiny README" in d1["source"]
+
+
+def test_unknown_table_of_the_paper_names_the_known_ones():
+    with pytest.raises(checks.InputError, match="comparison, hpatches_320x240, models"):
+        tables.paper("hpatches")
+
+
+def test_against_counts_errors_the_right_way_round():
+    base = {"precision": "float32", "subset": "viewpoint", "top_k": 300, "status": "ok"}
+    values = {"repeatability": 0.5, "localization_error": 1.0, "matching_score": 0.5, "corner_error": 1.0}
+    better = {"repeatability": 0.6, "localization_error": 0.9, "matching_score": 0.6, "corner_error": np.nan}
+    rows = [
+        {**base, **values, "method": "sift", "sequence": "v_a", "index": 2},
+        {**base, **better, "method": "orb", "sequence": "v_a", "index": 2},
+        {**base, **values, "method": "sift", "sequence": "v_a", "index": 3},
+        {**base, **values, "method": "orb", "sequence": "v_a", "index": 3},
+    ]
+    table = comparison.against(pd.DataFrame(rows)).query("subset == 'all'").set_index("metric")
+    tally = table[["num_better", "num_equal", "num_worse"]]
+    assert tally.loc["repeatability"].tolist() == [1, 1, 0]
+    assert tally.loc["localization_error"].tolist() == [1, 1, 0]
+    assert tally.loc["corner_error"].tolist() == [0, 1, 1]
+    with pytest.raises(checks.InputError, match="reference method"):
+        comparison.against(pd.DataFrame(rows), "surf")

@@ -1,0 +1,414 @@
+"""Tests what the pictures show: artists, counts, colours, limits, files; not how they look."""
+
+import warnings
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.figure import Figure
+
+from kp2d import charts, checks, figures, overlay, viz
+
+RNG = np.random.default_rng(0)
+IMAGE0 = RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+IMAGE1 = RNG.integers(0, 255, (40, 80, 3), dtype=np.uint8)
+SHIFT = np.array([[1.0, 0, 5], [0, 1, 3], [0, 0, 1]])
+
+
+def pair(num_inliers=30, num_outliers=10, image1=IMAGE1, **more):
+    """Returns arguments of `draw_matches`; match i joins keypoints i, outliers mixed in."""
+    count = num_inliers + num_outliers
+    inliers = np.zeros(count, bool)
+    inliers[np.random.default_rng(1).permutation(count)[:num_inliers]] = True
+    points = np.random.default_rng(2).uniform(0, 39, (count, 2))
+    matches = np.stack([np.arange(count)] * 2, axis=1)
+    return {
+        "image0": IMAGE0, "image1": image1, "keypoints0": points, "keypoints1": points[:, ::-1],
+        "matches": matches, "inliers": inliers, **more,
+    }  # fmt: skip
+
+
+def lines(figure, index=0):
+    """Returns the drawn match lines of an axes by colour."""
+    found = [c for c in figure.axes[index].collections if isinstance(c, LineCollection)]
+    return {mpl.colors.to_hex(c.get_colors()[0]): c for c in found if len(c.get_segments())}
+
+
+def labels(figure):
+    """Returns the legend's texts."""
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def frame_lines(figure):
+    """Returns the frame lines by colour."""
+    return {line.get_color(): line for line in figure.axes[0].get_lines()}
+
+
+# --- matches ---
+
+
+def test_inliers_and_outliers_differ_in_colour_style_and_order():
+    drawn = lines(viz.draw_matches(**pair()))
+    inliers, outliers = drawn[overlay.INLIER], drawn[overlay.OUTLIER]
+    assert inliers.get_linestyle()[0][1] is None  # solid
+    assert outliers.get_linestyle()[0][1] is not None  # dashed
+    assert outliers.get_linewidth()[0] < inliers.get_linewidth()[0]
+    assert outliers.get_zorder() < inliers.get_zorder()
+
+
+@pytest.mark.parametrize(("good", "bad"), [(30, 10), (300, 100), (900, 3), (3, 900), (500, 0)])
+def test_at_most_200_lines_in_the_true_proportion(good, bad):
+    drawn = lines(viz.draw_matches(**pair(good, bad)))
+    counts = [len(drawn[c].get_segments()) if c in drawn else 0 for c in (overlay.INLIER, overlay.OUTLIER)]
+    assert sum(counts) == min(200, good + bad)
+    assert counts[0] / sum(counts) == pytest.approx(good / (good + bad), abs=0.0051)
+    assert (counts[1] > 0) == (bad > 0)
+
+
+def test_best_matches_are_kept_and_the_legend_tells_both_numbers():
+    arguments = pair(6, 2)
+    figure = viz.draw_matches(**arguments, max_matches=4)
+    ends = {tuple(segment[0]) for segment in lines(figure)[overlay.INLIER].get_segments()}
+    best = arguments["keypoints0"][np.flatnonzero(arguments["inliers"])[:3]]
+    scene = overlay.checked_pair(**arguments)
+    assert ends == {tuple(point) for point in scene.place0(best)}
+    assert labels(figure) == ["6 inliers (3 drawn)", "2 outliers (1 drawn)"]
+
+
+def test_without_inliers_there_is_one_kind():
+    figure = viz.draw_matches(**pair(5, 0, inliers=None))
+    assert labels(figure) == ["5 matches"]
+
+
+@pytest.mark.parametrize("image1", [IMAGE0, IMAGE1, IMAGE1[:, :20], np.tile(IMAGE1, (3, 3, 1))])
+def test_pictures_of_any_sizes_do_not_overlap_and_matches_end_in_them(image1):
+    arguments = pair(20, 0, image1=image1)
+    arguments["keypoints1"] = np.full((20, 2), 7.0)
+    figure = viz.draw_matches(**arguments)
+    left, right = figure.axes[0].get_images()
+    assert left.get_extent()[1] < right.get_extent()[0]
+    end = lines(figure)[overlay.INLIER].get_segments()[0][1]
+    x0, x1, y1, y0 = right.get_extent()
+    expected = [x0 + 7.5 / image1.shape[1] * (x1 - x0), y0 + 7.5 / image1.shape[0] * (y1 - y0)]
+    np.testing.assert_allclose(end, expected, atol=0.51 * (x1 - x0) / image1.shape[1])
+    assert (x1 - x0) / (y1 - y0) == pytest.approx(image1.shape[1] / image1.shape[0])
+    assert figure.get_figwidth() == 7.0
+
+
+def test_zero_keypoints_and_zero_matches_are_drawn():
+    nothing = np.zeros((0, 2))
+    for inliers in (None, np.zeros(0, bool)):
+        figure = viz.draw_matches(IMAGE0, IMAGE1, nothing, nothing, nothing, inliers=inliers)
+        assert labels(figure)[0].startswith("0 ")
+        assert figures.to_png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"image0": IMAGE0.astype(float)}, "image0"),
+        ({"keypoints1": np.zeros((3, 3))}, "keypoints1"),
+        ({"matches": np.array([[0, 99]]), "inliers": None}, "index the keypoints"),
+        ({"matches": np.array([[0, -1]]), "inliers": None}, "index the keypoints"),
+        ({"matches": np.array([[0.0, 1.0]]), "inliers": None}, "matches as int"),
+        ({"inliers": np.ones(3, bool)}, "one a match"),
+        ({"homography": np.zeros((3, 3))}, "homography"),
+        ({"estimated": np.full((3, 3), np.nan)}, "estimated"),
+    ],
+)
+def test_wrong_input_is_refused(change, match):
+    with pytest.raises(checks.InputError, match=match):
+        viz.draw_matches(**pair(**change))
+
+
+def test_given_axes_are_used():
+    figure = Figure()
+    axes = figure.add_subplot()
+    assert viz.draw_matches(**pair(), axes=axes) is figure
+    assert len(axes.get_images()) == 2
+
+
+# --- frames ---
+
+
+def test_identity_frame_is_the_border_of_the_picture():
+    segments = overlay.frame_segments(np.eye(3), (48, 64), (48, 64))
+    np.testing.assert_allclose(segments.min(axis=(0, 1)), [-0.5, -0.5])
+    np.testing.assert_allclose(segments.max(axis=(0, 1)), [63.5, 47.5])
+    assert segments.shape == (4, 2, 2)
+
+
+def test_frame_partly_outside_is_clipped_to_the_picture():
+    segments = overlay.frame_segments(
+        SHIFT @ np.array([[1, 0, 20], [0, 1, 0], [0, 0, 1]]), (48, 64), (40, 80)
+    )
+    np.testing.assert_allclose(segments.max(axis=(0, 1)), [79.5, 39.5])
+    assert len(segments) == 2  # top and left; right and bottom lie outside
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_frame_behind_the_camera_is_cut_and_never_wraps_around(sign):
+    homography = sign * np.array([[1.0, 0, 0], [0, 1, 0], [-1 / 40, 0, 1]])  # w = 0 at x = 40
+    segments = overlay.frame_segments(homography, (48, 64), (48, 64))
+    assert len(segments)
+    assert np.isfinite(segments).all()
+    assert segments.min() >= -0.5 and segments.max() <= 63.5
+    back = segments.reshape(-1, 2) @ np.eye(3)[:2] + [0, 0, 1]
+    source = back @ np.linalg.inv(homography).T
+    assert (source[:, 0] / source[:, 2] < 40).all()  # only the part in front of the camera
+
+
+def test_frame_out_of_view_is_named_as_such():
+    away = np.array([[1.0, 0, 900], [0, 1, 0], [0, 0, 1]])
+    figure = viz.draw_matches(**pair(homography=away, estimated=SHIFT))
+    assert labels(figure)[2:] == ["true frame (out of view)", "estimated frame"]
+    true, estimated = frame_lines(figure)[overlay.TRUE], frame_lines(figure)[overlay.ESTIMATED]
+    assert not len(true.get_xdata())
+    assert true.get_linestyle() == "-" and estimated.get_linestyle() == "--"
+
+
+def test_singular_estimate_is_drawn_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for estimated in (np.zeros((3, 3)), np.diag([1.0, 1, 0]), np.diag([0.0, 0, 1])):
+            figures.to_png(viz.draw_matches(**pair(homography=SHIFT, estimated=estimated)))
+
+
+# --- keypoints, gallery, contact sheet ---
+
+
+def rings(figure):
+    """Returns the coloured rings (drawn after their dark halo)."""
+    return [c for c in figure.axes[0].collections if isinstance(c, PathCollection)][1]
+
+
+def test_best_keypoints_are_kept_and_lie_on_top():
+    points, scores = RNG.uniform(0, 40, (20, 2)), RNG.permutation(20)
+    figure = viz.draw_keypoints(IMAGE0, points, scores, max_points=5)
+    drawn = np.asarray(rings(figure).get_offsets())
+    np.testing.assert_allclose(drawn[::-1], points[np.argsort(-scores)[:5]])
+    assert len(np.unique(rings(figure).get_edgecolors(), axis=0)) == 5
+    assert "best 5 of 20 keypoints" in [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_keypoints_with_and_without_scores(count):
+    for scores in (None, np.ones(count)):
+        figure = viz.draw_keypoints(IMAGE1, np.full((count, 2), 9.0), scores)
+        assert len(rings(figure).get_offsets()) == count
+        assert figures.to_png(figure).startswith(b"\x89PNG")
+
+
+def test_scores_of_another_length_are_refused():
+    with pytest.raises(checks.InputError, match="scores"):
+        viz.draw_keypoints(IMAGE0, np.zeros((3, 2)), np.zeros(2))
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 1), (7, 3)])
+def test_gallery_draws_every_panel_and_bounds_its_pictures(count, rows):
+    large = np.zeros((900, 1200, 3), np.uint8)
+    panels = [pair(80, 20, image0=large, title=f"pair {i}", homography=SHIFT) for i in range(count)]
+    figure = viz.gallery(panels)
+    assert len(figure.axes) == count
+    assert len({round(axes.get_position().y0, 3) for axes in figure.axes}) == rows
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [p["title"] for p in panels]
+    for index, axes in enumerate(figure.axes):
+        assert sum(len(c.get_segments()) for c in lines(figure, index).values()) == 60
+        assert axes.get_images()[0].get_size()[1] <= 660
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {
+        "inliers", "outliers", "true frame",
+    }  # fmt: skip
+
+
+def test_gallery_names_the_panel_that_lacks_something():
+    with pytest.raises(checks.InputError, match="at least one panel"):
+        viz.gallery([])
+    broken = {key: value for key, value in pair().items() if key != "matches"}
+    with pytest.raises(checks.InputError, match=r"panel 1 without \['matches'\]"):
+        viz.gallery([pair(), broken])
+
+
+def test_contact_sheet_takes_rows_of_different_length():
+    rows = [[IMAGE0, IMAGE1], [IMAGE0]]
+    figure = viz.contact_sheet(rows, row_titles=["one", "two"], column_titles=["a", "b"])
+    assert [len(axes.get_images()) for axes in figure.axes] == [1, 1, 1, 0]
+    with pytest.raises(checks.InputError, match="2 row titles and 2 column titles"):
+        viz.contact_sheet(rows, row_titles=["one"], column_titles=["a", "b"])
+    with pytest.raises(checks.InputError, match="at least one image"):
+        viz.contact_sheet([[]], row_titles=["one"], column_titles=[])
+
+
+def test_long_titles_fit():
+    text, size = overlay.fitted("v_" + "a_very_long_name" * 8, 2.0, 8, 6)
+    assert size == 6 and "…" in text and text.startswith("v_")
+    assert overlay.text_width(text, size) <= 2.0
+    assert overlay.fitted("short", 2.0, 8, 6) == ("short", 8)
+
+
+# --- style and files ---
+
+
+def test_methods_differ_and_a_precision_changes_only_the_line():
+    looks = [figures.method_style(name) for name in figures.METHODS]
+    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == 6
+    float32, int8 = (figures.method_style("kp2d_tiny_s", name) for name in ("float32", "int8"))
+    assert float32["color"] == int8["color"] and float32["linestyle"] != int8["linestyle"]
+    assert figures.method_style("akaze") == figures.method_style("akaze")
+    assert figures.method_style("akaze")["color"] not in {look["color"] for look in looks}
+
+
+def test_nothing_global_changes():
+    before = dict(mpl.rcParams)
+    figures.to_png(viz.draw_matches(**pair()))
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_style_does_not_depend_on_the_caller():
+    expected = figures.to_png(charts.plot_mma(table()))
+    with mpl.rc_context({"figure.facecolor": "black", "xtick.labelsize": 20, "font.size": 4}):
+        assert figures.to_png(charts.plot_mma(table())) == expected
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_saving_twice_writes_the_same_bytes_and_leaves_nothing_else(tmp_path, suffix):
+    figure = charts.plot_mma(table())
+    first = figures.save_figure(figure, tmp_path / "new" / "folder" / f"a.{suffix}")
+    second = figures.save_figure(charts.plot_mma(table()), first.with_name(f"b.{suffix}"))
+    content = first.read_bytes()
+    assert content == second.read_bytes()
+    assert figures.save_figure(figure, first).read_bytes() == content
+    assert sorted(path.name for path in first.parent.iterdir()) == [f"a.{suffix}", f"b.{suffix}"]
+    assert b"<dc:date>" not in content
+
+
+def test_saving_where_no_folder_can_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    figure = viz.draw_keypoints(IMAGE0, np.zeros((0, 2)))
+    with pytest.raises(checks.InputError, match=r"folder that can be written; received .*file"):
+        figures.save_figure(figure, tmp_path / "file" / "a.png")
+    with pytest.raises(checks.InputError, match=r"\.svg, \.png"):
+        figures.save_figure(figure, tmp_path / "a.jpg")
+
+
+def test_a_failed_write_keeps_the_old_file_and_no_rest(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(checks.InputError, match="No space left"):
+        figures.save_figure(viz.draw_keypoints(IMAGE0, np.zeros((0, 2))), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+    assert path.read_bytes() == b"old"
+
+
+# --- charts ---
+
+
+def table(methods=("sift", "kp2d_tiny_s"), subsets=("all", "viewpoint")):
+    """Returns result rows: two methods, two subsets, one top_k."""
+    rows = [
+        {"method": m, "precision": "float32", "subset": s, "num_pairs": 5, "top_k": 300,
+         "repeatability": 0.5, "localization_error": 0.8 + i,
+         **{f"mma_{t}": t / (11 + i) for t in range(1, 11)}}
+        for i, m in enumerate(methods) for s in subsets
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def pair_table():
+    """Returns per-pair rows: sift finds 3 of 4 homographies, the network 2."""
+    errors = {"sift": [0.5, 2.0, 4.0, np.nan], "kp2d_tiny_s": [0.4, 3.0, np.nan, np.nan]}
+    rows = [
+        {"method": m, "pair": f"v_a/{i}", "corner_error": e, "repeatability": 0.1 * i}
+        for m, values in errors.items() for i, e in enumerate(values)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def curve(axes, method, steps=False):
+    """Returns a method's line of data in an axes."""
+    color = figures.method_style(method)["color"]
+    found = [line for line in axes.get_lines() if line.get_color() == color]
+    return next(line for line in found if (line.get_drawstyle() != "default") == steps)
+
+
+def test_mma_draws_one_line_a_method_and_one_panel_a_subset():
+    figure = charts.plot_mma(table())
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "viewpoint · 5 pairs",
+        "all · 5 pairs",
+    ]
+    np.testing.assert_allclose(curve(figure.axes[1], "kp2d_tiny_s").get_ydata(), np.arange(1, 11) / 12)
+    assert [text.get_text() for text in figure.axes[1].texts] == ["sift", "kp2d_tiny_s float32"]
+    assert figure.axes[0].get_ylim()[0] == 0
+    assert "(px)" in figure.axes[0].get_xlabel() and "(fraction)" in figure.axes[0].get_ylabel()
+
+
+def test_correctness_counts_missing_homographies_as_failures():
+    figure = charts.plot_correctness(pair_table())
+    (axes,) = figure.axes
+    for method, d1, d3, d5 in (("sift", 0.25, 0.5, 0.75), ("kp2d_tiny_s", 0.25, 0.5, 0.5)):
+        x, y = curve(axes, method, steps=True).get_data()
+        read = [y[np.searchsorted(x, t, side="right") - 1] for t in (1, 3, 5)]
+        np.testing.assert_allclose(read, [d1, d3, d5])
+    assert axes.get_title(loc="left") == "all · 4 pairs"
+
+
+def test_repeatability_by_k_marks_the_counts_measured():
+    rows = pd.concat([table().assign(top_k=k) for k in (1000, 150, 300)])
+    figure = charts.plot_repeatability(rows)
+    assert len(figure.axes) == 4
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["150", "300", "1000"]
+    assert list(curve(figure.axes[0], "sift").get_xdata()) == [150, 300, 1000]
+    assert figure.axes[1].get_ylim()[0] == 0 and figure.axes[1].get_ylim()[1] >= 1.8
+
+
+def test_against_counts_wins_failures_and_ties():
+    figure = charts.plot_against(pair_table(), "corner_error", "kp2d_tiny_s")
+    title = figure.axes[0].get_title(loc="left")
+    assert "4 pairs" in title and "better on 1, worse on 2, alike on 1" in title
+    points = np.asarray(figure.axes[0].collections[0].get_offsets())
+    np.testing.assert_allclose(points[:, 1], [0.4, 3.0, 100, 100])
+    assert "alike on 4" in charts.plot_against(pair_table(), "repeatability", "kp2d_tiny_s").axes[
+        0
+    ].get_title(loc="left")
+
+
+def test_charts_draw_into_given_axes():
+    figure = Figure()
+    axes = figure.subplots(1, 2)
+    assert charts.plot_mma(table(), axes=axes) is figure
+    with pytest.raises(checks.InputError, match="2 axes"):
+        charts.plot_mma(table(), axes=axes[0])
+
+
+@pytest.mark.parametrize(
+    ("draw", "match"),
+    [
+        (lambda: charts.plot_mma(table().drop(columns=["mma_3", "mma_7"])), "without mma_3, mma_7"),
+        (lambda: charts.plot_mma(table().iloc[:0]), "at least one row"),
+        (lambda: charts.plot_mma(pd.concat([table(), table()])), "Choose one top_k"),
+        (lambda: charts.plot_mma([1, 2]), "DataFrame"),
+        (lambda: charts.plot_correctness(pd.DataFrame()), "without method, corner_error"),
+        (lambda: charts.plot_correctness(pd.concat([pair_table()] * 2)), "one row for each"),
+        (lambda: charts.plot_repeatability(table().iloc[:0]), "at least one row"),
+        (lambda: charts.plot_against(pair_table(), "corner_error", "kp2d_tiny_x"), "kp2d_tiny_s"),
+        (lambda: charts.plot_against(pair_table(), "nonsense", "sift"), "without nonsense"),
+    ],
+)
+def test_charts_name_what_is_missing(draw, match):
+    with pytest.raises(checks.InputError, match=match):
+        draw()
+
+
+def test_names_beside_curves_never_overlap():
+    heights = np.array(charts._spread([0.9, 0.91, 0.2, np.nan, 0.905, 1.0], 0.06))
+    assert np.diff(np.sort(heights)).min() >= 0.06 - 1e-9
+    assert heights.min() >= 0 and heights.max() <= 1.0 + 1e-9
+    assert list(np.argsort(heights)) == [3, 2, 0, 4, 1, 5]
