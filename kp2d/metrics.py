@@ -15,9 +15,19 @@ from kp2d import geometry, matching
 MMA_THRESHOLDS = tuple(range(1, 11))  # px
 
 
-def point_distances(points0: np.ndarray, points1: np.ndarray) -> np.ndarray:
-    """Returns all distances between two sets of points `[N, 2]` and `[M, 2]`; float64 `[N, M]` px."""
-    return np.hypot(points0[:, None, 0] - points1[None, :, 0], points0[:, None, 1] - points1[None, :, 1])
+def nearest_distances(points0: np.ndarray, points1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how far each point's nearest neighbour in the other set is.
+
+    Args:
+        points0: `[N, 2]` px, N > 0.
+        points1: `[M, 2]` px, M > 0.
+
+    Returns:
+        float64 `[N]` and `[M]` px.
+    """
+    squared = (points0[:, None, 0] - points1[None, :, 0]) ** 2
+    squared += (points0[:, None, 1] - points1[None, :, 1]) ** 2
+    return np.sqrt(squared.min(axis=1)), np.sqrt(squared.min(axis=0))
 
 
 def repeatability(
@@ -47,8 +57,7 @@ def repeatability(
     """
     if len(keypoints0) == 0 or len(keypoints1) == 0:
         return 0.0, float("nan")
-    distances = point_distances(geometry.warp_points(keypoints0, homography), keypoints1)
-    nearest = np.concatenate([distances.min(axis=1), distances.min(axis=0)])
+    nearest = np.concatenate(nearest_distances(geometry.warp_points(keypoints0, homography), keypoints1))
     repeated = nearest[nearest <= threshold]
     if len(repeated) == 0:
         return 0.0, float("nan")

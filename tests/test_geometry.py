@@ -105,7 +105,13 @@ def test_inside_ends_at_the_centres_of_the_outermost_pixels():
 def test_visible_uses_the_size_as_height_and_width():
     points = np.array([[0.0, 0.0], [6, 0], [7, 0], [0, 2], [0, 1]])
     assert geometry.visible(points, SHIFT, (5, 10)).tolist() == [False, False, False, True, False]
-    assert geometry.visible(points + [[0, 6]], SHIFT, (10, 5)).tolist() == [True, False, False, True, True]
+    assert geometry.visible(points + np.array([0, 6]), SHIFT, (10, 5)).tolist() == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 @settings(max_examples=60, deadline=None)
