@@ -165,19 +165,23 @@ def _add_evaluate(verbs: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help="carry homographies through the resize about pixel centres, or by plain scaling",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of RANSAC")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="0 hands RANSAC the matches in KP2D's order, others shuffle"
+    )
     parser.add_argument(
         "--output", type=Path, help="CSV of averages, a row a subset and k; default: print only"
     )
     parser.add_argument("--pairs", type=Path, help="CSV of every pair's scores")
     parser.add_argument(
-        "--cache", type=Path, help="folder that keeps extracted features, to resume and reuse"
+        "--cache",
+        type=Path,
+        help="folder that keeps extracted features, to resume; default: results/runs/custom/features",
     )
     parser.add_argument("--workers", type=int, help="threads; default: one a core")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from kp2d import datasets, evaluation, extractors, files, tables
+    from kp2d import datasets, evaluation, extractors, files, paths, tables
 
     overrides: dict[str, Any] = {
         "half_pixel": options.half_pixel,
@@ -199,7 +203,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         extractor,
         sequences,
         protocol,
-        cache=options.cache,
+        cache=options.cache or paths.runs("custom") / "features",
         workers=options.workers,
         progress=sys.stderr.isatty(),
     )

@@ -49,7 +49,7 @@ class Protocol:
     distance_threshold: float = 3.0  # px, repeatability and matching score
     ransac_threshold: float = 3.0  # px
     ransac_iterations: int = 5000
-    seed: int = 0
+    seed: int = 0  # of RANSAC: 0 keeps the matches in KP2D's order, others shuffle them first
     half_pixel: bool = True  # homographies follow the resize about pixel centres
     drop_unrepeated: bool = False  # leave pairs without a repeated point out of the repeatability mean
 

@@ -69,7 +69,8 @@ def _score(
     top_k: int,
     protocol: Protocol,
 ) -> dict[str, Any]:
-    best0, best1 = features0.take(slice(top_k)), features1.take(slice(top_k))
+    weakest_first = slice(None, None, -1)  # ties go to the weaker point, see `register_features`
+    best0, best1 = (each.take(slice(top_k)).take(weakest_first) for each in (features0, features1))
     found = register_features(shared0, shared1, top_k=top_k, protocol=protocol)
     keypoints0, keypoints1 = found.features0.keypoints, found.features1.keypoints
     repeatability, localization_error = metrics.repeatability(

@@ -120,7 +120,12 @@ def create(name: str, *, precision: str = "float32", runtime: str | None = None,
     recipe = _CLASSICAL[name]
     for option in options:
         checks.one_of(f"option of {name}", option, recipe["options"])
-    return ClassicalExtractor(name=name, **{**recipe, "options": {**recipe["options"], **options}})
+    extractor = ClassicalExtractor(name=name, **{**recipe, "options": {**recipe["options"], **options}})
+    try:
+        extractor.make(**extractor.options)
+    except (cv2.error, TypeError, ValueError) as error:
+        raise checks.problem(f"options that OpenCV's {name} takes", repr(options)) from error
+    return extractor
 
 
 def from_name(name: str) -> Extractor:

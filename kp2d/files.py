@@ -50,7 +50,11 @@ def _named_after(path: Path) -> Iterator[None]:
 
 
 def check_writable(path: Path | str) -> None:
-    """Raises an `InputError` now if `path` could not be written later, when the work for it is done."""
+    """Creates the folder of `path` and checks, before the work is done, that the file could be written there.
+
+    Raises:
+        InputError: If it could not.
+    """
     path = Path(path)
     if path.is_dir():
         raise checks.problem("a file to write", f"the folder {path}")

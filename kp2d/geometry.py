@@ -15,8 +15,9 @@ from kp2d import checks
 def warp_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
     """Maps points through a homography.
 
-    Convention: N = 0 gives N = 0. The sign of the matrix is fixed so that the origin lies in front of the
-    camera; points on or behind the horizon have no image and come out as NaN, which `inside` rejects.
+    Convention: N = 0 gives N = 0. A point is in front of the camera where its third coordinate is positive;
+    on or behind the horizon it has no image and comes out as NaN, which `inside` rejects. Scale does not
+    matter but sign does: see `facing`.
 
     Args:
         points: `[N, 2]` (x, y) px in image 0.
@@ -30,11 +31,24 @@ def warp_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
     """
     points = checks.is_points(points, "points").astype(np.float64, copy=False)
     homography = checks.is_homography(homography)
-    if homography[2, 2] < 0:
-        homography = -homography
     mapped = points @ homography[:, :2].T + homography[:, 2]
-    depth = np.where(mapped[:, 2] > 1e-12, mapped[:, 2], np.nan)
+    depth = np.where(mapped[:, 2] > 1e-12 * np.abs(homography).max(), mapped[:, 2], np.nan)
     return mapped[:, :2] / depth[:, None]
+
+
+def facing(homography: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Returns the homography with the sign that puts the centre of image 0 in front of the camera.
+
+    H and -H are the same map, but only one of them has positive depth for what both images see, and so has
+    the inverse of that one.
+
+    Args:
+        homography: `[3, 3]`, image 0 to image 1.
+        image_size: (height, width) of image 0, px.
+    """
+    height, width = image_size
+    depth = homography[2] @ [(width - 1) / 2, (height - 1) / 2, 1.0]
+    return -homography if depth < 0 else homography
 
 
 def inside(points: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -102,7 +116,8 @@ def rescale_homography(
         half_pixel: See `resize_matrix`.
 
     Returns:
-        float64 `[3, 3]` between the resized images, with its last element 1 where that is possible.
+        float64 `[3, 3]` between the resized images, facing image 0, with a last element of 1 or -1 where
+        that is possible.
 
     Raises:
         InputError: If the matrix is malformed or not invertible.
@@ -111,7 +126,7 @@ def rescale_homography(
     before = resize_matrix(size0, size_to, half_pixel=half_pixel)
     after = resize_matrix(size1, size_to, half_pixel=half_pixel)
     carried = after @ homography @ np.linalg.inv(before)
-    return carried / carried[2, 2] if carried[2, 2] != 0 else carried
+    return facing(carried / (abs(carried[2, 2]) or 1.0), size_to)
 
 
 def corners(image_size: tuple[int, int]) -> np.ndarray:
@@ -135,8 +150,8 @@ def corner_error(estimated: np.ndarray, truth: np.ndarray, image_size: tuple[int
     """
     points = corners(image_size)
     try:
-        moved = warp_points(points, estimated)
+        moved = warp_points(points, facing(estimated, image_size))
     except checks.InputError:
         return float("inf")
-    error = float(np.linalg.norm(moved - warp_points(points, truth), axis=1).mean())
+    error = float(np.linalg.norm(moved - warp_points(points, facing(truth, image_size)), axis=1).mean())
     return error if np.isfinite(error) else float("inf")

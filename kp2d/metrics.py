@@ -57,7 +57,8 @@ def repeatability(
     """
     if len(keypoints0) == 0 or len(keypoints1) == 0:
         return 0.0, float("nan")
-    nearest = np.concatenate(nearest_distances(geometry.warp_points(keypoints0, homography), keypoints1))
+    warped = np.nan_to_num(geometry.warp_points(keypoints0, homography), nan=np.inf)  # behind the horizon
+    nearest = np.concatenate(nearest_distances(warped, keypoints1))
     repeated = nearest[nearest <= threshold]
     if len(repeated) == 0:
         return 0.0, float("nan")
@@ -163,24 +164,27 @@ def estimate_homography(
         points1: `[K, 2]` px in image 1, row by row the partners.
         ransac_threshold: Largest reprojection error of an inlier, px.
         max_iterations: Upper bound on RANSAC's samples.
-        seed: Seed of OpenCV's generator, so that the result repeats.
+        seed: OpenCV's RANSAC always draws the same samples, so only the order of the matches can vary it: 0
+            keeps the order given, any other number shuffles by that seed. Several seeds show the spread.
 
     Returns:
         The estimate; without a homography if there are fewer than four matches or no model fits.
     """
     if len(points0) < 4:
         return Estimate(homography=None, inliers=np.zeros(len(points0), dtype=bool))
-    cv2.setRNGSeed(seed)
+    order = np.random.default_rng(seed).permutation(len(points0)) if seed else np.arange(len(points0))
     matrix, mask = cv2.findHomography(
-        points0.astype(np.float64),
-        points1.astype(np.float64),
+        points0[order].astype(np.float64),
+        points1[order].astype(np.float64),
         cv2.RANSAC,
         ransac_threshold,
         maxIters=max_iterations,
     )
     if matrix is None or not np.isfinite(matrix).all():
         return Estimate(homography=None, inliers=np.zeros(len(points0), dtype=bool))
-    return Estimate(homography=matrix, inliers=mask.ravel().astype(bool))
+    inliers = np.zeros(len(points0), dtype=bool)
+    inliers[order] = mask.ravel().astype(bool)
+    return Estimate(homography=matrix, inliers=inliers)
 
 
 def area_under_curve(errors: np.ndarray, threshold: float) -> float:

@@ -41,7 +41,7 @@ class Run:
         return paths.runs(self.profile.name) / "features"
 
     def _repr_markdown_(self) -> str:
-        kept = len(list(self.cache.glob("*/*.npz"))) if self.cache.is_dir() else 0
+        kept = len(list(self.cache.glob("*/[!.]*.npz"))) if self.cache.is_dir() else 0
         facts = {
             "profile": f"{self.profile.name} ({self.profile.purpose})",
             "data set": self.profile.dataset,

@@ -176,7 +176,8 @@ def reproduce(
         What became of each stage.
 
     Raises:
-        InputError: If the profile, a stage or a parameter is unknown, or an input is missing.
+        InputError: If the profile, a stage or a parameter is unknown, an input is missing, or a folder for
+            results cannot be written.
         StageError: If a notebook fails. Stages finished before stay finished.
     """
     if config.profile(profile).dataset != "sample":
@@ -185,6 +186,8 @@ def reproduce(
         )  # fails here rather than in the first notebook
     chosen = select(stages)
     assigned = assign_parameters(chosen, parameters or {})
+    for folder in (paths.runs(profile), paths.results(profile), paths.figures(profile)):
+        files.check_writable(folder / "probe")
     outcomes = []
     for stage in chosen:
         settings = {**assigned[stage.name], "profile": profile}

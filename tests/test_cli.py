@@ -14,6 +14,11 @@ def run(capsys, *arguments):
     return code, captured.out, captured.err
 
 
+@pytest.fixture(autouse=True)
+def _own_home(home):
+    """Nothing that a command keeps by itself may land in the checkout."""
+
+
 @pytest.fixture
 def pair(tmp_path):
     image = cv2.GaussianBlur(np.random.default_rng(5).integers(0, 255, (150, 200, 3), np.uint8), (9, 9), 0)
@@ -91,7 +96,7 @@ def test_other_prefixes_are_a_subset_of_their_own(tiny_dataset, tmp_path, capsys
         (["prepare", "--profile", "slow"], "profile"),
     ],
 )
-def test_wrong_input_is_one_clear_line(home, capsys, arguments, words):
+def test_wrong_input_is_one_clear_line(capsys, arguments, words):
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert words in err

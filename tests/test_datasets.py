@@ -80,6 +80,7 @@ def test_flaws_are_reported_and_the_rest_goes_on(tmp_path):
         "height": 24,
         "width": 32,
         "num_problems": 1,
+        "content": datasets.fingerprint(sequences[:1])[:12],
     }
     assert rows[2]["num_images"] == 1
     assert rows[2]["num_pairs"] == 0

@@ -67,10 +67,26 @@ def test_no_point_and_one_point(count):
     assert geometry.visible(np.ones((count, 2)), SHIFT, (8, 9)).shape == (count,)
 
 
-@pytest.mark.parametrize("factor", [-1, 5, -0.001])
-def test_scale_and_sign_of_the_matrix_do_not_matter(factor):
+@pytest.mark.parametrize("factor", [5, 0.001, 1e-9])
+def test_scale_of_the_matrix_does_not_matter(factor):
     expected = geometry.warp_points(POINTS, HORIZON)
     assert geometry.warp_points(POINTS, factor * HORIZON) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_facing_makes_the_sign_right_for_both_directions(sign):
+    """With a horizon in image 1, the inverse's last element is negative and yet its points are in front."""
+    matrix = np.array([[1.3754, -0.1154, 3.7238], [0, -0.2308, 100.33], [0, -0.00385, 1]])
+    size = (100, 200)
+    faced = geometry.facing(sign * matrix, size)
+    assert np.array_equal(faced, matrix)
+    assert np.linalg.inv(faced)[2, 2] < 0
+    points = geometry.corners(size)
+    there = geometry.warp_points(points, faced)
+    assert geometry.warp_points(there, np.linalg.inv(faced)) == pytest.approx(points, abs=1e-9)
+    carried = geometry.rescale_homography(sign * matrix, size, size, (50, 100))
+    assert np.isfinite(geometry.warp_points(geometry.corners((50, 100)), carried)).all()
+    assert geometry.corner_error(-matrix, matrix, size) == 0
 
 
 def test_points_on_and_behind_the_horizon_have_no_image():

@@ -168,6 +168,22 @@ def test_a_homography_is_recovered_from_exact_matches_among_outliers(seed):
     assert found.inliers.dtype == bool and found.inliers.tolist() == (~wrong).tolist()
 
 
+def test_the_seed_decides_and_zero_keeps_the_order_given():
+    points0, points1, _ = with_outliers(4, share=0.6)
+    points1 = points1 + np.random.default_rng(1).normal(0, 1.5, points1.shape)
+    found = [metrics.estimate_homography(points0, points1, seed=seed) for seed in range(6)]
+    assert len({each.homography.tobytes() for each in found}) > 1
+    plain, mask = cv2.findHomography(
+        points0.astype(float), points1.astype(float), cv2.RANSAC, 3, maxIters=5000
+    )
+    assert np.array_equal(found[0].homography, plain)
+    assert np.array_equal(found[0].inliers, mask.ravel().astype(bool))
+    for each in found:  # the mask belongs to the matches in the order given, not as shuffled
+        errors = np.hypot(*(geometry.warp_points(points0, each.homography) - points1).T)
+        assert errors[each.inliers].max() < errors[~each.inliers].max()
+        assert np.median(errors[each.inliers]) < 3
+
+
 def test_the_same_seed_gives_the_same_homography():
     points0, points1, _ = with_outliers(7, share=0.6)
     points1 += np.random.default_rng(0).normal(0, 1, points1.shape)
@@ -278,7 +294,7 @@ def slow_scores(features0, features1, matrix, size, k):
     for own, other, to_own in ((features0, features1, inverse), (features1, features0, matrix)):
         right = seen = 0
         for i in range(min(k, len(own))):
-            j = slow_nearest(own.descriptors[i], other.descriptors, range(min(k, len(other))))
+            j = slow_nearest(own.descriptors[i], other.descriptors, range(min(k, len(other)))[::-1])
             landed = slow_warp(other.keypoints[j].tolist(), to_own)
             if slow_sees(landed, size):
                 seen += 1

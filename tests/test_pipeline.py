@@ -170,6 +170,12 @@ def test_the_full_profile_without_data_says_how_to_get_it(home):
         reproduce("full")
 
 
+def test_a_results_folder_that_cannot_be_written_is_named_before_anything_runs(home):
+    (home / "results" / "smoke").write_text("a file in the way")
+    with pytest.raises(checks.InputError, match=r"results/smoke/probe"):
+        reproduce()
+
+
 def test_numbers_select_stages_in_order():
     assert [stage.name for stage in pipeline.select(["6", "01"])] == ["01_prepare_data", "06_compare_sift"]
 

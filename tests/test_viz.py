@@ -287,7 +287,7 @@ def test_saving_twice_writes_the_same_bytes_and_leaves_nothing_else(tmp_path, su
 def test_saving_where_no_folder_can_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     figure = viz.draw_keypoints(IMAGE0, np.zeros((0, 2)))
-    with pytest.raises(checks.InputError, match=r"folder that can be written; received .*file"):
+    with pytest.raises(checks.InputError, match=r"writable place for .*file/a.png"):
         figures.save_figure(figure, tmp_path / "file" / "a.png")
     with pytest.raises(checks.InputError, match=r"\.svg, \.png"):
         figures.save_figure(figure, tmp_path / "a.jpg")
