@@ -197,8 +197,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     extractor = extractors.create(options.method, precision=options.precision)
     for target in filter(None, (options.output, options.pairs)):
         files.check_writable(target)
-    root = datasets.resolve(options.data, config.profile(options.profile).name)
-    sequences = datasets.load_sequences(root)
+    profile = config.profile(options.profile).name
+    sequences = datasets.load_sequences(datasets.resolve(options.data, profile))
     pairs = evaluation.evaluate(
         extractor,
         sequences,
@@ -208,13 +208,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         progress=sys.stderr.isatty(),
     )
     summary = evaluation.summarize(pairs, drop_unrepeated=protocol.drop_unrepeated)
-    known = options.data in ("sample", "hpatches")
     rows = tables.evaluation_rows(
         summary,
         extractor,
         protocol,
-        profile=options.profile if options.data == "sample" else "custom",
-        dataset=options.data if known else root.name,
+        profile=profile if options.data == "sample" else "custom",
+        dataset=datasets.label(sequences),
     )
     if options.pairs:
         tables.write_csv(options.pairs, pairs)

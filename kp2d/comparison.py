@@ -17,7 +17,6 @@ def evaluate_methods(
     protocol: Protocol,
     *,
     profile: str,
-    dataset: str,
     cache: Path | None = None,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -28,7 +27,6 @@ def evaluate_methods(
         sequences: From `datasets.load_sequences`.
         protocol: How to score.
         profile: The profile's name, for the rows.
-        dataset: The data set's name, for the rows.
         cache: Folder for exported features.
         progress: Whether to show progress bars.
 
@@ -41,6 +39,7 @@ def evaluate_methods(
     if not methods or len(set(methods)) < len(methods):
         raise checks.problem("one or more different methods", repr(list(methods)))
     chosen = [extractors.from_name(name) for name in methods]  # a wrong name fails before the first hour
+    dataset = datasets.label(sequences)
     rows, pairs = [], []
     for extractor in chosen:
         scores = evaluation.evaluate(extractor, sequences, protocol, cache=cache, progress=progress)
@@ -102,7 +101,6 @@ def compare_protocols(
     protocol: Protocol,
     *,
     profile: str,
-    dataset: str,
     cache: Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -113,7 +111,6 @@ def compare_protocols(
         sequences: From `datasets.load_sequences`.
         protocol: Size, k and seed, which stay; the rules come from `config.PROTOCOLS`.
         profile: For the rows.
-        dataset: For the rows.
         cache: Folder for exported features; with it nothing is extracted twice.
         progress: Whether to show progress bars.
 
@@ -125,9 +122,7 @@ def compare_protocols(
         rules = config.protocol(
             name, image_size=protocol.image_size, top_k=protocol.top_k, seed=protocol.seed
         )
-        rows, _ = evaluate_methods(
-            methods, sequences, rules, profile=profile, dataset=dataset, cache=cache, progress=progress
-        )
+        rows, _ = evaluate_methods(methods, sequences, rules, profile=profile, cache=cache, progress=progress)
         rows.insert(0, "protocol", name)
         parts.append(rows)
     return pd.concat(parts, ignore_index=True)

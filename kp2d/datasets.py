@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ LAYOUT = (
     " 1.png, 2.png, ... (also ppm, pgm, jpg, tif, bmp, webp) and the text files H_1_2, H_1_3, ..."
     " (3x3 numbers, pixels of image 1 to pixels of image k)"
 )
+HPATCHES = {"viewpoint": 59, "illumination": 57}  # sequences of the full release, five pairs each
 SUBSETS = {"v": "viewpoint", "i": "illumination"}
 
 
@@ -190,6 +192,22 @@ def fingerprint(sequences: Iterable[Sequence]) -> str:
     for name, path in sorted(found.items()):
         digest.update(f"{name}\0{_file_digest(path)}\n".encode())
     return digest.hexdigest()
+
+
+def label(sequences: Iterable[Sequence]) -> str:
+    """Returns the name under which results on these sequences are reported.
+
+    Results are called "hpatches" only if they are on the whole release, wherever it lies; anything else goes
+    by the name of its folder, so that no number can pass for one on HPatches that is not.
+
+    Args:
+        sequences: From `load_sequences`, at least one of them with a pair.
+    """
+    sequences = list(sequences)
+    if Counter(s.subset for s in sequences if len(s.pairs) == 5) == HPATCHES:
+        return "hpatches"
+    folder = next(pair.path0.parent.parent.name for s in sequences for pair in s.pairs)
+    return f"{folder} (incomplete)" if folder.startswith("hpatches") else folder
 
 
 def describe(sequences: Iterable[Sequence]) -> list[dict]:

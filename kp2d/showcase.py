@@ -15,22 +15,22 @@ from kp2d.config import Protocol
 from kp2d.datasets import Pair
 
 
-def presentable(sequences: Sequence[datasets.Sequence], dataset: str) -> list[datasets.Sequence]:
+def presentable(sequences: Sequence[datasets.Sequence]) -> list[datasets.Sequence]:
     """Returns the sequences whose pictures may be published.
 
-    Args:
-        sequences: Of any data set.
-        dataset: "sample": photographs under CC0, CC BY or in the public domain stay. Of other data sets
-            all stay, because pictures of them are never committed.
+    Of `sample` only photographs under CC0, CC BY or in the public domain stay; of other data sets all stay,
+    because pictures of them are never committed.
 
     Raises:
         InputError: If nothing stays.
     """
-    allowed = samples.redistributable()
-    chosen = [s for s in sequences if dataset != "sample" or s.name.partition("_")[2] in allowed]
-    if not any(sequence.pairs for sequence in chosen):
+    sequences = list(sequences)
+    if datasets.label(sequences) == "sample":
+        allowed = samples.redistributable()
+        sequences = [s for s in sequences if s.name.partition("_")[2] in allowed]
+    if not any(sequence.pairs for sequence in sequences):
         raise checks.problem("at least one sequence to show", "none whose licence allows it")
-    return chosen
+    return sequences
 
 
 def load_pair(pair: Pair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

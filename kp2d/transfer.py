@@ -172,5 +172,8 @@ def _validator(response: requests.Response) -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of what an error says, or its type."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Returns the first line of what an error says, without the layers around it; else its type."""
+    while reason := getattr(error.args[0] if error.args else None, "reason", None):
+        error = reason
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return "this host has no known address" if "Failed to resolve" in text else text

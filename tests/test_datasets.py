@@ -186,3 +186,18 @@ def test_resolve_finds_folders_and_names_the_command(tmp_path, monkeypatch):
     assert datasets.resolve("hpatches", "fast") == tmp_path / "elsewhere"
     with pytest.raises(checks.InputError, match="TRAIN_PATH"):
         datasets.resolve("coco", "fast")
+
+
+def test_only_the_whole_release_is_called_hpatches(tmp_path):
+    make_sequence(tmp_path / "hpatches", "v_1")
+    make_sequence(tmp_path / "mine", "i_1")
+    assert datasets.label(datasets.load_sequences(tmp_path / "hpatches")) == "hpatches (incomplete)"
+    assert datasets.label(datasets.load_sequences(tmp_path / "mine")) == "mine"
+    (pair,) = datasets.load_sequences(tmp_path / "mine")[0].pairs[:1]
+    whole = [
+        datasets.Sequence(name=f"{prefix}_{number}", subset=subset, pairs=(pair,) * 5)
+        for prefix, subset, count in (("v", "viewpoint", 59), ("i", "illumination", 57))
+        for number in range(count)
+    ]
+    assert datasets.label(whole) == "hpatches"
+    assert datasets.label(whole[1:]) == "mine"

@@ -30,7 +30,6 @@ def test_committed_fast_results_are_reproduced(tmp_path_factory, project, method
         datasets.load_sequences(folder),
         config.protocol(image_size=profile.image_size, top_k=profile.top_k),
         profile="fast",
-        dataset="sample",
         progress=False,
     )
     committed = tables.read_csv(project / "results/fast/evaluation.csv", tables.EVALUATION_COLUMNS)

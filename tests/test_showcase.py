@@ -59,10 +59,11 @@ def test_spread_keeps_both_ends():
     assert showcase.spread([1, 2], 4) == [1, 2]
 
 
-def test_only_photographs_that_may_be_shown_are_shown(sequences):
-    assert len(showcase.presentable(sequences, "hpatches")) == 2
+def test_only_photographs_that_may_be_shown_are_shown(sequences, tmp_path):
+    assert len(showcase.presentable(sequences)) == 2
+    (tmp_path / "tiny").rename(tmp_path / "sample")
     with pytest.raises(checks.InputError, match="licence"):
-        showcase.presentable(sequences, "sample")
+        showcase.presentable(datasets.load_sequences(tmp_path / "sample"))
     assert "astronaut" in samples.redistributable()
     assert not {"rocket", "motorcycle"} & samples.redistributable()
 

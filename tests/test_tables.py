@@ -69,7 +69,7 @@ def test_rows_repeat_their_protocol(tiny_dataset):
     sequences = datasets.load_sequences(tiny_dataset)
     protocol = config.protocol(image_size=(96, 128), top_k=(50,), seed=7)
     rows, pairs = comparison.evaluate_methods(
-        ["sift", "orb"], sequences, protocol, profile="smoke", dataset="tiny", progress=False
+        ["sift", "orb"], sequences, protocol, profile="smoke", progress=False
     )
     assert tuple(rows.columns) == tables.EVALUATION_COLUMNS
     assert rows[rows["method"] == "orb"]["bytes_per_keypoint"].eq(32).all()
