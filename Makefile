@@ -8,7 +8,7 @@ BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 OPENCV  := $(shell sed -n 's/^opencv-python==\([^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: reproduce test lint format readme lab setup clean help
+.PHONY: reproduce test lint format readme lab strip setup clean help
 
 reproduce: $(READY)  ## run every notebook (PROFILE=smoke|fast|full) and make all tables and pictures
 	$(BIN)/kp2d reproduce --profile $(PROFILE)
@@ -29,7 +29,10 @@ readme: $(READY)  ## fill the tables of README.md from results/
 	$(BIN)/kp2d readme
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+
+strip: $(READY)  ## remove the outputs that JupyterLab has saved into the notebooks
+	$(BIN)/jupyter nbconvert --clear-output --inplace --log-level=ERROR notebooks/*.ipynb
 
 setup: $(READY)  ## make the virtual environment and install everything
 

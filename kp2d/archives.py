@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from kp2d import checks
 

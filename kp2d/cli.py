@@ -220,7 +220,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.output:
         tables.write_csv(options.output, rows)
     counts = ("subset", "top_k", "num_pairs", "num_failed", "num_skipped")
-    print(tables.markdown(rows, {name: name for name in (*counts, *tables.METRICS)}))
+    print(tables.markdown(rows, (*counts, *tables.METRICS)))
 
 
 def _add_reproduce(verbs: Any) -> None:

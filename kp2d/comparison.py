@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kp2d import checks, config, datasets, evaluation, extractors, tables
@@ -95,7 +96,41 @@ def _tally(joined: pd.DataFrame, metric: str) -> dict[str, float]:
     }
 
 
+def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) -> pd.DataFrame:
+    """Returns the pairs on which a method gains and loses most against SIFT, by corner error.
+
+    Args:
+        pairs: Scores a pair, from `evaluate_methods`.
+        method: As for `extractors.from_name`.
+        top_k: At which k.
+        count: Pairs of either kind.
+
+    Returns:
+        Columns pair, subset, sift and the method (corner error, px; NaN without a homography), and difference
+        (method - SIFT): the largest gains first, the largest losses last, pairs that only one of them solved
+        at the ends.
+
+    Raises:
+        InputError: If the method is SIFT itself.
+    """
+    name, _, precision = method.partition(":")
+    if name == "sift":
+        raise checks.problem("a method other than SIFT to compare with it", repr(method))
+    chosen = pairs[(pairs["top_k"] == top_k) & (pairs["status"] != "skipped")]
+    key = ["pair", "subset"]
+    ours = chosen[(chosen["method"] == name) & (chosen["precision"] == (precision or "float32"))]
+    theirs = chosen[(chosen["method"] == "sift") & (chosen["precision"] == "float32")]
+    errors = theirs[[*key, "corner_error"]].merge(ours[[*key, "corner_error"]], on=key)
+    errors.columns = [*key, "sift", method]
+    errors["difference"] = errors[method] - errors["sift"]
+    gains = errors[method].fillna(np.inf) - errors["sift"].fillna(np.inf)  # NaN where neither has one
+    order = gains.dropna().sort_values(kind="stable").index
+    ends = order if len(order) <= 2 * count else order[:count].append(order[-count:])
+    return errors.loc[ends].reset_index(drop=True)
+
+
 def compare_protocols(
+    rows: pd.DataFrame,
     methods: Sequence[str],
     sequences: Sequence[datasets.Sequence],
     protocol: Protocol,
@@ -107,6 +142,7 @@ def compare_protocols(
     """Scores the same features under every named protocol; only the rules differ.
 
     Args:
+        rows: The results under `protocol`, which are not computed again.
         methods: As for `evaluate_methods`.
         sequences: From `datasets.load_sequences`.
         protocol: Size, k and seed, which stay; the rules come from `config.PROTOCOLS`.
@@ -122,7 +158,27 @@ def compare_protocols(
         rules = config.protocol(
             name, image_size=protocol.image_size, top_k=protocol.top_k, seed=protocol.seed
         )
-        rows, _ = evaluate_methods(methods, sequences, rules, profile=profile, cache=cache, progress=progress)
-        rows.insert(0, "protocol", name)
-        parts.append(rows)
-    return pd.concat(parts, ignore_index=True)
+        scored = rows
+        if rules != protocol:
+            scored, _ = evaluate_methods(
+                methods, sequences, rules, profile=profile, cache=cache, progress=progress
+            )
+        parts.append(scored.assign(protocol=name))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["protocol", *rows.columns]]
+
+
+def protocol_effect(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns what the reference code's rules change: metrics under "kp2dtiny" minus those under "kp2d".
+
+    Args:
+        table: From `compare_protocols`.
+
+    Returns:
+        One row a method × precision × subset × k, the columns of the metrics holding differences.
+    """
+    key = ["method", "precision", "subset", "top_k"]
+    ours, theirs = (
+        table[table["protocol"] == name].set_index(key)[list(tables.METRICS)] for name in ("kp2d", "kp2dtiny")
+    )
+    return (theirs - ours).reset_index()

@@ -25,7 +25,8 @@ def ground_truth_residuals(sequences: Sequence[datasets.Sequence]) -> pd.DataFra
         sequences: The data set.
 
     Returns:
-        Columns pair, subset, residual, shifted; NaN for a pair that cannot be read or shares no view.
+        Columns pair, subset, residual, shifted and their ratio; NaN for a pair that cannot be read or shares
+        no view.
     """
     rows = []
     for pair in (sequence.pairs[0] for sequence in sequences if sequence.pairs):
@@ -34,7 +35,8 @@ def ground_truth_residuals(sequences: Sequence[datasets.Sequence]) -> pd.DataFra
         except checks.InputError:
             residual = shifted = float("nan")  # the evaluation reports the pair as skipped
         rows.append({"pair": pair.name, "subset": pair.subset, "residual": residual, "shifted": shifted})
-    return pd.DataFrame(rows, columns=["pair", "subset", "residual", "shifted"])
+    table = pd.DataFrame(rows, columns=["pair", "subset", "residual", "shifted"])
+    return table.assign(ratio=table["shifted"] / table["residual"])
 
 
 def _residuals(pair: Pair) -> tuple[float, float]:

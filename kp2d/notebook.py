@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, clear_output
 
 from kp2d import checks, config, datasets, extractors, paths, provenance, samples, tables
 
@@ -51,10 +52,15 @@ class Run:
             "commit": provenance.git_commit(),
             **provenance.versions(),
         }
-        return "\n".join(["| setting | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())])
+        lines = [f"| {name.replace('_', ' ')} | {_plain(value)} |" for name, value in facts.items()]
+        return "\n".join(["| setting | value |", "|---|---|", *lines])
 
 
-IDENTITY = ("method", "precision", "subset", "top_k", "num_pairs", "num_failed")
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+SCORES = ("method", "top_k", "num_pairs", "num_failed", *tables.METRICS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,11 @@ class EvaluationSettings:
 
     methods: tuple[str, ...]
     protocol: config.Protocol
+
+    @property
+    def probabilistic(self) -> bool:
+        """Tells whether any method's scores are probabilities, so that a score threshold does something."""
+        return any(extractors.from_name(name).probabilistic for name in self.methods)
 
 
 def evaluation_settings(
@@ -124,9 +135,16 @@ def load_data(run: Run) -> list[datasets.Sequence]:
     return datasets.load_sequences(datasets.resolve(run.profile.dataset, run.profile.name))
 
 
-def show(rows: pd.DataFrame, columns: list[str] | None = None) -> Markdown:
+@contextlib.contextmanager
+def progress() -> Iterator[None]:
+    """Removes progress bars from the cell once its result is shown; a saved notebook keeps none."""
+    yield
+    clear_output(wait=True)
+
+
+def show(rows: pd.DataFrame, columns: Sequence[str] = ()) -> Markdown:
     """Returns a table (or some of its columns) for display, formatted as in the README."""
-    return Markdown(tables.markdown(rows, {name: name for name in columns} if columns else None))
+    return Markdown(tables.markdown(rows, columns))
 
 
 def check(**claims: bool) -> Markdown:

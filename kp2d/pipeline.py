@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -231,10 +232,16 @@ def _state(stage: Stage, profile: str, settings: dict[str, Any]) -> dict[str, An
             )
     return {
         "parameters": settings,
-        "notebook": files.sha256(stage.notebook)[:12],
+        "notebook": _notebook_hash(stage.notebook),
         "kp2d": provenance.code_hash(),
         "inputs": inputs,
     }
+
+
+def _notebook_hash(notebook: Path) -> str:
+    """Returns a hash of the cells without their outputs, which JupyterLab saves into the file."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return config.fingerprint([(cell["cell_type"], cell["source"]) for cell in cells])
 
 
 def _filled(names: Sequence[str], profile: str) -> list[str]:

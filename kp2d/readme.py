@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from kp2d import paths, tables
 
-_HEADINGS = {
-    "method": "method",
-    "top_k": "k",
-    "repeatability": "repeatability ↑",
-    "localization_error": "localization, px ↓",
-    "d1": "d1 ↑",
-    "d3": "d3 ↑",
-    "d5": "d5 ↑",
-    "matching_score": "matching score ↑",
-}
+_COLUMNS = ("method", "top_k", *tables.METRICS)
 
 
 def fill(text: str) -> str:
@@ -35,12 +26,11 @@ def _comparison() -> str:
     for subset in ("viewpoint", "illumination"):
         part = rows[rows["subset"] == subset]
         parts.append(f"{subset.capitalize()}, {part['num_pairs'].iloc[0]} pairs:\n")
-        parts.append(tables.markdown(part, _HEADINGS) + "\n")
+        parts.append(tables.markdown(part, _COLUMNS) + "\n")
     return "\n".join(parts).rstrip()
 
 
 def _paper() -> str:
     printed = tables.paper("comparison")
     printed = printed[(printed["image_height"] == 240) & ~printed["method"].str.startswith("kp2d_v")]
-    headings = {"method": "method", "precision": "precision", **_HEADINGS}
-    return tables.markdown(printed, headings)
+    return tables.markdown(printed, ("method", "precision", *_COLUMNS[1:]))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from kp2d import checks, datasets, files, images, paths, views
 from kp2d.config import Profile
@@ -74,7 +74,9 @@ def prepare_samples(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _start(folder, names)
-        for name, scene in tqdm(sequences, desc="sample sequences", unit="sequence", disable=not progress):
+        for name, scene in tqdm(
+            sequences, desc="sample sequences", unit="sequence", leave=False, disable=not progress
+        ):
             _write_sequence(folder / name, scene, name[0], settings)
         _finish(folder, settings, chosen, names)
     except OSError as error:

@@ -71,7 +71,7 @@ def match_panel(pair: Pair, method: str, protocol: Protocol, *, top_k: int) -> d
     error = (
         "no homography"
         if estimated is None
-        else f"{geometry.corner_error(estimated, homography, protocol.image_size):.1f} px"
+        else f"corner error {geometry.corner_error(estimated, homography, protocol.image_size):.1f} px"
     )
     return {
         "image0": image0,

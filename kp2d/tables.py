@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +26,15 @@ EVALUATION_COLUMNS = (
     *("device", "config_hash", "git_commit"),
 )
 _NOT_A_RESULT = ("git_commit", "device")  # who computed a table, not what is in it
-_DIGITS = {"localization_error": 3, "num_keypoints": 1, "num_matches": 1, "num_inliers": 1}
+_DIGITS = {"num_keypoints": 1, "num_matches": 1, "num_inliers": 1, "ratio": 1, "residual": 5, "shifted": 5}
+HEADINGS = {  # as short as a table on a page wants them
+    "top_k": "k",
+    "num_pairs": "pairs",
+    "num_failed": "failed",
+    "num_skipped": "skipped",
+    "localization_error": "localization, px",
+    "matching_score": "matching",
+}
 
 
 def evaluation_rows(
@@ -165,30 +174,28 @@ def beside_paper(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts).sort_values([*key, "source"], kind="stable", ignore_index=True)
 
 
-def markdown(rows: pd.DataFrame, columns: dict[str, str] | None = None) -> str:
-    """Formats a table as GitHub markdown, numbers to three decimals and right-aligned.
+def markdown(rows: pd.DataFrame, columns: Sequence[str] = ()) -> str:
+    """Formats a table as GitHub markdown, fractions to three decimals and right-aligned.
 
     Args:
         rows: The table.
-        columns: Which columns, in order, with their headings; None takes all under their own names.
+        columns: Which columns, in order; empty takes all.
     """
-    columns = columns or {name: name for name in rows.columns}
+    columns = list(columns) or list(rows.columns)
     numeric = {name: pd.api.types.is_numeric_dtype(rows[name]) for name in columns}
 
     def cell(name: str, value: object) -> str:
         if pd.isna(value):
             return "–"
-        if not isinstance(value, float) or (value.is_integer() and name not in METRICS):
-            return str(int(value) if isinstance(value, float) else value)
-        return f"{value:.{_DIGITS.get(name, 3)}f}"
+        return f"{value:.{_DIGITS.get(name, 3)}f}" if isinstance(value, float) else str(value)
 
     lines = [
-        "| " + " | ".join(columns.values()) + " |",
+        "| " + " | ".join(HEADINGS.get(name, name) for name in columns) + " |",
         "|" + "|".join("---:" if numeric[name] else "---" for name in columns) + "|",
     ]
     lines += [
         "| " + " | ".join(cell(name, value) for name, value in zip(columns, record, strict=True)) + " |"
-        for record in rows[list(columns)].itertuples(index=False)
+        for record in rows[columns].itertuples(index=False)
     ]
     return "\n".join(lines)
 

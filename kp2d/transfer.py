@@ -11,7 +11,7 @@ from typing import Any
 
 import pooch
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from kp2d import archives, files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import os
 import sys
@@ -24,6 +25,7 @@ def show_pairs(
     render: Render,
     *,
     top_k: Sequence[int] = (150, 300, 1000),
+    score_threshold: bool = True,
     interactive: bool | Literal["auto"] = "auto",
 ) -> ipywidgets.VBox | Figure:
     """Shows matched pairs to click through, or the first pair as a figure when nobody can click.
@@ -36,6 +38,7 @@ def show_pairs(
         methods: Names of the methods to choose from.
         render: Draws one choice: (pair, method, top_k, score threshold in [0, 1]) → figure.
         top_k: Numbers of keypoints to choose from; the middle one is chosen at first.
+        score_threshold: Whether to offer a threshold; pass False where no method's score is a probability.
         interactive: "auto" is live only with ipywidgets and a front-end that drives the kernel;
             papermill and nbclient have none, so a batch run gets the figure. True, False override.
 
@@ -59,7 +62,7 @@ def show_pairs(
     if not _has_widgets():
         remedy = "Install it (pip install ipywidgets), or pass interactive=False."
         raise checks.problem("ipywidgets for the interactive viewer", "no such package", remedy)
-    return _viewer(pairs, methods, render, top_k, middle)
+    return _viewer(pairs, methods, render, top_k, middle, score_threshold)
 
 
 def has_front_end() -> bool:
@@ -87,12 +90,24 @@ def _has_widgets() -> bool:
 
 
 def _viewer(
-    pairs: list[str], methods: list[str], render: Render, top_k: list[int], middle: int
+    pairs: list[str],
+    methods: list[str],
+    render: Render,
+    top_k: list[int],
+    middle: int,
+    score_threshold: bool,
 ) -> ipywidgets.VBox:
-    """Builds the widget: four controls, the picture, and a line for errors."""
+    """Builds the widget: up to four controls, the picture, and a line for errors."""
     import ipywidgets as widgets
 
-    wide = {"layout": widgets.Layout(width="auto", min_width="340px")}
+    class Viewer(widgets.VBox):
+        """The controls and the picture; where no kernel is left to drive them, the picture alone."""
+
+        def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+            bundle = super()._repr_mimebundle_(**kwargs)
+            return {**bundle, "image/png": base64.b64encode(picture.value).decode()}
+
+    wide = {"layout": widgets.Layout(width="340px")}
     controls = (
         widgets.Dropdown(options=pairs, description="pair", **wide),
         widgets.Dropdown(options=methods, description="method", **wide),
@@ -104,7 +119,7 @@ def _viewer(
         ),
     )
     message = widgets.HTML()
-    picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", width="1050px"))
+    picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", width="1050px", margin="0"))
 
     def refresh(_change: Any = None) -> None:
         chosen = [control.value for control in controls]
@@ -120,8 +135,9 @@ def _viewer(
     for control in controls:
         control.observe(refresh, names="value")
     refresh()
-    rows = [widgets.HBox(controls[:2]), widgets.HBox(controls[2:])]
-    return widgets.VBox([*rows, message, picture])
+    shown = controls if score_threshold else controls[:-1]
+    wrapping = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")
+    return Viewer([widgets.Box(shown, layout=wrapping), message, picture])
 
 
 def _error_text(chosen: list[Any], error: Exception) -> str:

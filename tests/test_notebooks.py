@@ -1,4 +1,4 @@
-"""The style of every notebook (CONVENTIONS.md 2): small, literal, without outputs, honest about its files."""
+"""The style of every notebook: small, literal, without outputs, honest about its files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_it_is_a_valid_notebook_of_python3_without_leftovers(name):
 @every_notebook
 def test_it_has_no_outputs(name):
     for cell in cells(name, "code"):
-        assert cell.outputs == [] and cell.execution_count is None, cell.id
+        assert cell.outputs == [] and cell.execution_count is None, f"{cell.id}: run `make strip`"
 
 
 @every_notebook

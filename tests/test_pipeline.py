@@ -176,6 +176,21 @@ def test_a_results_folder_that_cannot_be_written_is_named_before_anything_runs(h
         reproduce()
 
 
+def test_outputs_saved_by_jupyterlab_do_not_make_a_stage_run_again(home):
+    notebook = pipeline.STAGES[0].notebook
+    before = pipeline._notebook_hash(notebook)
+    content = nbformat.read(notebook, as_version=4)
+    cell = next(cell for cell in content.cells if cell.cell_type == "code")
+    cell.outputs = [nbformat.v4.new_output("stream", text="hello")]
+    cell.execution_count = 3
+    content.metadata["language_info"] = {"name": "python", "version": "3"}
+    nbformat.write(content, notebook)
+    assert pipeline._notebook_hash(notebook) == before
+    cell.source += "\n"
+    nbformat.write(content, notebook)
+    assert pipeline._notebook_hash(notebook) != before
+
+
 def test_numbers_select_stages_in_order():
     assert [stage.name for stage in pipeline.select(["6", "01"])] == ["01_prepare_data", "06_compare_sift"]
 

@@ -48,8 +48,8 @@ def test_reading_names_what_is_wrong(tmp_path):
 
 def test_markdown_formats_numbers_and_gaps():
     rows = pd.DataFrame({"name": ["a", "b"], "top_k": [300, 1000], "d1": [1.0, np.nan]})
-    assert tables.markdown(rows, {"name": "who", "top_k": "k", "d1": "d1"}).splitlines() == [
-        "| who | k | d1 |",
+    assert tables.markdown(rows, ["name", "top_k", "d1"]).splitlines() == [
+        "| name | k | d1 |",
         "|---|---:|---:|",
         "| a | 300 | 1.000 |",
         "| b | 1000 | – |",
@@ -123,3 +123,45 @@ def test_against_counts_errors_the_right_way_round():
     assert tally.loc["corner_error"].tolist() == [0, 1, 1]
     with pytest.raises(checks.InputError, match="reference method"):
         comparison.against(pd.DataFrame(rows), "surf")
+
+
+def test_extremes_run_from_the_greatest_gain_to_the_greatest_loss():
+    base = {"precision": "float32", "subset": "viewpoint", "top_k": 300, "status": "ok"}
+    errors = {
+        "a": (1, 5),
+        "b": (5, 1),
+        "c": (2, 2),
+        "d": (np.nan, 3),
+        "e": (4, np.nan),
+        "f": (np.nan, np.nan),
+    }
+    rows = [
+        {**base, "pair": pair, "method": method, "corner_error": error}
+        for pair, both in errors.items()
+        for method, error in zip(("sift", "orb"), both, strict=True)
+    ]
+    table = comparison.extremes(pd.DataFrame(rows), "orb", top_k=300)
+    assert list(table["pair"]) == ["d", "b", "c", "a", "e"]
+    assert list(table.columns) == ["pair", "subset", "sift", "orb", "difference"]
+    assert list(comparison.extremes(pd.DataFrame(rows), "orb", top_k=300, count=1)["pair"]) == ["d", "e"]
+    with pytest.raises(checks.InputError, match="other than SIFT"):
+        comparison.extremes(pd.DataFrame(rows), "sift", top_k=300)
+
+
+def test_the_reference_codes_rules_are_compared_without_scoring_twice(tiny_dataset, monkeypatch):
+    sequences = datasets.load_sequences(tiny_dataset)
+    protocol = config.protocol(image_size=(64, 80), top_k=(50,))
+    rows, _ = comparison.evaluate_methods(["sift"], sequences, protocol, profile="p", progress=False)
+    calls = []
+    scored = comparison.evaluate_methods
+
+    def counted(methods, sequences, rules, **options):
+        calls.append(rules)
+        return scored(methods, sequences, rules, **options)
+
+    monkeypatch.setattr(comparison, "evaluate_methods", counted)
+    both = comparison.compare_protocols(rows, ["sift"], sequences, protocol, profile="p", progress=False)
+    assert [rules.half_pixel for rules in calls] == [False]
+    effect = comparison.protocol_effect(both)
+    assert len(effect) == len(rows)
+    assert effect["localization_error"].abs().max() > 0

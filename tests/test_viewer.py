@@ -1,5 +1,6 @@
 """Tests the viewer without a front-end: choices, redrawing, errors, the static stand-in."""
 
+import base64
 import sys
 import types
 
@@ -32,9 +33,13 @@ def live():
     pytest.importorskip("ipywidgets")
     render = Recorder()
     box = viewer.show_pairs(["a", "bad", "c"], ["sift", "orb"], render, interactive=True)
-    controls = {w.description: w for row in box.children[:2] for w in row.children}
+    controls, message, picture = box.children
     return types.SimpleNamespace(
-        render=render, controls=controls, message=box.children[2], picture=box.children[3]
+        render=render,
+        box=box,
+        controls={control.description: control for control in controls.children},
+        message=message,
+        picture=picture,
     )
 
 
@@ -53,6 +58,18 @@ def as_kernel(monkeypatch, names=(), user_ns=()):
 def test_first_picture_is_drawn_at_once(live):
     assert live.render.calls == [("a", "sift", 300, 0.0)]
     assert bytes(live.picture.value).startswith(PNG)
+
+
+def test_a_saved_notebook_keeps_the_picture(live):
+    bundle = live.box._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]) == bytes(live.picture.value)
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_a_threshold_is_offered_only_where_it_does_something():
+    pytest.importorskip("ipywidgets")
+    box = viewer.show_pairs(["a"], ["sift"], Recorder(), score_threshold=False, interactive=True)
+    assert [control.description for control in box.children[0].children] == ["pair", "method", "top-k"]
 
 
 def test_each_control_redraws_once_with_its_choice(live):
