@@ -187,7 +187,10 @@ def markdown(rows: pd.DataFrame, columns: Sequence[str] = ()) -> str:
     def cell(name: str, value: object) -> str:
         if pd.isna(value):
             return "–"
-        return f"{value:.{_DIGITS.get(name, 3)}f}" if isinstance(value, float) else str(value)
+        if not isinstance(value, float):
+            return str(value)
+        digits = _DIGITS.get(name, 3)
+        return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
 
     lines = [
         "| " + " | ".join(HEADINGS.get(name, name) for name in columns) + " |",

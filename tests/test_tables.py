@@ -47,12 +47,13 @@ def test_reading_names_what_is_wrong(tmp_path):
 
 
 def test_markdown_formats_numbers_and_gaps():
-    rows = pd.DataFrame({"name": ["a", "b"], "top_k": [300, 1000], "d1": [1.0, np.nan]})
+    rows = pd.DataFrame({"name": ["a", "b", "c"], "top_k": [300, 1000, 1], "d1": [1.0, np.nan, -1e-9]})
     assert tables.markdown(rows, ["name", "top_k", "d1"]).splitlines() == [
         "| name | k | d1 |",
         "|---|---:|---:|",
         "| a | 300 | 1.000 |",
         "| b | 1000 | – |",
+        "| c | 1 | 0.000 |",
     ]
 
 
