@@ -14,6 +14,10 @@ class InputError(ValueError):
     """Something a user gave cannot be used; the message says what, and what to do about it."""
 
 
+class RunError(RuntimeError):
+    """Work that had begun could not be finished; the message says where it stopped and what is kept."""
+
+
 def problem(expected: str, received: Any, remedy: str = "") -> InputError:
     """Builds an `InputError` in the house form: what was expected, what was received, what to do.
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import __version__, checks, config
+from kp2d import __version__, backend, checks, config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,11 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("kp2d: interrupted; finished work is kept", file=sys.stderr)
         return 130
-    except RuntimeError as error:
-        from kp2d.pipeline import StageError
-
-        if not isinstance(error, StageError):
-            raise
+    except checks.RunError as error:
         failure, code = error, 1
     if options.verbose:
         logging.getLogger(__name__).exception("details")
@@ -56,13 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kp2d {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
-        _add_match,
-        _add_evaluate,
-        _add_reproduce,
-        _add_prepare,
-        _add_download,
-        _add_bench,
-        _add_readme,
+        *(_add_match, _add_evaluate, _add_train, _add_reproduce),
+        *(_add_prepare, _add_download, _add_bench, _add_readme),
     ):
         add(verbs)
     return parser
@@ -83,7 +74,9 @@ def _verb(verbs: Any, name: str, run: Any, description: str) -> argparse.Argumen
 
 
 def _add_method(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--method", default="sift", help="keypoint method: sift, rootsift, orb")
+    parser.add_argument(
+        "--method", default="sift", help="keypoint method: sift, rootsift, orb, or a network as kp2d_tiny_s"
+    )
     parser.add_argument("--precision", default="float32", help="numeric precision of the method")
 
 
@@ -223,6 +216,21 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(tables.markdown(rows, (*counts, *tables.METRICS)))
 
 
+def _add_train(verbs: Any) -> None:
+    from kp2d import train_cli
+
+    train_cli.add_arguments(_verb(verbs, "train", _train, "train a network on a folder of photographs"))
+
+
+def _train(options: argparse.Namespace) -> None:
+    backend.quiet()
+    from kp2d import train_cli, training
+
+    logging.getLogger("kp2d").setLevel(logging.INFO)  # where it resumes, what it skips
+    result = training.train(train_cli.config_from(options), progress=sys.stderr.isatty())
+    print(result.weights_path)
+
+
 def _add_reproduce(verbs: Any) -> None:
     parser = _verb(verbs, "reproduce", _reproduce, "run the notebooks and make every table and picture")
     parser.add_argument(
@@ -314,19 +322,36 @@ def _download(options: argparse.Namespace) -> None:
 def _add_bench(verbs: Any) -> None:
     parser = _verb(verbs, "bench", _bench, "measure speed and memory on this machine")
     parser.add_argument(
-        "what", choices=["evaluate"], help="evaluate: milliseconds a pair for features and scores"
+        "what",
+        choices=["evaluate", "train"],
+        help="evaluate: milliseconds an image and a pair; train: pairs a second and what costs them",
     )
-    parser.add_argument("--profile", default="fast", help="whose data and sizes are used")
+    parser.add_argument("--profile", default="fast", help="whose results folder, data and sizes are used")
     parser.add_argument(
-        "--repeats", type=int, default=3, help="passes over the pairs; the median is reported"
+        "--repeats", type=int, default=3, help="evaluate: passes over the pairs; the fastest of a pair counts"
+    )
+    parser.add_argument("--preset", nargs="+", default=["kp2d_tiny_s", "kp2d_tiny_f"], help="train: networks")
+    parser.add_argument(
+        "--train-size", type=_image_size, nargs="+", default=["120x160", "240x320"], help="train: sizes, HxW"
     )
 
 
 def _bench(options: argparse.Namespace) -> None:
     from kp2d import bench, paths, tables
 
-    rows = bench.bench_evaluate(config.profile(options.profile), repeats=options.repeats)
-    path = tables.write_csv(paths.results(options.profile) / "bench_evaluate.csv", rows)
+    profile = config.profile(options.profile)
+    if options.what == "evaluate":
+        rows = bench.bench_evaluate(profile, repeats=options.repeats)
+    else:
+        import pandas as pd
+
+        from kp2d import train_bench
+
+        sizes = [size if isinstance(size, tuple) else _image_size(size) for size in options.train_size]
+        rows = pd.DataFrame(
+            [train_bench.bench_train(preset, size) for preset in options.preset for size in sizes]
+        )
+    path = tables.write_csv(paths.results(profile.name) / f"bench_{options.what}.csv", rows)
     print(tables.markdown(rows))
     print(path)
 

@@ -134,7 +134,7 @@ PROFILES = {
             num_images=6,
             image_size=(240, 320),
             top_k=(150, 300, 1000),
-            methods=("sift", "rootsift", "orb"),
+            methods=("sift", "rootsift", "orb", "kp2d_tiny_s"),
         ),
         Profile(
             name="full",
@@ -144,7 +144,7 @@ PROFILES = {
             num_images=6,
             image_size=(240, 320),
             top_k=(150, 300, 1000),
-            methods=("sift", "rootsift", "orb"),
+            methods=("sift", "rootsift", "orb", "kp2d_tiny_s"),
         ),
     )
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from kp2d import checks
+from kp2d import checks, learned
 from kp2d.features import Features
 
 
@@ -22,6 +23,7 @@ class Extractor(Protocol):
         runtime: What computes it ("opencv", "litert" …).
         concurrent: Whether `extract` may be called from several threads at once.
         probabilistic: Whether scores are probabilities, so that a score threshold has a meaning.
+        cell: What both sides of an image must be divisible by, px; 1 for classical methods.
     """
 
     name: str
@@ -29,6 +31,11 @@ class Extractor(Protocol):
     runtime: str
     concurrent: bool
     probabilistic: bool
+    cell: int
+
+    @property
+    def descriptor_bytes(self) -> int:
+        """Returns the bytes of one keypoint's descriptor."""
 
     def settings(self) -> dict[str, Any]:
         """Returns everything that determines the result; part of the key of exported features."""
@@ -58,6 +65,12 @@ class ClassicalExtractor:
     runtime: str = "opencv"
     concurrent: bool = True
     probabilistic: bool = False
+    cell: int = 1
+
+    @property
+    def descriptor_bytes(self) -> int:
+        """See `Extractor`."""
+        return self.width if self.binary else 4 * self.width
 
     def settings(self) -> dict[str, Any]:
         """See `Extractor.settings`."""
@@ -98,8 +111,8 @@ _CLASSICAL = {
 
 
 def methods() -> tuple[str, ...]:
-    """Returns the names of all methods."""
-    return tuple(_CLASSICAL)
+    """Returns the names of all methods: classical ones, and the networks that this package ships."""
+    return (*_CLASSICAL, *learned.shipped())
 
 
 def create(name: str, *, precision: str = "float32", runtime: str | None = None, **options: Any) -> Extractor:
@@ -108,13 +121,21 @@ def create(name: str, *, precision: str = "float32", runtime: str | None = None,
     Args:
         name: A method out of `methods()`.
         precision: "float32"; classical methods have no other.
-        runtime: None chooses; classical methods run in "opencv".
-        **options: Replace the method's own settings, by OpenCV's names (`nfeatures=500`).
+        runtime: None chooses: "opencv" for classical methods, "keras" for networks.
+        **options: Replace a classical method's own settings, by OpenCV's names (`nfeatures=500`).
+
+    Returns:
+        The extractor; a network's is made once a process.
 
     Raises:
         InputError: If the method, precision, runtime or an option is unknown.
     """
     checks.one_of("method", name, methods())
+    if name not in _CLASSICAL:
+        checks.one_of(f"runtime of {name}", runtime or "keras", ["keras"])
+        if options:
+            raise checks.problem(f"no options for {name}", ", ".join(options))
+        return _network(name, precision)
     checks.one_of(f"precision of {name}", precision, ["float32"])
     checks.one_of(f"runtime of {name}", runtime or "opencv", ["opencv"])
     recipe = _CLASSICAL[name]
@@ -126,6 +147,11 @@ def create(name: str, *, precision: str = "float32", runtime: str | None = None,
     except (cv2.error, TypeError, ValueError) as error:
         raise checks.problem(f"options that OpenCV's {name} takes", repr(options)) from error
     return extractor
+
+
+@functools.cache
+def _network(name: str, precision: str) -> Extractor:
+    return learned.load(name, precision=precision)  # reading and tracing a network takes a second
 
 
 def from_name(name: str) -> Extractor:

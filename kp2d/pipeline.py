@@ -22,7 +22,7 @@ DATA = "data set"
 _RECORDED = ("parameters", "inputs", "outputs")  # parts of a stage's record that are compared by name
 
 
-class StageError(RuntimeError):
+class StageError(checks.RunError):
     """A notebook failed; the message names the notebook, the cell, the error and the executed copy."""
 
 

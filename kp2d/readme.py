@@ -16,12 +16,13 @@ def fill(text: str) -> str:
     Raises:
         InputError: If a result or a pair of markers is missing.
     """
-    return tables.fill_markers(text, {"comparison": _comparison(), "paper": _paper()})
+    blocks = {"bench": _comparison("bench", 1000), "sample": _comparison("fast", 300), "paper": _paper()}
+    return tables.fill_markers(text, blocks)
 
 
-def _comparison() -> str:
-    rows = tables.read_csv(paths.results("fast") / "evaluation.csv", tables.EVALUATION_COLUMNS)
-    rows = rows[rows["top_k"] >= 300]
+def _comparison(folder: str, top_k: int) -> str:
+    rows = tables.read_csv(paths.results(folder) / "evaluation.csv", tables.EVALUATION_COLUMNS)
+    rows = rows[rows["top_k"] == top_k]
     parts = []
     for subset in ("viewpoint", "illumination"):
         part = rows[rows["subset"] == subset]

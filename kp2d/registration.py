@@ -37,10 +37,13 @@ def extract_at(
     Args:
         extractor: Any method.
         image: uint8 RGB `[H, W, 3]`.
-        image_size: (height, width) the method sees; None leaves the image as it is.
+        image_size: (height, width) the method sees; None takes the image's own, for a network rounded to
+            what its cells can tile.
     """
     own_size = checks.is_image(image).shape[:2]
-    if image_size is None or tuple(image_size) == own_size:
+    if image_size is None:
+        image_size = tuple(max(round(side / extractor.cell), 3) * extractor.cell for side in own_size)
+    if tuple(image_size) == own_size:
         return extractor.extract(image)
     features = extractor.extract(images.resize_image(image, image_size))
     back = geometry.resize_matrix(tuple(image_size), own_size)

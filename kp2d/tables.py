@@ -53,13 +53,12 @@ def evaluation_rows(
         The rows with the columns `EVALUATION_COLUMNS`.
     """
     binary = getattr(extractor, "binary", False)
-    width = extractor.width if binary else 4 * extractor.width
     return summary.assign(
         profile=profile,
         dataset=dataset,
         image_height=protocol.image_size[0],
         image_width=protocol.image_size[1],
-        bytes_per_keypoint=width,
+        bytes_per_keypoint=extractor.descriptor_bytes,
         score_threshold=protocol.score_threshold if extractor.probabilistic else 0.0,
         distance_threshold=protocol.distance_threshold,
         half_pixel=protocol.half_pixel,

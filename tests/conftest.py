@@ -1,9 +1,13 @@
-"""Fixtures shared by all tests: the checkout, pictures, a small data set, a project folder to write in."""
+"""Fixtures shared by all tests: the checkout, pictures, a small data set, a project folder, a network."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import cv2
 import matplotlib as mpl
@@ -70,3 +74,67 @@ def home(tmp_path, monkeypatch, project) -> Path:
     for name in ("VAL_PATH", "TRAIN_PATH"):
         monkeypatch.delenv(name, raising=False)
     return folder
+
+
+SMALL = "test_small"
+
+
+def write_photos(folder, count=4, size=(72, 96)):
+    rng = np.random.default_rng(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        noise = rng.integers(0, 256, (9, 12, 3), np.uint8)
+        image = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(folder / f"photo{index}.png"), image)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Four pictures of coloured blocks."""
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def small_preset(monkeypatch):
+    """A network like TinyS with a sixteenth of its channels."""
+    from kp2d import networks
+
+    config = networks.NetworkConfig(
+        name=SMALL,
+        stages=((4, 4), (4, 4), (4, 8), (8, 8)),
+        pools=(True, False, True),
+        head_channels=8,
+        upsampled_channels=4,
+        merge_channels=8,
+        descriptor_dim=8,
+        activation="relu",
+        num_parameters=0,
+    )
+    monkeypatch.setitem(networks.PRESETS, SMALL, config)
+    return SMALL
+
+
+@pytest.fixture
+def small_run(photos, small_preset, tmp_path):
+    """Configuration of a run that takes seconds."""
+    from kp2d.recipes import from_recipe
+
+    def configure(**changes):
+        settings = {
+            "preset": small_preset,
+            "image_size": (32, 48),
+            "batch_size": 2,
+            "steps": 6,
+            "warmup": 2,
+            "workers": 0,
+            "log_every": 1,
+            "checkpoint_every": 3,
+            "wandb": False,
+            "tensorboard": False,
+            "data": str(photos),
+            "output": str(tmp_path / "run"),
+        }
+        return from_recipe("kp2d_plus", **(settings | changes))
+
+    return configure

@@ -1,0 +1,151 @@
+"""Owns the state of a run on disk, and the running average of the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from kp2d import files
+from kp2d.checks import problem
+from kp2d.networks import assign_by_name
+
+
+class WeightAverage:
+    """Exponential moving average of a network's weights, BatchNorm's statistics included.
+
+    Attributes:
+        values: The average, one float array a weight.
+    """
+
+    EVERY = 5  # steps between two updates; the decay is adapted
+
+    def __init__(self, network: keras.Model, decay: float) -> None:
+        """Starts from the present weights.
+
+        Args:
+            network: What to average.
+            decay: Decay a step; 0 follows the weights without averaging.
+        """
+        self._network = network
+        self._decay = decay
+        self.values = _read(network.weights)
+
+    def update(self, step: int) -> None:
+        """Takes in the weights after a step; early steps count more, so the start is forgotten.
+
+        Args:
+            step: Steps done.
+        """
+        if self._decay and step % self.EVERY:
+            return
+        decay = min(self._decay**self.EVERY, (1 + step) / (50 + step)) if self._decay else 0.0
+        for average, weight in zip(self.values, _read(self._network.weights), strict=True):
+            average += np.float32(1 - decay) * (weight - average)
+
+    def copy_to(self, network: keras.Model) -> None:
+        """Writes the average into a network of the same architecture, with or without dropout.
+
+        Args:
+            network: What to overwrite.
+        """
+        names = [variable.path for variable in self._network.weights]
+        assign_by_name(network, dict(zip(names, self.values, strict=True)))
+
+
+def save_checkpoint(folder: Path, step: int, learner: keras.Model, average: WeightAverage, keep: int) -> Path:
+    """Writes everything that a run needs to go on, atomically.
+
+    Args:
+        folder: Where checkpoints live.
+        step: Steps done.
+        learner: Compiled learner.
+        average: Its weight average.
+        keep: Newest checkpoints that stay.
+
+    Returns:
+        The file.
+    """
+    arrays = {"step": np.array(step)}
+    arrays |= {f"average/{i}": value for i, value in enumerate(average.values)}
+    for name, variables in _variables(learner).items():
+        arrays |= {f"{name}/{i}": value for i, value in enumerate(_read(variables))}
+    path = folder / f"step-{step:08d}.npz"
+    with files.atomic(path) as temporary:
+        np.savez(temporary, **arrays)
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(path: Path, learner: keras.Model, average: WeightAverage) -> int:
+    """Restores a run.
+
+    Args:
+        path: From `save_checkpoint`.
+        learner: Compiled learner of the same configuration, its optimizer built.
+        average: Overwritten.
+
+    Returns:
+        Steps done.
+
+    Raises:
+        InputError: If the file belongs to another architecture.
+    """
+    with np.load(path) as arrays:
+        groups = {**_variables(learner), "average": average.values}
+        for name, items in groups.items():
+            for i, item in enumerate(items):
+                value = arrays.get(f"{name}/{i}")
+                if value is None or value.shape != tuple(item.shape):
+                    raise problem(
+                        "a checkpoint of this network",
+                        f"{path}, in which {name}/{i} is "
+                        f"{None if value is None else value.shape}, not {tuple(item.shape)}",
+                        "Resume with the run's own configuration.",
+                    )
+                if name == "average":
+                    items[i] = value
+                else:
+                    item.assign(value)
+        return int(arrays["step"])
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Lists the checkpoints of a run.
+
+    Args:
+        folder: Where checkpoints live; it need not exist.
+
+    Returns:
+        Files, oldest first.
+    """
+    return sorted(folder.glob("step-*.npz"))
+
+
+def save_weights(network: keras.Model, path: Path) -> None:
+    """Writes a network's weights, atomically.
+
+    Args:
+        network: What to save.
+        path: A name that ends in `.weights.h5`.
+    """
+    with files.atomic(path) as temporary:
+        partial = temporary.with_suffix(".weights.h5")  # Keras insists on the name
+        network.save_weights(partial)
+        partial.replace(temporary)
+
+
+def all_finite(learner: keras.Model) -> bool:
+    """Tells whether every variable of a learner is a finite number."""
+    return all(bool(np.isfinite(v).all()) for v in _read(learner.trainable_variables))
+
+
+def _variables(learner: keras.Model) -> dict[str, list]:
+    return {"model": learner.variables, "optimizer": learner.optimizer.variables}
+
+
+def _read(variables) -> list[np.ndarray]:
+    return [ops.convert_to_numpy(ops.copy(variable)) for variable in variables]

@@ -1,0 +1,217 @@
+"""Owns the way from raw heads to keypoints: cells, borders, clipping and dequantization live here only.
+
+The formulas are written once over an array namespace `xp`: `numpy` (the default; TensorFlow and
+Keras are never imported) or `keras.ops` inside a training step.
+
+Convention: keypoints are (x, y) px and the centre of the top-left pixel is (0, 0).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kp2d.checks import problem
+from kp2d.features import Features
+
+CROSS_RATIO = 2.0  # an offset of ±1 reaches this many half cells: keypoints may leave their cell
+
+
+def offset_reach(cell: int) -> float:
+    """How far an offset of 1 moves a keypoint from its cell's centre, px."""
+    return CROSS_RATIO * (cell - 1) / 2
+
+
+def network_input(image: np.ndarray, cell: int) -> np.ndarray:
+    """Turns a picture into what a network reads.
+
+    Args:
+        image: uint8 `[H, W]`, `[H, W, 1]`, `[H, W, 3]` RGB, or a batch `[B, H, W, 1|3]`.
+        cell: Cell side of the network, px.
+
+    Returns:
+        float32 `[B, H, W, 3]` in [−1, 1]; grayscale is repeated.
+
+    Raises:
+        InputError: If the dtype or shape is another, or a side is not divisible by the cell.
+    """
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[..., None]
+    batch = image[None] if image.ndim == 3 else image
+    if image.dtype != np.uint8 or batch.ndim != 4 or batch.shape[-1] not in (1, 3):
+        raise problem(
+            "a uint8 image [H, W], [H, W, 1|3] or a batch [B, H, W, 1|3]",
+            f"{image.dtype} {list(image.shape)}",
+            "Convert it to 8-bit RGB or gray.",
+        )
+    if any(side % cell or side < 3 * cell for side in batch.shape[1:3]):
+        raise problem(
+            f"sides of at least {3 * cell} px, divisible by the cell {cell}",
+            f"(height, width) {batch.shape[1:3]}",
+            "Resize or crop the image.",
+        )
+    return np.repeat(batch, 3 // batch.shape[-1], axis=-1).astype(np.float32) / 127.5 - 1.0
+
+
+def dequantize(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """Undos the affine quantization of one tensor: `scale · (q − zero_point)`.
+
+    Args:
+        values: Integers of any shape.
+        scale: The tensor's own scale.
+        zero_point: The tensor's own zero point.
+
+    Returns:
+        float32 of the same shape.
+    """
+    # Deviates from KP2Dtiny, which divides by fixed constants.
+    return np.float32(scale) * (values.astype(np.float32) - np.float32(zero_point))
+
+
+def cell_centers(grid_size: tuple[int, int], cell: int) -> np.ndarray:
+    """Centre of every cell, `cell · (j, i) + (cell − 1) / 2`.
+
+    Args:
+        grid_size: (rows, columns) of cells.
+        cell: Cell side, px.
+
+    Returns:
+        float32 `[Hc, Wc, 2]`, (x, y) px.
+    """
+    rows, columns = grid_size
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
+    return np.float32(cell) * np.stack([x, y], axis=-1).astype(np.float32) + np.float32((cell - 1) / 2)
+
+
+def interior_mask(grid_size: tuple[int, int]) -> np.ndarray:
+    """Cells that are not on the one-cell border.
+
+    Args:
+        grid_size: (rows, columns) of cells.
+
+    Returns:
+        bool `[Hc, Wc]`.
+    """
+    mask = np.zeros(grid_size, bool)
+    mask[1:-1, 1:-1] = True
+    return mask
+
+
+def keypoint_map(offset_map, cell: int, *, xp=np):
+    """Places the keypoint of every cell: `centre + offset · 2 · (cell − 1) / 2`, clipped.
+
+    Args:
+        offset_map: `[B, Hc, Wc, 2]` in [−1, 1], (x, y).
+        cell: Cell side, px.
+        xp: `numpy` or `keras.ops`.
+
+    Returns:
+        `[B, Hc, Wc, 2]`, (x, y) px, inside the image.
+    """
+    _, rows, columns, _ = offset_map.shape
+    keypoints = xp.array(cell_centers((rows, columns), cell)) + offset_map * offset_reach(cell)
+    # Deviates from KP2Dtiny, whose TFLite decoder clips rows of the grid instead of x and y.
+    x = xp.clip(keypoints[..., 0], 0.0, columns * cell - 1.0)
+    y = xp.clip(keypoints[..., 1], 0.0, rows * cell - 1.0)
+    return xp.stack([x, y], axis=-1)
+
+
+def sample_bilinear(feature_map, keypoints, image_size: tuple[int, int], *, xp=np):
+    """Reads a map at keypoints, the map's corner samples lying on the image's corner pixels.
+
+    Args:
+        feature_map: `[B, Hd, Wd, D]`.
+        keypoints: `[B, N, 2]`, (x, y) px; points outside read the nearest edge.
+        image_size: (height, width) px of the image.
+        xp: `numpy` or `keras.ops`.
+
+    Returns:
+        `[B, N, D]`.
+    """
+    batch, rows, columns, dim = feature_map.shape
+    count = keypoints.shape[1]
+    x = xp.clip(keypoints[..., 0] * ((columns - 1) / (image_size[1] - 1)), 0.0, columns - 1.0)
+    y = xp.clip(keypoints[..., 1] * ((rows - 1) / (image_size[0] - 1)), 0.0, rows - 1.0)
+    left = xp.clip(xp.floor(x), 0.0, columns - 2.0)
+    top = xp.clip(xp.floor(y), 0.0, rows - 2.0)
+    wx, wy = (x - left)[..., None], (y - top)[..., None]
+    first = _index(xp, left, columns - 2) + columns * _index(xp, top, rows - 2)
+    first = first + xp.array(np.arange(batch, dtype=np.int32)[:, None] * (rows * columns))
+    table = xp.reshape(feature_map, (batch * rows * columns, dim))
+
+    def read(step: int):
+        index = xp.reshape(first + step, (batch * count,))
+        return xp.reshape(xp.take(table, index, axis=0), (batch, count, dim))
+
+    upper = read(0) * (1 - wx) + read(1) * wx
+    lower = read(columns) * (1 - wx) + read(columns + 1) * wx
+    return upper * (1 - wy) + lower * wy
+
+
+def normalize(descriptors, *, xp=np):
+    """Scales descriptors to unit length, `d / sqrt(|d|² + 1e-12)`.
+
+    Args:
+        descriptors: `[..., D]`.
+        xp: `numpy` or `keras.ops`.
+
+    Returns:
+        `[..., D]` of unit length.
+    """
+    return descriptors / xp.sqrt(xp.sum(descriptors**2, axis=-1, keepdims=True) + 1e-12)
+
+
+def decode(
+    score_map: np.ndarray,
+    offset_map: np.ndarray,
+    descriptor_map: np.ndarray,
+    *,
+    cell: int,
+    top_k: int | None = None,
+    score_threshold: float = 0.0,
+) -> Features:
+    """Turns the dequantized heads of one image into features.
+
+    Args:
+        score_map: `[1, Hc, Wc, 1]` in [0, 1].
+        offset_map: `[1, Hc, Wc, 2]` in [−1, 1].
+        descriptor_map: `[1, Hd, Wd, D]`.
+        cell: Cell side, px.
+        top_k: Keep this many best scores, ties broken by cell index; None keeps all.
+        score_threshold: Keep only scores above it. The border cells, set to 0, always go.
+
+    Returns:
+        The features, best score first, in pixels of the network's input image.
+
+    Raises:
+        InputError: If the heads are not those of one image, or do not fit together.
+    """
+    shapes = score_map.shape, offset_map.shape, descriptor_map.shape
+    if (
+        any(len(shape) != 4 or shape[0] != 1 for shape in shapes)
+        or shapes[0][1:] != (*shapes[1][1:3], 1)
+        or shapes[1][-1] != 2
+    ):
+        raise problem(
+            "score_map [1, Hc, Wc, 1], offset_map [1, Hc, Wc, 2] and descriptor_map [1, Hd, Wd, D]",
+            f"shapes {shapes}",
+            "Decode one image at a time.",
+        )
+    grid_size = score_map.shape[1:3]
+    image_size = (grid_size[0] * cell, grid_size[1] * cell)
+    scores = np.where(interior_mask(grid_size), score_map[0, ..., 0], 0.0).reshape(-1)
+    order = np.argsort(-scores, kind="stable")
+    keep = order[scores[order] > score_threshold][:top_k]
+    keypoints = keypoint_map(offset_map, cell).reshape(-1, 2)[keep].astype(np.float32)
+    descriptors = sample_bilinear(descriptor_map, keypoints[None], image_size)[0]
+    return Features(
+        keypoints=keypoints,
+        scores=scores[keep].astype(np.float32),
+        descriptors=normalize(descriptors).astype(np.float32),
+    )
+
+
+def _index(xp, values, last: int):
+    """Casts to int32 in [0, last]; NaN, too, becomes some valid index."""
+    integers = values.astype(np.int32) if xp is np else xp.cast(values, "int32")
+    return xp.clip(integers, 0, last)

@@ -1,0 +1,213 @@
+"""Owns batches of pairs from a folder of photographs, made ahead of time in worker processes.
+
+Sample i of step s draws from `Generator([seed, s, i])`, so that a batch depends on the seed and
+the step alone: not on the number of workers, nor on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, fields
+
+import cv2
+import numpy as np
+
+from kp2d import datasets, images
+from kp2d.augment import Pair, make_pair
+from kp2d.checks import InputError, problem
+from kp2d.train_config import AugmentConfig, TrainConfig
+
+MAX_ATTEMPTS = 20  # photographs tried for one sample before the folder is declared unusable
+
+log = logging.getLogger(__name__)
+
+
+def read_photo(path: str, max_side: int) -> np.ndarray | None:
+    """Reads a picture as RGB, no larger than needed.
+
+    Args:
+        path: File.
+        max_side: The longer side is shrunk to at most this, px.
+
+    Returns:
+        uint8 `[h, w, 3]`, or None when the file is no complete picture.
+    """
+    try:
+        photo = images.read_image(path)
+    except InputError:
+        return None
+    factor = max_side / max(photo.shape[:2])
+    if factor < 1:
+        size_wh = [max(16, round(side * factor)) for side in photo.shape[1::-1]]
+        photo = cv2.resize(photo, size_wh, interpolation=cv2.INTER_AREA)
+    return photo
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSource:
+    """A folder seen as an endless, seeded sequence of batches.
+
+    Attributes:
+        paths: Photographs.
+        image_size: (height, width) px of a view.
+        cell: Cell side of the network, px.
+        batch_size: Pairs a batch.
+        seed: Seed of the whole sequence.
+        steps: Length of the run, which paces the homography's growth.
+        augment: Ranges.
+    """
+
+    paths: tuple[str, ...]
+    image_size: tuple[int, int]
+    cell: int
+    batch_size: int
+    seed: int
+    steps: int
+    augment: AugmentConfig
+
+    @classmethod
+    def from_config(cls, config: TrainConfig, cell: int) -> PairSource:
+        """Describes the training pairs of a run.
+
+        Args:
+            config: The run.
+            cell: Cell side of its network, px.
+
+        Returns:
+            The sequence of batches.
+
+        Raises:
+            InputError: If the folder holds no picture.
+        """
+        return cls(
+            paths=tuple(map(str, datasets.list_images(config.data))),
+            image_size=config.image_size,
+            cell=cell,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            steps=config.steps,
+            augment=config.augment,
+        )
+
+    def batch(self, step: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        """Makes the batch of one step.
+
+        Args:
+            step: Number of the step, from 0.
+
+        Returns:
+            The fields of `Pair`, each stacked along a first axis; and the paths that could not be
+            read and were replaced by other photographs.
+
+        Raises:
+            InputError: If no photograph can be read.
+        """
+        corrupt: list[str] = []
+        pairs = [self._pair(step, index, corrupt) for index in range(self.batch_size)]
+        stacked = {f.name: np.stack([getattr(p, f.name) for p in pairs]) for f in fields(Pair)}
+        return stacked, tuple(corrupt)
+
+    def _pair(self, step: int, index: int, corrupt: list[str]) -> Pair:
+        rng = np.random.default_rng([self.seed, step, index])
+        max_side = int(1.5 * self.augment.zoom[1] * max(self.image_size))
+        for _ in range(MAX_ATTEMPTS):
+            path = self.paths[rng.integers(len(self.paths))]
+            photo = read_photo(path, max_side)
+            if photo is not None:
+                return make_pair(photo, self.image_size, self.cell, self.augment, rng, self._strength(step))
+            corrupt.append(path)
+        raise problem(
+            "readable pictures",
+            f"{MAX_ATTEMPTS} unreadable ones in a row, the last being {path!r}",
+            "Remove or repair the files.",
+        )
+
+    def _strength(self, step: int) -> float:
+        start, ramp = self.augment.start, self.augment.ramp * self.steps
+        return 1.0 if step >= ramp else start + (1 - start) * step / ramp
+
+
+class PairLoader:
+    """Iterates over the batches of a `PairSource`, keeping some ready.
+
+    Attributes:
+        corrupt: Paths that could not be read so far.
+        wait_seconds: Time the consumer has waited for batches so far.
+    """
+
+    def __init__(self, source: PairSource, *, workers: int = 1, first_step: int = 0) -> None:
+        """Starts the workers.
+
+        Args:
+            source: What to make.
+            workers: Processes; 0 makes each batch on demand in this process.
+            first_step: Number of the first batch.
+        """
+        self.corrupt: set[str] = set()
+        self.wait_seconds = 0.0
+        self._source = source
+        self._step = first_step
+        self._pending: deque[Future] = deque()
+        self._pool = _start_pool(source, workers) if workers else None
+        for _ in range(2 * workers + 1 if workers else 0):
+            self._submit()
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """Returns the next batch; never ends."""
+        start = time.perf_counter()
+        if self._pool is None:
+            batch, corrupt = self._source.batch(self._step)
+            self._step += 1
+        else:
+            batch, corrupt = self._pending.popleft().result()
+            self._submit()
+        self.wait_seconds += time.perf_counter() - start
+        for path in set(corrupt) - self.corrupt:
+            log.warning("Skipped a picture that cannot be read: %s", path)
+        self.corrupt.update(corrupt)
+        return batch
+
+    def __enter__(self) -> PairLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops the workers."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self) -> None:
+        self._pending.append(self._pool.submit(_worker_batch, self._step))
+        self._step += 1
+
+
+def _start_pool(source: PairSource, workers: int) -> ProcessPoolExecutor:
+    # Never fork: the parent may run TensorFlow, whose threads do not survive it.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(source,))
+
+
+_worker_source: PairSource | None = None
+
+
+def _start_worker(source: PairSource) -> None:
+    global _worker_source
+    _worker_source = source
+    cv2.setNumThreads(0)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _worker_batch(step: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    return _worker_source.batch(step)

@@ -1,0 +1,309 @@
+"""Owns KeypointNet in three sizes and IO-Net, as Keras 3 functional models for any backend.
+
+The presets, their channels and their exact parameter counts are data (`PRESETS`); `build_network`
+turns one into a model whose three raw heads `kp2d.decode` knows how to read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+from keras import layers, ops
+
+from kp2d.checks import one_of, problem
+
+BATCH_NORM_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Architecture of one KeypointNet.
+
+    Attributes:
+        name: Preset name.
+        stages: Output channels of the consecutive 3×3 convolutions of the four encoder stages.
+        pools: For each of the first three stages, whether a 2×2 max pooling follows it.
+        head_channels: Width of the hidden convolution of every head.
+        upsampled_channels: Descriptor channels after depth-to-space, before the skip is joined.
+        merge_channels: Width of the convolution after the skip is joined.
+        descriptor_dim: Length D of a descriptor.
+        activation: `"relu"` or `"leaky_relu"` (slope 0.01).
+        num_parameters: Parameters, BatchNorm's four vectors included.
+    """
+
+    name: str
+    stages: tuple[tuple[int, int], ...]
+    pools: tuple[bool, bool, bool]
+    head_channels: int
+    upsampled_channels: int
+    merge_channels: int
+    descriptor_dim: int
+    activation: str
+    num_parameters: int
+
+    @property
+    def cell(self) -> int:
+        """Side of the square of pixels (px) that yields one keypoint."""
+        return 2 ** sum(self.pools)
+
+
+PRESETS = {
+    config.name: config
+    for config in (
+        NetworkConfig(
+            name="kp2d_baseline",
+            stages=((32, 32), (64, 64), (128, 128), (256, 256)),
+            pools=(True, True, True),
+            head_channels=256,
+            upsampled_channels=128,
+            merge_channels=256,
+            descriptor_dim=256,
+            activation="leaky_relu",
+            num_parameters=5_317_219,
+        ),
+        NetworkConfig(
+            name="kp2d_tiny_s",
+            stages=((16, 32), (32, 32), (32, 64), (64, 64)),
+            pools=(True, False, True),
+            head_channels=64,
+            upsampled_channels=32,
+            merge_channels=64,
+            descriptor_dim=32,
+            activation="relu",
+            num_parameters=387_539,
+        ),
+        NetworkConfig(
+            name="kp2d_tiny_f",
+            stages=((16, 32), (32, 64), (64, 128), (128, 128)),
+            pools=(True, True, True),
+            head_channels=128,
+            upsampled_channels=128,
+            merge_channels=128,
+            descriptor_dim=64,
+            activation="relu",
+            num_parameters=1_849_011,
+        ),
+    )
+}
+
+
+def get_preset(name: str) -> NetworkConfig:
+    """Looks up a preset.
+
+    Args:
+        name: A key of `PRESETS`.
+
+    Returns:
+        The architecture.
+
+    Raises:
+        InputError: If there is no such preset; names the nearest one.
+    """
+    return PRESETS[one_of("preset", name, PRESETS)]
+
+
+def check_image_size(image_size: tuple[int, int], cell: int) -> tuple[int, int]:
+    """Refuses a size that the cells of a network do not tile.
+
+    Args:
+        image_size: (height, width) px.
+        cell: Cell side, px.
+
+    Returns:
+        The same size, as integers.
+
+    Raises:
+        InputError: If a side is not a positive multiple of the cell with at least 3 cells.
+    """
+    height, width = (int(side) for side in image_size)
+    if min(height, width) < 3 * cell or height % cell or width % cell:
+        suggestion = tuple(max(3, round(side / cell)) * cell for side in (height, width))
+        raise problem(
+            f"a (height, width) of at least {3 * cell} px, divisible by the cell {cell}",
+            (height, width),
+            f"Resize or crop the image, for example to {suggestion}.",
+        )
+    return height, width
+
+
+def build_network(
+    preset: str | NetworkConfig,
+    image_size: tuple[int | None, int | None] = (None, None),
+    *,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Builds a KeypointNet with fresh weights.
+
+    Args:
+        preset: Name of a preset, or an architecture of your own.
+        image_size: (height, width) px; None leaves a side open.
+        dropout: Rate of the channel-wise dropout after every stage and inside every head (the
+            KP2D paper trains with 0.2); 0 leaves the layers out.
+
+    Returns:
+        A model from float32 RGB `[B, H, W, 3]` in [−1, 1] to a dictionary with `score_map`
+        `[B, H/cell, W/cell, 1]` in (0, 1), `offset_map` `[B, H/cell, W/cell, 2]` in
+        (−1, 1) and `descriptor_map` `[B, 2H/cell, 2W/cell, D]`.
+
+    Raises:
+        InputError: If the preset is unknown or the size is not divisible by its cell.
+    """
+    config = get_preset(preset) if isinstance(preset, str) else preset
+    if None not in image_size:
+        check_image_size(image_size, config.cell)
+    image = keras.Input((*image_size, 3), name="image")
+    x, skip = image, None
+    for index, (first, second) in enumerate(config.stages, start=1):
+        x = _conv_block(x, first, config.activation, f"conv{index}a")
+        x = _conv_block(x, second, config.activation, f"conv{index}b")
+        x = _dropout(x, dropout, f"dropout{index}")
+        if index == 3:
+            skip = x
+        if index <= 3 and config.pools[index - 1]:
+            x = layers.MaxPooling2D(2, name=f"pool{index}")(x)
+
+    def head(name: str, channels: int, activation: str) -> keras.KerasTensor:
+        hidden = _conv_block(x, config.head_channels, config.activation, f"{name}_a")
+        hidden = _dropout(hidden, dropout, f"{name}_dropout")
+        logits = layers.Conv2D(channels, 3, padding="same", name=f"{name}_b")(hidden)
+        return layers.Activation(activation, name=f"{name}_map")(logits)
+
+    score_map = head("score", 1, "sigmoid")
+    offset_map = head("offset", 2, "tanh")
+    d = _conv_block(x, config.head_channels, config.activation, "descriptor_a")
+    d = _dropout(d, dropout, "descriptor_dropout")
+    d = _conv_block(d, 4 * config.upsampled_channels, config.activation, "descriptor_b")
+    d = DepthToSpace(name="descriptor_upsample")(d)
+    d = layers.Concatenate(name="descriptor_skip")([d, skip])
+    d = _conv_block(d, config.merge_channels, config.activation, "descriptor_c")
+    descriptor_map = layers.Conv2D(config.descriptor_dim, 3, padding="same", name="descriptor_map")(d)
+    outputs = {
+        "score_map": score_map,
+        "offset_map": offset_map,
+        "descriptor_map": descriptor_map,
+    }
+    return keras.Model(image, outputs, name=config.name)
+
+
+def build_ionet(blocks: int = 4, width: int = 128) -> keras.Model:
+    """Builds IO-Net, KP2D's critic of point pairs, used only while training.
+
+    Args:
+        blocks: Residual blocks of two pointwise layers each.
+        width: Channels.
+
+    Returns:
+        A model from `[B, N, 5]` (normalized x0, y0, x1, y1 and the descriptor distance of a
+        pair) to its inlier score `[B, N]`, trained towards +1 for inliers and −1 for outliers.
+    """
+    pairs = keras.Input((None, 5), name="pairs")
+    x = layers.Dense(width, use_bias=False, name="in")(pairs)
+    x = layers.BatchNormalization(momentum=0.1, name="in_bn")(x)
+    x = layers.Activation("relu", name="in_relu")(x)
+    for block in range(1, blocks + 1):
+        residual = x
+        for half in "ab":
+            name = f"block{block}{half}"
+            x = layers.Dense(width, name=name)(x)
+            x = ContextNormalization(name=f"{name}_context")(x)
+            x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
+            x = layers.Activation("relu", name=f"{name}_relu")(x)
+        x = layers.Add(name=f"block{block}_sum")([x, residual])
+    x = layers.Dense(1, name="out")(x)
+    return keras.Model(pairs, layers.Flatten(name="inlier")(x), name="ionet")
+
+
+def load_weights(network: keras.Model, preset: NetworkConfig, path: str | Path) -> None:
+    """Reads weights into a network with or without dropout.
+
+    Keras stores weights by their order, and dropout layers change the order.
+
+    Args:
+        network: What to overwrite.
+        preset: Its architecture.
+        path: A `.weights.h5` file.
+
+    Raises:
+        InputError: If there is no such file, or it holds another architecture.
+    """
+    plain = build_network(preset)
+    try:
+        plain.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise problem(
+            f"a .weights.h5 file of {preset.name}",
+            f"{str(path)!r} ({error})",
+            "Check the path and the preset.",
+        ) from error
+    assign_by_name(network, {variable.path: variable for variable in plain.weights})
+
+
+def assign_by_name(network: keras.Model, values: dict[str, object]) -> None:
+    """Sets every weight of a network.
+
+    Args:
+        network: What to overwrite.
+        values: Path of each weight ("conv1a/kernel") to its value.
+    """
+    for variable in network.weights:
+        variable.assign(values[variable.path])
+
+
+@keras.saving.register_keras_serializable("kp2d")
+class DepthToSpace(layers.Layer):
+    """Trade channels for resolution: `[B, H, W, 4C]` to `[B, 2H, 2W, C]`."""
+
+    def call(self, inputs):
+        """Rearranges the channels."""
+        return ops.depth_to_space(inputs, 2)
+
+    def compute_output_shape(self, input_shape):
+        """Shape of the result; open sides stay open."""
+        batch, *sides, channels = input_shape
+        return (batch, *(None if side is None else 2 * side for side in sides), channels // 4)
+
+
+@keras.saving.register_keras_serializable("kp2d")
+class ContextNormalization(layers.Layer):
+    """Normalizes each channel over the points of one image (instance norm without parameters)."""
+
+    def call(self, inputs):
+        """Normalizes `[B, N, C]` over N."""
+        mean = ops.mean(inputs, axis=1, keepdims=True)
+        variance = ops.mean(ops.square(inputs - mean), axis=1, keepdims=True)
+        return (inputs - mean) / ops.sqrt(variance + 1e-5)
+
+
+def count_macs(preset: str | NetworkConfig, image_size: tuple[int, int]) -> int:
+    """Counts the multiply-accumulate operations of one forward pass (convolutions only).
+
+    Args:
+        preset: Name of a preset, or an architecture.
+        image_size: (height, width) px.
+
+    Returns:
+        The number of multiply-accumulates for one image.
+
+    Raises:
+        InputError: As `build_network`.
+    """
+    total = 0
+    for layer in build_network(preset, image_size).layers:
+        if isinstance(layer, layers.Conv2D):
+            _, height, width, _ = layer.output.shape
+            total += height * width * int(ops.size(layer.kernel))
+    return total
+
+
+def _conv_block(x, channels: int, activation: str, name: str):
+    x = layers.Conv2D(channels, 3, padding="same", use_bias=False, name=name)(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
+    if activation == "leaky_relu":
+        return layers.LeakyReLU(negative_slope=0.01, name=f"{name}_act")(x)
+    return layers.Activation(activation, name=f"{name}_act")(x)
+
+
+def _dropout(x, rate: float, name: str):
+    return layers.SpatialDropout2D(rate, name=name)(x) if rate else x

@@ -1,0 +1,167 @@
+"""Owns where the numbers of a run go: CSV always, TensorBoard and Weights & Biases when wanted."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import netrc
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from kp2d import files
+
+log = logging.getLogger(__name__)
+
+
+class RunLog:
+    """Writes rows of scalars, keyed by step, to every destination of a run."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        first_step: int,
+        tensorboard: bool,
+        wandb: bool,
+        name: str,
+        config: dict[str, Any],
+    ) -> None:
+        """Opens the destinations.
+
+        Args:
+            folder: Folder of the run.
+            first_step: Steps done; later rows of an interrupted run are dropped.
+            tensorboard: Write event files to `folder/tensorboard`.
+            wandb: Log to Weights & Biases, offline when there is no account or no network.
+            name: Display name of the run.
+            config: The run's settings.
+        """
+        self._path = folder / "log.csv"
+        self._rows = read_rows(self._path, first_step)
+        self._rewrite()
+        self._events = _open_tensorboard(folder) if tensorboard else None
+        self._wandb = _open_wandb(folder, name, config) if wandb else None
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """All rows so far, those of earlier parts of the run included."""
+        return [dict(row) for row in self._rows]
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Adds one row.
+
+        Args:
+            step: Steps done.
+            values: Names to numbers.
+        """
+        row = {"step": step, **values}
+        known = set(self._rows[0]) if self._rows else set()
+        self._rows.append(row)
+        if set(row) <= known:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, list(self._rows[0])).writerow(row)
+        else:
+            self._rewrite()
+        if self._events is not None:
+            _write_events(self._events, step, values)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def close(self) -> None:
+        """Flushes and close every destination."""
+        if self._events is not None:
+            self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _rewrite(self) -> None:
+        """Writes the whole file, after a new column appeared or rows were dropped."""
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        self._rows[:1] = [{name: row.get(name, "") for name in names} for row in self._rows[:1]]
+        with files.atomic(self._path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+def read_rows(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """Reads a log.
+
+    Args:
+        path: A `log.csv`; a missing one has no rows.
+        last_step: Rows after this step are left out; None reads all.
+
+    Returns:
+        Column to number, or to "" where a row has no value.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [
+            {name: float(value) if value else "" for name, value in row.items()}
+            for row in csv.DictReader(file)
+            if None not in row.values()  # a line that a kill cut short
+        ]
+    rows = [{**row, "step": int(row["step"])} for row in rows]
+    return [row for row in rows if last_step is None or row["step"] <= last_step]
+
+
+def _open_tensorboard(folder: Path) -> Any:
+    try:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        log.warning("TensorBoard is not installed; its log is skipped (pip install tensorboard).")
+        return None
+    return EventFileWriter(str(folder / "tensorboard"))
+
+
+def _write_events(writer: Any, step: int, values: dict[str, float]) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+    writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+
+
+def _open_wandb(folder: Path, name: str, config: dict[str, Any]) -> Any:
+    """Starts a Weights & Biases run without ever asking, waiting long, or failing."""
+    try:
+        import wandb
+    except ImportError:
+        log.warning("Weights & Biases is not installed; its log is skipped (pip install wandb).")
+        return None
+    arguments: dict[str, Any] = {
+        "project": "kp2d",
+        "name": name,
+        "dir": str(folder),
+        "config": config,
+        "settings": {"silent": True, "init_timeout": 20},
+    }
+    mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_account() else "offline")
+    if mode != "offline":
+        identity = folder / "wandb_id.txt"  # a resumed run goes on in the same place
+        if not identity.exists():
+            files.write_text(identity, secrets.token_hex(4))
+        try:
+            return wandb.init(mode=mode, id=identity.read_text().strip(), resume="allow", **arguments)
+        except Exception as error:  # whatever a foreign service does, training goes on
+            log.warning("Weights & Biases cannot be reached: %s", error)
+    log.info("Weights & Biases: offline, in %s (no account or no network).", folder)
+    try:
+        return wandb.init(mode="offline", **arguments)
+    except Exception as error:  # likewise
+        log.warning("Weights & Biases did not start; its log is skipped: %s", error)
+        return None
+
+
+def _has_wandb_account() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

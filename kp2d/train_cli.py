@@ -1,0 +1,84 @@
+"""Owns the arguments of `kp2d train` and what they mean; `kp2d.cli` adds the verb."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+
+from kp2d.checks import problem
+from kp2d.recipes import RECIPES, from_recipe
+from kp2d.train_config import TrainConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of a training run.
+
+    Args:
+        parser: Parser of the verb. Defaults are the recipe's, so that none is repeated here.
+    """
+    parser.add_argument("--data", required=True, help="folder of photographs, searched recursively")
+    parser.add_argument("-o", "--output", required=True, help="folder of the run; an interrupted run goes on")
+    parser.add_argument("--recipe", default="kp2d_plus", choices=sorted(RECIPES), help="where settings start")
+    parser.add_argument("--preset", help="network: kp2d_tiny_s, kp2d_tiny_f or kp2d_baseline")
+    parser.add_argument("--image-size", metavar="HxW", help="size of a training view, px")
+    parser.add_argument("--steps", type=int, help="optimizer steps")
+    parser.add_argument("--batch-size", type=int, help="pairs a step")
+    parser.add_argument("--seed", type=int, help="of weights and data")
+    parser.add_argument("--learning-rate", type=float, help="peak of the schedule")
+    parser.add_argument("--initial-weights", help=".weights.h5 file to start from")
+    parser.add_argument("--workers", type=int, help="processes that make training pairs")
+    parser.add_argument("--devices", type=int, help="devices that share a batch")
+    parser.add_argument("--validation", help="folder of photographs for validation losses")
+    parser.add_argument("--validate-every", type=int, help="steps between two validations")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help='any setting, as "loss.descriptor=1.0"',
+    )
+    parser.add_argument("--disable-wandb", action="store_true", help="no Weights & Biases log")
+
+
+def config_from(options: argparse.Namespace) -> TrainConfig:
+    """Reads a run from parsed arguments.
+
+    Args:
+        options: From a parser with `add_arguments`.
+
+    Returns:
+        The run.
+
+    Raises:
+        InputError: If a value is refused, or an assignment cannot be read.
+    """
+    names = (
+        "preset", "steps", "batch_size", "seed", "learning_rate", "initial_weights", "workers", "devices",
+        "validation", "validate_every",
+    )  # fmt: skip
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.image_size is not None:
+        changes["image_size"] = _image_size(options.image_size)
+    for assignment in options.set:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise problem("NAME=VALUE", repr(assignment), "Write for example --set loss.descriptor=1.0.")
+        changes[name] = _literal(value)
+    if options.disable_wandb:
+        changes["wandb"] = False
+    return from_recipe(options.recipe, data=options.data, output=options.output, **changes)
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise problem("HxW", repr(text), "Write for example --image-size 240x320.") from None
+    return height, width
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,256 @@
+"""Owns what a training run is made of, as frozen dataclasses with units and checks."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from kp2d.checks import one_of, problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How one photograph becomes a pair of views. Ranges are symmetric unless two values stand.
+
+    Attributes:
+        max_angle: In-plane rotation, degrees.
+        scale: Zoom of the second view against the first (smallest, largest), log-uniform.
+        perspective: Displacement of each corner, fraction of the side.
+        tilt: Rotation of the second camera out of the plane, degrees.
+        translation: Shift, fraction of the side.
+        zoom: Photograph pixels per pixel of the first view (smallest, largest).
+        flip: Probability of a left-right flip of both views.
+        gray: Probability of gray views (each on its own).
+        channel_swap: Probability of reordering the colour channels of both views.
+        exposure: Stops of gain in linear light.
+        gamma: Exponent (smallest, largest), log-uniform.
+        brightness: Additive, fraction of full scale.
+        contrast: Factor (smallest, largest).
+        saturation: Factor (smallest, largest).
+        hue: Shift, fraction of the circle.
+        tint: Gain of each channel, fraction.
+        noise: Largest standard deviation, fraction of full scale.
+        blur: Largest Gaussian kernel, px (odd; 0 turns blur off).
+        motion_blur: Largest length, px (0 turns it off).
+        jpeg: Lowest quality (100 turns compression off).
+        shadow: Probability of a soft-edged shadow.
+        start: Strength of the homography at step 0; it grows linearly to 1.
+        ramp: Fraction of the steps until full strength (0: from the first step).
+    """
+
+    max_angle: float = 45.0
+    scale: tuple[float, float] = (0.6, 1.67)
+    perspective: float = 0.12
+    tilt: float = 35.0
+    translation: float = 0.1
+    zoom: tuple[float, float] = (0.6, 2.0)
+    flip: float = 0.5
+    gray: float = 0.1
+    channel_swap: float = 0.0
+    exposure: float = 1.5
+    gamma: tuple[float, float] = (0.5, 2.0)
+    brightness: float = 0.12
+    contrast: tuple[float, float] = (0.6, 1.4)
+    saturation: tuple[float, float] = (0.5, 1.4)
+    hue: float = 0.03
+    tint: float = 0.1
+    noise: float = 0.03
+    blur: int = 5
+    motion_blur: int = 5
+    jpeg: int = 40
+    shadow: float = 0.3
+    start: float = 1.0
+    ramp: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "zoom", "gamma", "contrast", "saturation"):
+            low, high = getattr(self, name)
+            _require(0 < low <= high, f"augment.{name} with 0 < smallest <= largest", (low, high))
+        for name in ("flip", "gray", "channel_swap", "shadow", "start", "ramp"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"augment.{name} in [0, 1]", value)
+        _require(0 <= self.tilt < 70, "augment.tilt in [0, 70) degrees", self.tilt)
+        _require(0 <= self.perspective < 0.45, "augment.perspective in [0, 0.45)", self.perspective)
+        _require(1 <= self.jpeg <= 100, "augment.jpeg in [1, 100]", self.jpeg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights and constants of the loss terms (`kp2d.losses`); a term of weight 0 is not computed.
+
+    Attributes:
+        localization: Weight of the localization distance.
+        usp: Weight of the UnsuperPoint score term.
+        consistency: Weight of the score consistency.
+        consistency_kind: What the score of a point should equal: `"resampled"`, the other view's
+            score map read at the warped point (KP2D; smooths the map), or `"associated"`, the
+            score of the nearest keypoint of the other view (lets one cell stand out).
+        descriptor: Weight of the descriptor term.
+        descriptor_kind: `"triplet"` (KP2D) or `"dual_softmax"`.
+        descriptor_points: Best-scored points a view that enter the descriptor term; None: all.
+        margin: Triplet margin (KP2D 0.2, LANet 1.0).
+        relax: Radius within which a point is no negative, px (KP2D 4, LANet 8).
+        temperature: Of the dual softmax.
+        other_pictures: Pictures of the batch that lend negatives to the dual softmax.
+        inlier: Weight of IO-Net's term.
+        inlier_points: Lowest-scored points a view that IO-Net sees.
+        corner_offset: Weight of the corner teacher's offset term.
+        corner_score: Weight of the corner teacher's score term.
+        corner_hold: Fraction of the steps with the corner teacher at full weight.
+        corner_end: Fraction of the steps at which its linear decay arrives at 0.
+    """
+
+    localization: float = 2.0
+    usp: float = 1.5
+    consistency: float = 2.0
+    consistency_kind: str = "associated"
+    descriptor: float = 0.5
+    descriptor_kind: str = "dual_softmax"
+    descriptor_points: int | None = 1024
+    margin: float = 0.2
+    relax: float = 4.0
+    temperature: float = 0.05
+    other_pictures: int = 0
+    inlier: float = 0.0
+    inlier_points: int = 300
+    corner_offset: float = 3.0
+    corner_score: float = 1.5
+    corner_hold: float = 0.25
+    corner_end: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, kinds in (
+            ("descriptor_kind", ("triplet", "dual_softmax")),
+            ("consistency_kind", ("resampled", "associated")),
+        ):
+            value = getattr(self, name)
+            _require(value in kinds, f"loss.{name} in {kinds}", repr(value))
+        _require(
+            0 <= self.corner_hold <= self.corner_end <= 1,
+            "0 <= loss.corner_hold <= loss.corner_end <= 1",
+            (self.corner_hold, self.corner_end),
+        )
+        _require(self.temperature > 0, "loss.temperature > 0", self.temperature)
+
+    @property
+    def corners(self) -> bool:
+        """Whether the corner teacher takes part at all."""
+        return self.corner_end > 0 and self.corner_offset + self.corner_score > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        recipe: Name of the recipe that these values started from.
+        preset: Network, a key of `kp2d.networks.PRESETS`.
+        data: Folder of photographs, searched recursively.
+        output: Folder of this run: checkpoints, logs, weights.
+        image_size: (height, width) px of a training view.
+        batch_size: Pairs a step.
+        steps: Optimizer steps.
+        seed: Of weights and data.
+        learning_rate: Peak.
+        warmup: Steps of linear warm-up.
+        schedule: `"cosine"` to `final_rate`, or `"halve"` every `halve_every` steps.
+        final_rate: Fraction of the peak at the end of the cosine.
+        halve_every: Fraction of the steps between two halvings.
+        clip_norm: Largest global gradient norm; None turns clipping off.
+        ema: Decay a step of the weight average that is evaluated and saved; 0 turns it off.
+        dropout: Of the network while training.
+        initial_weights: `.weights.h5` file to start from; None starts from scratch.
+        workers: Processes that make pairs; 0 makes them in this process.
+        devices: Devices that share a batch.
+        log_every: Steps between two log rows.
+        checkpoint_every: Steps between two checkpoints.
+        validation: Folder of photographs for the validation losses; None leaves them out.
+        validate_every: Steps between two validations; 0 turns validation off.
+        keep: Checkpoints kept.
+        jit: Compile the step with XLA; None decides by backend.
+        wandb: Log to Weights & Biases too.
+        tensorboard: Log to TensorBoard too.
+        augment: How pairs are made.
+        loss: Terms and weights.
+    """
+
+    recipe: str = "kp2d_plus"
+    preset: str = "kp2d_tiny_s"
+    data: str
+    output: str
+    image_size: tuple[int, int] = (240, 320)
+    batch_size: int = 8
+    steps: int = 20_000
+    seed: int = 0
+    learning_rate: float = 2e-3
+    warmup: int = 200
+    schedule: str = "cosine"
+    final_rate: float = 0.01
+    halve_every: float = 0.8
+    clip_norm: float | None = 1.0
+    ema: float = 0.998
+    dropout: float = 0.0
+    initial_weights: str | None = None
+    workers: int = 1
+    devices: int = 1
+    log_every: int = 50
+    checkpoint_every: int = 500
+    validation: str | None = None
+    validate_every: int = 0
+    keep: int = 2
+    jit: bool | None = None
+    wandb: bool = True
+    tensorboard: bool = True
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "log_every", "checkpoint_every", "keep", "devices"):
+            _require(getattr(self, name) >= 1, f"train.{name} >= 1", getattr(self, name))
+        for name in ("warmup", "workers", "validate_every"):
+            _require(getattr(self, name) >= 0, f"train.{name} >= 0", getattr(self, name))
+        schedules = ("cosine", "halve")
+        _require(self.schedule in schedules, f"train.schedule in {schedules}", self.schedule)
+        _require(self.learning_rate > 0, "train.learning_rate > 0", self.learning_rate)
+        _require(0 <= self.ema < 1, "train.ema in [0, 1)", self.ema)
+        _require(
+            self.batch_size % self.devices == 0,
+            "train.batch_size divisible by train.devices",
+            (self.batch_size, self.devices),
+        )
+
+
+def replace(config: TrainConfig, **changes: Any) -> TrainConfig:
+    """Changes fields of a run, nested ones by a dotted name.
+
+    Args:
+        config: The run to start from; it is not modified.
+        **changes: New values, e.g. `steps=100` or `**{"loss.descriptor": 1.0}`.
+
+    Returns:
+        The changed run.
+
+    Raises:
+        InputError: If a name is unknown (the nearest one is named) or a value is refused.
+    """
+    names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in ("augment", "loss")]
+    for part in ("augment", "loss"):
+        names += [f"{part}.{f.name}" for f in dataclasses.fields(getattr(config, part))]
+    nested: dict[str, dict[str, Any]] = {"augment": {}, "loss": {}}
+    direct: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name in nested:
+            direct[name] = value
+            continue
+        part, _, key = one_of("training setting", name, names).rpartition(".")
+        (nested[part] if part else direct)[key] = value
+    for part, values in nested.items():
+        if values:
+            direct[part] = dataclasses.replace(direct.get(part, getattr(config, part)), **values)
+    return dataclasses.replace(config, **direct)
+
+
+def _require(condition: bool, expected: str, received: Any) -> None:
+    if not condition:
+        raise problem(expected, received, "Change the training configuration.")

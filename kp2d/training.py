@@ -1,0 +1,270 @@
+"""Owns fitting a network to a folder of photographs: loop, resume, log, refuse NaN.
+
+A run is a folder: `config.json`, `log.csv`, `checkpoints/`, `<preset>.weights.h5` (the
+weight average, written with every checkpoint), `tensorboard/` and `wandb/`. Calling `train`
+again with the same configuration goes on where the last checkpoint stands and ends with the same
+losses as an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from tqdm.auto import tqdm
+
+from kp2d import checkpoint, files
+from kp2d.checks import RunError, problem
+from kp2d.learner import KeypointLearner
+from kp2d.loader import PairLoader, PairSource
+from kp2d.networks import NetworkConfig, build_network, check_image_size, get_preset, load_weights
+from kp2d.parallel import DataParallel, data_parallel
+from kp2d.runlog import RunLog
+from kp2d.schedule import corner_weight, learning_rate
+from kp2d.train_config import TrainConfig
+from kp2d.validation import Validation
+
+# Fields that may differ between the parts of a run: they do not change what it computes.
+RUNTIME_FIELDS = {
+    "output", "workers", "log_every", "checkpoint_every", "validate_every", "validation", "keep",
+    "wandb", "tensorboard",
+}  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+Evaluator = Callable[[keras.Model], dict[str, float]]
+
+
+class DivergenceError(RunError):
+    """A loss term or a weight is no longer a finite number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run leaves behind.
+
+    Attributes:
+        network: The trained network, carrying the averaged weights.
+        weights_path: The same weights on disk.
+        rows: The log, one dictionary of numbers a row.
+        pairs_per_second: Throughput of this call.
+        wait_share: Fraction of its time spent waiting for data.
+        corrupt: Pictures that could not be read.
+    """
+
+    network: keras.Model
+    weights_path: Path
+    rows: list[dict[str, float]]
+    pairs_per_second: float
+    wait_share: float
+    corrupt: tuple[str, ...]
+
+
+def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: bool = True) -> TrainResult:
+    """Trains a network, or go on with an interrupted run.
+
+    Args:
+        config: The run.
+        evaluator: Called with the averaged network every `validate_every` steps, beside the
+            losses on the validation folder; the numbers it returns join the log.
+        progress: Show a progress bar with pairs/s and time left.
+
+    Returns:
+        The network, its log and its speed.
+
+    Raises:
+        InputError: If the folder, the size or the preset does not work, or `output` holds a run
+            of another configuration.
+        DivergenceError: If a loss or weight stops being finite; the last checkpoint stays.
+    """
+    network_config = get_preset(config.preset)
+    check_image_size(config.image_size, network_config.cell)
+    source = PairSource.from_config(config, network_config.cell)
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim_folder(folder, config)
+    keras.utils.set_random_seed(config.seed)
+    with data_parallel(config.devices) as devices:
+        run = _Run(config, network_config, devices)
+        run.resume()
+        return run.fit(source, evaluator, progress)
+
+
+def build_learner(
+    config: TrainConfig, network_config: NetworkConfig, *, replicas: int = 1
+) -> KeypointLearner:
+    """Builds and compile the learner of a run.
+
+    Args:
+        config: The run.
+        network_config: Its architecture.
+        replicas: Copies whose gradients are summed.
+
+    Returns:
+        The compiled learner, with `initial_weights` loaded if the run names any.
+
+    Raises:
+        InputError: If the initial weights do not exist or do not fit.
+    """
+    learner = KeypointLearner(network_config, config, replicas=replicas)
+    if config.initial_weights is not None:
+        load_weights(learner.network, network_config, config.initial_weights)
+    # Keras clips the gradient of each replica, before they are summed.
+    clip = config.clip_norm / replicas if config.clip_norm else None
+    optimizer = keras.optimizers.Adam(learning_rate(config), global_clipnorm=clip)
+    # XLA makes the step slower on TensorFlow's CPU path and is the point of JAX.
+    jit = config.jit if config.jit is not None else keras.backend.backend() == "jax"
+    learner.compile(optimizer=optimizer, jit_compile=jit)
+    optimizer.build(learner.trainable_variables)
+    return learner
+
+
+class _Run:
+    """The moving parts of one call of `train`."""
+
+    def __init__(self, config: TrainConfig, network_config: NetworkConfig, devices: DataParallel) -> None:
+        self.config = config
+        self.network_config = network_config
+        self.devices = devices
+        self.folder = Path(config.output)
+        self.learner = build_learner(config, network_config, replicas=devices.replicas)
+        self.average = checkpoint.WeightAverage(self.learner.network, config.ema)
+        self.averaged = build_network(network_config)
+        self.validation = Validation(config, network_config) if config.validation else None
+        self.step = 0
+
+    def resume(self) -> None:
+        """Restores the newest checkpoint, if there is one."""
+        found = checkpoint.list_checkpoints(self.folder / "checkpoints")
+        if found:
+            self.step = checkpoint.load_checkpoint(found[-1], self.learner, self.average)
+            log.info("Resuming at step %d from %s", self.step, found[-1])
+
+    def fit(self, source: PairSource, evaluator: Evaluator | None, progress: bool) -> TrainResult:
+        """Runs the remaining steps."""
+        config, first = self.config, self.step
+        run_log = RunLog(
+            self.folder,
+            first_step=first,
+            tensorboard=config.tensorboard,
+            wandb=config.wandb,
+            name=f"{config.preset} {config.recipe} seed {config.seed}",
+            config=dataclasses.asdict(config),
+        )
+        bar = tqdm(
+            total=config.steps * config.batch_size,
+            initial=first * config.batch_size,
+            unit="pair",
+            disable=not progress,
+            desc=config.preset,
+        )
+        loader = PairLoader(source, workers=config.workers, first_step=first)
+        start = time.perf_counter()
+        try:
+            with loader:
+                self._loop(loader, run_log, bar, evaluator)
+        except KeyboardInterrupt:
+            log.warning("Interrupted at step %d; call train again to go on.", self.step)
+            self._save()
+            raise
+        finally:
+            bar.close()
+            run_log.close()
+        seconds = max(time.perf_counter() - start, 1e-9)
+        return TrainResult(
+            network=self.averaged,
+            weights_path=self._save(),
+            rows=run_log.rows,
+            pairs_per_second=(self.step - first) * config.batch_size / seconds,
+            wait_share=loader.wait_seconds / seconds,
+            corrupt=tuple(sorted(loader.corrupt)),
+        )
+
+    def _loop(self, loader: PairLoader, run_log: RunLog, bar, evaluator: Evaluator | None) -> None:
+        config, recent = self.config, []
+        mark, waited = time.perf_counter(), 0.0
+        seconds = run_log.rows[-1].get("seconds") or 0.0 if run_log.rows else 0.0
+        while self.step < config.steps:
+            recent.append(self._one_step(next(loader)))
+            bar.update(config.batch_size)
+            if self._due(config.log_every) or self._due(config.validate_every):
+                now = time.perf_counter()
+                row = {name: float(np.mean([r[name] for r in recent])) for name in recent[0]}
+                seconds += now - mark
+                row["seconds"] = seconds  # of training, interruptions left out
+                row["pairs_per_second"] = len(recent) * config.batch_size / (now - mark)
+                row["wait_share"] = (loader.wait_seconds - waited) / (now - mark)
+                row["corrupt"] = len(loader.corrupt)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", wait=f"{row['wait_share']:.0%}")
+                recent, mark, waited = [], now, loader.wait_seconds
+                if self._due(config.validate_every):
+                    row |= self._validate(evaluator)
+                run_log.write(self.step, row)
+            if self._due(config.checkpoint_every):
+                self._save()
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and (self.step % every == 0 or self.step == self.config.steps)
+
+    def _one_step(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
+        factor = corner_weight(self.step, self.config.steps, self.config.loss)
+        batch["corner_weight"] = np.full(self.config.batch_size, factor, np.float32)
+        values = self.devices.step(self.learner, batch)
+        bad = sorted(name for name, value in values.items() if not math.isfinite(value))
+        if bad:
+            raise DivergenceError(self._divergence(f"not finite at step {self.step}: {bad}"))
+        self.step += 1
+        self.average.update(self.step)
+        return {name: float(value) for name, value in values.items()}
+
+    def _validate(self, evaluator: Evaluator | None) -> dict[str, float]:
+        self.average.copy_to(self.averaged)
+        row = self.validation.losses(self.average) if self.validation is not None else {}
+        return row | (evaluator(self.averaged) if evaluator is not None else {})
+
+    def _save(self) -> Path:
+        path = self.folder / f"{self.config.preset}.weights.h5"
+        if not checkpoint.all_finite(self.learner):
+            raise DivergenceError(self._divergence(f"weights not finite at step {self.step}"))
+        checkpoint.save_checkpoint(
+            self.folder / "checkpoints", self.step, self.learner, self.average, self.config.keep
+        )
+        self.average.copy_to(self.averaged)
+        checkpoint.save_weights(self.averaged, path)
+        return path
+
+    def _divergence(self, what: str) -> str:
+        found = checkpoint.list_checkpoints(self.folder / "checkpoints")
+        kept = f"The last good checkpoint is {found[-1]}." if found else "There is no checkpoint."
+        return (
+            f"expected finite losses and weights; received {what}. {kept} "
+            "Lower learning_rate, or clip gradients with clip_norm, and call train again."
+        )
+
+
+def _claim_folder(folder: Path, config: TrainConfig) -> None:
+    """Refuses a folder that holds another run; note the configuration of this one."""
+    path = folder / "config.json"
+    new = json.loads(json.dumps(dataclasses.asdict(config)))
+    old = files.read_json(path)
+    if old is not None and checkpoint.list_checkpoints(folder / "checkpoints"):
+        changed = [
+            name
+            for name in sorted(old.keys() | new.keys())
+            if name not in RUNTIME_FIELDS and old.get(name) != new.get(name)
+        ]
+        if changed:
+            raise problem(
+                f"the configuration of the run in {folder}",
+                f"other values of {changed}",
+                "Choose another output folder, or restore them to resume.",
+            )
+    files.write_json(path, new)

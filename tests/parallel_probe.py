@@ -1,0 +1,68 @@
+"""Run in a process of its own: a short run on two virtual CPU devices, or on one.
+
+Usage: ``KERAS_BACKEND=jax python parallel_probe.py devices photos output``
+"""
+
+import os
+import sys
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+
+import keras
+import numpy as np
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from kp2d import networks
+from kp2d.loader import PairSource
+from kp2d.recipes import from_recipe
+from kp2d.training import train
+
+networks.PRESETS["test_small"] = networks.NetworkConfig(
+    name="test_small",
+    stages=((4, 4), (4, 4), (4, 8), (8, 8)),
+    pools=(True, False, True),
+    head_channels=8,
+    upsampled_channels=4,
+    merge_channels=8,
+    descriptor_dim=8,
+    activation="relu",
+    num_parameters=0,
+)
+
+
+def repeat_half(source, step, original=PairSource.batch):
+    """Give both replicas the same pairs, so that BatchNorm sees the same on one device and two."""
+    batch, corrupt = original(source, step)
+    return {name: np.concatenate([x[:2], x[:2]]) for name, x in batch.items()}, corrupt
+
+
+PairSource.batch = repeat_half
+
+
+def main(devices, photos, output):
+    train(
+        from_recipe(
+            "kp2d_plus",
+            data=photos,
+            output=output,
+            preset="test_small",
+            image_size=(32, 48),
+            batch_size=4,
+            steps=3,
+            workers=0,
+            log_every=1,
+            devices=int(devices),
+            wandb=False,
+            tensorboard=False,
+        ),
+        progress=False,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,58 @@
+"""Trained weights as a keypoint method: load, extract, describe on a card."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kp2d import files, learned, training
+from kp2d.checks import InputError
+
+
+@pytest.fixture
+def trained(small_run, tmp_path):
+    result = training.train(small_run(steps=2, checkpoint_every=2), progress=False)
+    return result, tmp_path / "run"
+
+
+def test_extractor_returns_features_in_pixels(trained):
+    result, _ = trained
+    extractor = learned.load("test_small", weights=result.weights_path)
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    features = extractor.extract(image)
+    assert len(features) == 8 * 12
+    assert features.descriptors.shape == (8 * 12, 8)
+    assert np.all(features.keypoints >= 0) and np.all(features.keypoints <= [55, 39])
+    assert np.all(np.diff(features.scores) <= 0)
+    again = learned.load("test_small", weights=result.weights_path).extract(image)
+    np.testing.assert_array_equal(features.keypoints, again.keypoints)
+    assert extractor.settings()["sha256"] == files.sha256(result.weights_path)
+
+
+def test_extractor_refuses_a_size_its_cells_do_not_tile(trained):
+    extractor = learned.load("test_small", weights=trained[0].weights_path)
+    with pytest.raises(InputError, match="divisible by the cell 4"):
+        extractor.extract(np.zeros((40, 57, 3), np.uint8))
+
+
+def test_card_says_where_weights_come_from(trained):
+    result, run = trained
+    card = json.loads(learned.write_card([run, run], result.weights_path, [{"d3": 0.5}]).read_text())
+    assert card["preset"] == "test_small" and card["steps"] == 4 and card["pairs"] == 8
+    assert card["sha256"] == files.sha256(result.weights_path)
+    assert card["metrics"] == [{"d3": 0.5}]
+    assert [stage["data"] for stage in card["stages"]] == ["photos"] * 2
+
+
+def test_card_of_no_run_is_refused(trained, tmp_path):
+    with pytest.raises(InputError, match="output of kp2d train"):
+        learned.write_card([tmp_path / "elsewhere"], trained[0].weights_path)
+
+
+def test_missing_weights_are_refused(small_preset, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        learned.load(small_preset, weights=tmp_path / "no.weights.h5")
+    with pytest.raises(InputError, match="shipped network"):
+        learned.load("kp2d_huge")
+    with pytest.raises(InputError, match="precision"):
+        learned.load(small_preset, precision="int4")

@@ -1,0 +1,87 @@
+"""Architectures: exact sizes, shapes, and what is refused."""
+
+import keras
+import numpy as np
+import pytest
+
+from kp2d.checks import InputError
+from kp2d.networks import (
+    PRESETS,
+    ContextNormalization,
+    DepthToSpace,
+    build_ionet,
+    build_network,
+    count_macs,
+    get_preset,
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameter_count_is_exact(name):
+    assert build_network(name).count_params() == PRESETS[name].num_parameters
+
+
+def test_parameter_counts_are_the_papers():
+    counts = {name: config.num_parameters for name, config in PRESETS.items()}
+    assert counts == {
+        "kp2d_baseline": 5_317_219,
+        "kp2d_tiny_s": 387_539,
+        "kp2d_tiny_f": 1_849_011,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "giga_macs"),
+    [("kp2d_tiny_s", 3.934), ("kp2d_tiny_f", 4.815), ("kp2d_baseline", 13.17)],
+)
+def test_macs_at_320x240(name, giga_macs):
+    assert count_macs(name, (240, 320)) / 1e9 == pytest.approx(giga_macs, abs=0.005)
+
+
+@pytest.mark.parametrize(("name", "cell", "dim"), [("kp2d_tiny_s", 4, 32), ("kp2d_tiny_f", 8, 64)])
+def test_heads_of_any_size_and_batch(name, cell, dim):
+    network = build_network(name)
+    for batch, height, width in [(1, 24, 40), (3, 32, 24)]:
+        image = np.random.default_rng(0).uniform(-1, 1, (batch, height, width, 3))
+        heads = network(image.astype("float32"))
+        rows, columns = height // cell, width // cell
+        assert heads["score_map"].shape == (batch, rows, columns, 1)
+        assert heads["offset_map"].shape == (batch, rows, columns, 2)
+        assert heads["descriptor_map"].shape == (batch, 2 * rows, 2 * columns, dim)
+        assert np.min(heads["score_map"]) > 0 and np.max(heads["score_map"]) < 1
+        assert np.max(np.abs(heads["offset_map"])) < 1
+
+
+def test_dropout_changes_no_weight():
+    plain, dropped = build_network("kp2d_tiny_s"), build_network("kp2d_tiny_s", dropout=0.2)
+    assert {w.path: w.shape for w in plain.weights} == {w.path: w.shape for w in dropped.weights}
+    assert sum(isinstance(x, keras.layers.SpatialDropout2D) for x in dropped.layers) == 7
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(InputError, match="kp2d_tiny_s"):
+        get_preset("kp2d_tinys")
+
+
+@pytest.mark.parametrize("size", [(30, 40), (240, 318), (8, 40)])
+def test_size_that_cells_do_not_tile_is_refused(size):
+    with pytest.raises(InputError, match="divisible by the cell 4"):
+        build_network("kp2d_tiny_s", size)
+
+
+def test_depth_to_space_order():
+    x = np.arange(8, dtype="float32").reshape(1, 1, 1, 8)
+    result = keras.ops.convert_to_numpy(DepthToSpace()(x))
+    np.testing.assert_array_equal(result[0], [[[0, 1], [2, 3]], [[4, 5], [6, 7]]])
+
+
+def test_context_normalization_over_points():
+    x = np.random.default_rng(0).normal(3, 2, (2, 50, 4)).astype("float32")
+    y = keras.ops.convert_to_numpy(ContextNormalization()(x))
+    np.testing.assert_allclose(y.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(y.std(axis=1), 1, atol=1e-3)
+
+
+def test_ionet_scores_every_pair():
+    pairs = np.random.default_rng(0).normal(size=(2, 30, 5)).astype("float32")
+    assert build_ionet()(pairs).shape == (2, 30)

@@ -1,0 +1,40 @@
+"""`kp2d train`: arguments become a configuration, or a clear refusal."""
+
+import argparse
+
+import pytest
+
+from kp2d.checks import InputError
+from kp2d.recipes import from_recipe
+from kp2d.train_cli import add_arguments, config_from
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return config_from(parser.parse_args(["--data", "d", "-o", "o", *arguments]))
+
+
+def test_defaults_are_the_recipes():
+    assert parse() == from_recipe("kp2d_plus", data="d", output="o")
+    assert parse("--recipe", "kp2d") == from_recipe("kp2d", data="d", output="o")
+
+
+def test_arguments_override():
+    config = parse("--image-size", "88x96", "--steps", "7", "--disable-wandb", "--set", "loss.descriptor=2.5",
+                   "--set", "schedule=halve", "--set", "augment.scale=(0.5, 2)")  # fmt: skip
+    assert (config.image_size, config.steps, config.wandb) == ((88, 96), 7, False)
+    assert (config.loss.descriptor, config.schedule, config.augment.scale) == (2.5, "halve", (0.5, 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image-size", "240"], "240x320"),
+        (["--set", "steps"], "NAME=VALUE"),
+        (["--set", "step=3"], "steps"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        parse(*arguments)

@@ -1,0 +1,240 @@
+"""The trainer: learns, resumes exactly, refuses NaN, logs everywhere, explains what is wrong."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from kp2d import checkpoint, training
+from kp2d.checks import InputError
+from kp2d.networks import build_network
+from kp2d.recipes import RECIPES, from_recipe
+from kp2d.runlog import read_rows
+from kp2d.schedule import corner_weight, learning_rate
+from kp2d.train_config import LossConfig, TrainConfig, replace
+
+
+@pytest.fixture(autouse=True)
+def eager(request):
+    """Skip tracing, which takes longer than a few steps of a small network."""
+    if keras.backend.backend() != "tensorflow" or request.node.get_closest_marker("compiled"):
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def run(config, **arguments):
+    return training.train(config, progress=False, **arguments)
+
+
+def column(rows, name):
+    return [row[name] for row in rows]
+
+
+@pytest.mark.compiled
+def test_a_short_run_learns_and_leaves_its_files(small_run, tmp_path):
+    result = run(small_run(steps=30, log_every=5, checkpoint_every=15, tensorboard=True))
+    losses = column(result.rows, "loss")
+    assert losses[-1] < 0.8 * losses[0]
+    assert column(result.rows, "step") == [5, 10, 15, 20, 25, 30]
+    with (tmp_path / "run" / "log.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [5, 10, 15, 20, 25, 30]
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+    assert result.pairs_per_second > 0 and 0 <= result.wait_share < 1
+    again = build_network("test_small")
+    again.load_weights(result.weights_path)
+    for saved, kept in zip(again.weights, result.network.weights, strict=True):
+        np.testing.assert_array_equal(saved, kept)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_resumed_run_equals_an_uninterrupted_one(dropout, small_run, tmp_path, monkeypatch):
+    whole = run(small_run(dropout=dropout, output=str(tmp_path / "whole")))
+    steps = []
+
+    def interrupt(self, every, original=training._Run._due):
+        steps.append(self.step)
+        if self.step == 5:
+            raise RuntimeError("killed")
+        return original(self, every)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "_due", interrupt)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(small_run(dropout=dropout))
+    resumed = run(small_run(dropout=dropout))
+    assert column(resumed.rows, "step") == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(column(resumed.rows, "loss"), column(whole.rows, "loss"), rtol=0, atol=1e-4)
+    for one, other in zip(whole.network.weights, resumed.network.weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+def test_log_survives_a_line_cut_short(tmp_path):
+    (tmp_path / "log.csv").write_text("step,loss,usp\n1,2.0,\n2,1.5,0.1\n3,1.0,0.1\n4,0.")
+    rows = read_rows(tmp_path / "log.csv", last_step=2)
+    assert rows == [{"step": 1, "loss": 2.0, "usp": ""}, {"step": 2, "loss": 1.5, "usp": 0.1}]
+    assert len(read_rows(tmp_path / "log.csv")) == 3
+
+
+def test_finished_run_is_not_repeated(small_run):
+    first = run(small_run())
+    again = run(small_run())
+    assert again.rows == first.rows
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(small_run, tmp_path, monkeypatch):
+    original = training.DataParallel.step
+    calls = []
+
+    def poisoned(self, learner, batch):
+        calls.append(1)
+        values = original(self, learner, batch)
+        return values | ({"usp": float("nan")} if len(calls) == 5 else {})
+
+    monkeypatch.setattr(training.DataParallel, "step", poisoned)
+    with pytest.raises(training.DivergenceError, match=r"step 4: \['usp'\].*step-00000003.npz"):
+        run(small_run())
+    kept = checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert [path.name for path in kept] == ["step-00000003.npz"]
+
+
+def test_exploding_weights_are_noticed(small_run):
+    config = small_run(learning_rate=1e30, clip_norm=None, warmup=0)
+    with pytest.raises(training.DivergenceError, match="learning_rate"):
+        run(config)
+
+
+def test_output_of_another_run_is_refused(small_run):
+    run(small_run())
+    with pytest.raises(InputError, match=r"\['learning_rate', 'seed'\]"):
+        run(small_run(seed=1, learning_rate=1e-4))
+
+
+def test_missing_folder_is_refused_before_anything_is_built(small_run):
+    with pytest.raises(InputError, match="folder"):
+        run(small_run(data="/nowhere"))
+
+
+def test_wandb_without_account_is_offline_and_silent(small_run, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    run(small_run(wandb=True, steps=2, checkpoint_every=2))
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*"))
+
+
+def test_validation_and_evaluator_join_the_log(small_run, photos):
+    seen = []
+
+    def evaluator(network):
+        seen.append(network.name)
+        return {"repeatability": 0.5}
+
+    config = small_run(validation=str(photos), validate_every=3)
+    rows = run(config, evaluator=evaluator).rows
+    assert seen == ["test_small"] * 2
+    assert rows[-1]["repeatability"] == rows[2]["repeatability"] == 0.5
+    assert np.isfinite(rows[-1]["validation_localization"])
+    assert rows[0].get("repeatability", "") == ""
+
+
+def test_kp2d_recipe_trains_ionet(small_run, photos, tmp_path):
+    kp2d = from_recipe("kp2d", data=str(photos), output=str(tmp_path / "kp2d"))
+    config = small_run(loss=kp2d.loss, dropout=kp2d.dropout, **{"loss.inlier_points": 40})
+    rows = run(config).rows
+    assert {"localization", "usp", "consistency", "descriptor", "inlier"} <= rows[0].keys()
+    assert "corner_offset" not in rows[0]
+    assert all(np.isfinite(column(rows, "loss")))
+
+
+def test_initial_weights_fit_a_network_with_dropout(small_run, tmp_path):
+    first = run(small_run())
+    config = small_run(initial_weights=str(first.weights_path), dropout=0.2, output=str(tmp_path / "second"))
+    learner = training.build_learner(config, training.get_preset(config.preset))
+    by_name = {weight.path: weight for weight in first.network.weights}
+    for weight in learner.network.weights:
+        np.testing.assert_array_equal(weight, by_name[weight.path])
+    with pytest.raises(InputError, match="the path and the preset"):
+        training.build_learner(
+            replace(config, initial_weights="/nowhere.weights.h5"),
+            training.get_preset(config.preset),
+        )
+
+
+def test_average_follows_slowly_and_forgets_the_start():
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    network.set_weights([np.array([[1.0]]), np.array([0.0])])
+    average = checkpoint.WeightAverage(network, decay=0.9)
+    network.set_weights([np.array([[3.0]]), np.array([0.0])])
+    average.update(1)
+    assert average.values[0] == 1.0  # only every fifth step
+    average.update(5)
+    assert 1 < average.values[0] < 3
+    for step in range(10, 2000, 5):
+        average.update(step)
+    assert average.values[0] == pytest.approx(3.0, abs=1e-3)
+
+
+def test_checkpoint_of_another_network_is_refused(small_run, small_preset, tmp_path):
+    run(small_run())
+    path = checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    other = training.build_learner(small_run(preset="kp2d_tiny_s"), training.get_preset("kp2d_tiny_s"))
+    average = checkpoint.WeightAverage(other.network, 0.9)
+    with pytest.raises(InputError, match="checkpoint of this network"):
+        checkpoint.load_checkpoint(path, other, average)
+
+
+def test_learning_rate_warms_up_and_falls(small_run):
+    config = small_run(steps=100, warmup=10, learning_rate=1.0, final_rate=0.01)
+    rates = [float(learning_rate(config)(step)) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0, abs=0.01)
+    assert rates[100] == pytest.approx(0.01, abs=1e-3)
+    halving = replace(config, schedule="halve", halve_every=0.4, warmup=0)
+    rates = [float(learning_rate(halving)(step)) for step in (0, 39, 40, 80)]
+    assert rates == pytest.approx([1, 1, 0.5, 0.25])
+
+
+def test_corner_teacher_withdraws():
+    config = LossConfig(corner_hold=0.4, corner_end=0.6)
+    weights = [corner_weight(step, 100, config) for step in (0, 39, 50, 60, 99)]
+    assert weights == pytest.approx([1, 1, 0.5, 0, 0])
+
+
+def test_replace_reaches_nested_fields_and_names_the_nearest():
+    config = from_recipe("kp2d_plus", data="d", output="o", **{"loss.descriptor": 2.0, "steps": 7})
+    assert config.loss.descriptor == 2.0 and config.steps == 7
+    with pytest.raises(InputError, match=r"loss\.descriptor"):
+        replace(config, **{"loss.descriptr": 1.0})
+    with pytest.raises(InputError, match="kp2d_plus"):
+        from_recipe("kp2d_pls", data="d", output="o")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch_size": 0}, {"devices": 3}, {"schedule": "step"}, {"ema": 1.0}, {"learning_rate": 0}],
+)
+def test_bad_settings_are_refused(change):
+    with pytest.raises(InputError, match=f"train.*{next(iter(change))}"):
+        TrainConfig(data="d", output="o", **change)
+
+
+def test_bad_kinds_are_refused():
+    with pytest.raises(InputError, match="consistency_kind"):
+        LossConfig(consistency_kind="nearest")
+    with pytest.raises(InputError, match="descriptor_kind"):
+        LossConfig(descriptor_kind="cosine")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_json(name):
+    import dataclasses
+
+    json.dumps(dataclasses.asdict(from_recipe(name, data="d", output="o")))
