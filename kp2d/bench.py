@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import sys
 import time
@@ -10,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import config, datasets, evaluation, extractors, geometry, images, provenance
+from kp2d import checks, config, datasets, evaluation, extractors, geometry, images, provenance
 from kp2d.datasets import Pair
 from kp2d.extractors import Extractor
 from kp2d.features import Features
+
+logger = logging.getLogger(__name__)
 
 
 def bench_evaluate(profile: config.Profile, *, repeats: int = 3) -> pd.DataFrame:
@@ -55,6 +58,7 @@ def bench_evaluate(profile: config.Profile, *, repeats: int = 3) -> pd.DataFrame
                     repeats,
                 )
                 for pair in pairs
+                if pair.path0 in features and pair.path1 in features
             ]
             rows.append(
                 {
@@ -62,7 +66,7 @@ def bench_evaluate(profile: config.Profile, *, repeats: int = 3) -> pd.DataFrame
                     "image_height": profile.image_size[0],
                     "image_width": profile.image_size[1],
                     "top_k": top_k,
-                    "num_pairs": len(pairs),
+                    "num_pairs": len(score_ms),
                     "extract_ms": round(statistics.median(extract_ms), 2),
                     "score_ms": round(statistics.median(score_ms), 2),
                     "score_ms_p90": round(sorted(score_ms)[int(0.9 * (len(score_ms) - 1))], 2),
@@ -78,7 +82,11 @@ def _bench_features(
 ) -> tuple[dict[Any, Features], dict[Any, tuple[int, int]], list[float]]:
     features, sizes, extract_ms = {}, {}, []
     for path in sorted({path for pair in pairs for path in (pair.path0, pair.path1)}):
-        image = images.read_image(path)
+        try:
+            image = images.read_image(path)
+        except checks.InputError as error:
+            logger.warning("left out: %s", error)
+            continue
         started = time.perf_counter()
         features[path] = extractor.extract(images.resize_image(image, profile.image_size))
         extract_ms.append(1e3 * (time.perf_counter() - started))

@@ -111,6 +111,8 @@ def is_image_size(size: Iterable[int], name: str = "image_size") -> tuple[int, i
         height, width = values if not isinstance(size, str) else ()
     except (TypeError, ValueError):
         raise problem(f"{name} as (height, width)", repr(size), "Write for example 240x320.") from None
+    if max(height, width) > 8192:
+        raise problem(f"{name} of at most 8192 px a side", f"{height}x{width}")
     if min(height, width) < 8:
         raise problem(f"{name} of at least 8x8 px", f"{height}x{width}")
     return height, width

@@ -91,7 +91,7 @@ def _add_match(verbs: Any) -> None:
     parser = _verb(verbs, "match", _match, "match two images and draw the result")
     parser.add_argument("image0", help="first image")
     parser.add_argument("image1", help="second image")
-    parser.add_argument("-o", "--output", default="matches.png", help="picture to write (.png, .jpg or .svg)")
+    parser.add_argument("-o", "--output", default="matches.png", help="picture to write (.png or .svg)")
     _add_method(parser)
     parser.add_argument("--top-k", type=int, default=1000, help="keypoints kept an image")
     parser.add_argument(
@@ -106,6 +106,7 @@ def _add_match(verbs: Any) -> None:
 def _match(options: argparse.Namespace) -> None:
     from kp2d import extractors, figures, images, registration, viz
 
+    figures.check_target(options.output)  # before the work
     protocol = config.protocol(top_k=(options.top_k,), ransac_threshold=options.ransac_threshold)
     extractor = extractors.create(options.method, precision=options.precision)
     image0, image1 = images.read_image(options.image0), images.read_image(options.image1)
@@ -188,6 +189,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         **{name: value for name, value in overrides.items() if value is not None},
     )
     extractor = extractors.create(options.method, precision=options.precision)
+    if options.output and options.output == options.pairs:
+        raise checks.problem("two different files for --output and --pairs", str(options.output))
     for target in filter(None, (options.output, options.pairs)):
         files.check_writable(target)
     profile = config.profile(options.profile).name
@@ -252,6 +255,8 @@ def _add_reproduce(verbs: Any) -> None:
 def _reproduce(options: argparse.Namespace) -> None:
     from kp2d import pipeline
 
+    if options.timeout < 1:
+        raise checks.problem("a --timeout of at least 1 s", options.timeout)
     parameters = {}
     for text in options.parameter:
         name, equals, value = text.partition("=")

@@ -70,6 +70,8 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
     key = ["sequence", "index", "top_k"]
     base = read[(read["method"] == reference) & (read["precision"] == "float32")]
     others = read[(read["method"] != reference)]
+    if others.empty:
+        raise checks.problem(f"a method beside {reference} to compare with it", "no other")
     joined = others.merge(base, on=key, suffixes=("", "_reference"))
     rows = []
     for (method, precision), scores in joined.groupby(["method", "precision"], sort=False):

@@ -305,7 +305,9 @@ def _is_sequence(folder: Path) -> bool:
 
 def _subset_of(name: str) -> str:
     prefix, underscore, _ = name.partition("_")
-    return SUBSETS.get(prefix, prefix or "other") if underscore else "other"
+    if not underscore or prefix in ("", "all"):  # "all" is the name of the average over every subset
+        return "other"
+    return SUBSETS.get(prefix, prefix)
 
 
 def _load_sequence(folder: Path) -> Sequence:

@@ -44,7 +44,8 @@ def score_pair(
 
     Returns:
         One dictionary a k: the metrics, counts, and `status` "ok" or "failed" with its `reason`. A pair fails
-        when no point is repeated or no homography is found: repeatability and d1, d3, d5 are then 0.
+        when no point is repeated (repeatability is then 0), no homography is found, or the one found throws a
+        a corner behind the horizon (d1, d3 and d5 are then 0).
     """
     shared = shared_features(features0, features1, homography, protocol.image_size)
     return [_score(features0, features1, *shared, homography, k, protocol) for k in protocol.top_k]
@@ -91,7 +92,7 @@ def _score(
         if missed
         else geometry.corner_error(found.estimate.homography, homography, protocol.image_size)
     )
-    reason = _failure(found, repeatability)
+    reason = _failure(found, repeatability, corner_error)
     return {
         "top_k": top_k,
         "status": "failed" if reason else "ok",
@@ -108,12 +109,14 @@ def _score(
     }
 
 
-def _failure(found: Registration, repeatability: float) -> str:
+def _failure(found: Registration, repeatability: float, corner_error: float) -> str:
     counts = len(found.features0), len(found.features1)
     if 0 in counts:
         return f"no keypoint in the shared view of image {counts.index(0)}"
     if found.estimate.homography is None:
         return f"no homography from {len(found.matches)} matches"
+    if not np.isfinite(corner_error):
+        return "the estimated homography throws a corner behind the horizon"
     return "no repeated keypoint" if repeatability == 0 else ""
 
 
@@ -185,7 +188,9 @@ def evaluate(
     scored = parallel(score, pairs, workers, f"{label}: scores", progress)
     for sequence in sequences:
         key = {"pair": sequence.name, "sequence": sequence.name, "subset": sequence.subset, "index": 0}
-        scored += [_skipped(key, problem, protocol) for problem in sequence.problems]
+        scored += [
+            _skipped(key, f"{problem.what} {problem.remedy}", protocol) for problem in sequence.problems
+        ]
     table = pd.DataFrame(
         [row for rows in scored for row in rows],
         columns=["pair", "sequence", "subset", "index", *_PAIR_COLUMNS],

@@ -16,12 +16,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kp2d import checks, files, images
+from kp2d import checks, files, images, provenance
 from kp2d.config import fingerprint
 from kp2d.extractors import Extractor
 from kp2d.features import Features
 
 logger = logging.getLogger(__name__)
+
+# Modules whose code decides what is extracted: features of an older version are not taken for current ones.
+_DECIDING = ("decode", "export", "extractors", "features", "images", "learned", "networks")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,8 @@ class FeatureStore:
         self._memory: dict[Path, Exported | checks.InputError] = {}
         self._folder = None
         if cache is not None:
-            settings = {"image_size": image_size, **extractor.settings()}
+            code = provenance.code_hash(*_DECIDING)
+            settings = {"image_size": image_size, "code": code, **extractor.settings()}
             self._folder = Path(cache) / f"{extractor.name}-{extractor.precision}-{fingerprint(settings)}"
             files.write_json(self._folder / "settings.json", settings)
 

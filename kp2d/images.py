@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import struct
 import threading
 from collections.abc import Iterator
@@ -148,12 +149,29 @@ def _to_uint8(image: np.ndarray, path: Path) -> np.ndarray:
 def _is_cut_off(content: bytes) -> bool:
     """Tells whether a JPEG or TIFF lacks its end, which decoders fill with gray or black."""
     if content[:3] == b"\xff\xd8\xff":
-        # The end marker must follow the last scan; a thumbnail inside the file has its own pair
-        # before it.
-        return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
+        return not _jpeg_ends(content)
     if content[:4] in (b"II*\0", b"MM\0*"):
         return _tiff_end(content) > len(content)
     return False
+
+
+def _jpeg_ends(content: bytes) -> bool:
+    """Tells whether the picture itself ends; thumbnails before it and trailers behind do not count."""
+    position = 2
+    while position + 4 <= len(content) and content[position] == 0xFF:
+        marker = content[position + 1]
+        if marker == 0xFF:  # padding
+            position += 1
+            continue
+        if marker == 0xD9:
+            return True
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+        if marker == 0xDA:  # the scan's data run to the next marker that is neither stuffing nor a restart
+            found = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.S).search(content, position)
+            if found is None:
+                return False
+            position = found.start()
+    return content[position : position + 2] == b"\xff\xd9"
 
 
 def _tiff_end(content: bytes) -> int:

@@ -39,10 +39,15 @@ def git_commit() -> str:
         return "unknown"
 
 
-def code_hash() -> str:
-    """Returns 12 hexadecimal digits over the library's Python files; they change with any line of them."""
+def code_hash(*modules: str) -> str:
+    """Returns 12 hexadecimal digits over Python files of the library; they change with any line of them.
+
+    Args:
+        *modules: Names of modules; none takes the whole library.
+    """
+    chosen = [paths.PACKAGE / f"{name}.py" for name in modules] or paths.PACKAGE.rglob("*.py")
     digest = hashlib.sha256()
-    for path in sorted(paths.PACKAGE.rglob("*.py")):
+    for path in sorted(chosen):
         digest.update(str(path.relative_to(paths.PACKAGE)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from kp2d import paths, tables
 
 _COLUMNS = ("method", "top_k", *tables.METRICS)
@@ -34,4 +36,5 @@ def _comparison(folder: str, top_k: int) -> str:
 def _paper() -> str:
     printed = tables.paper("comparison")
     printed = printed[(printed["image_height"] == 240) & ~printed["method"].str.startswith("kp2d_v")]
+    printed["method"] += np.where(printed["doubt"].isna(), "", " †")
     return tables.markdown(printed, ("method", "precision", *_COLUMNS[1:]))

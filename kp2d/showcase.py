@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,11 +69,10 @@ def match_panel(pair: Pair, method: str, protocol: Protocol, *, top_k: int) -> d
     shared = evaluation.shared_features(features0, features1, homography, protocol.image_size)
     found = registration.register_features(*shared, top_k=top_k, protocol=protocol)
     inliers, estimated = found.estimate.inliers, found.estimate.homography
-    error = (
-        "no homography"
-        if estimated is None
-        else f"corner error {geometry.corner_error(estimated, homography, protocol.image_size):.1f} px"
-    )
+    error = np.inf
+    if estimated is not None:
+        error = geometry.corner_error(estimated, homography, protocol.image_size)
+    verdict = f"{error:.1f} px" if np.isfinite(error) else "failed"
     return {
         "image0": image0,
         "image1": image1,
@@ -82,7 +82,7 @@ def match_panel(pair: Pair, method: str, protocol: Protocol, *, top_k: int) -> d
         "inliers": inliers[::-1],
         "homography": homography,
         "estimated": estimated,
-        "title": f"{pair.name} · {inliers.sum()}/{len(inliers)} inliers · {error}",
+        "title": f"{pair.name} · {inliers.sum()}/{len(inliers)} inliers · {verdict}",
     }
 
 
@@ -136,12 +136,16 @@ def draw_detections(pair: Pair, methods: Sequence[str], protocol: Protocol, *, t
 def sequence_sheet(sequences: Sequence[datasets.Sequence], *, max_rows: int = 12) -> Figure:
     """Draws image 1 and its partners, a row a sequence, at reduced resolution."""
     chosen = spread([sequence for sequence in sequences if sequence.images], max_rows)
-    rows = [[_small(images.read_image(path)) for path in sequence.images[:6]] for sequence in chosen]
+    rows = [[_small(path) for path in sequence.images[:6]] for sequence in chosen]
     columns = [str(number + 1) for number in range(max(map(len, rows), default=0))]
     return viz.contact_sheet(rows, row_titles=[s.name for s in chosen], column_titles=columns)
 
 
-def _small(image: np.ndarray, width: int = 240) -> np.ndarray:
+def _small(path: Path, width: int = 240) -> np.ndarray:
+    try:
+        image = images.read_image(path)
+    except checks.InputError:
+        return np.full((180, width, 3), 255, np.uint8)  # an empty place; the evaluation says why
     height = max(round(image.shape[0] * width / image.shape[1]), 8)
     return images.resize_image(image, (height, width))
 

@@ -94,6 +94,10 @@ def test_other_prefixes_are_a_subset_of_their_own(tiny_dataset, tmp_path, capsys
         (["match", "/nowhere/a.png", "/nowhere/b.png"], "/nowhere/a.png"),
         (["download", "hpatchs"], "Did you mean 'hpatches'?"),
         (["prepare", "--profile", "slow"], "profile"),
+        (["match", "a.png", "b.png", "-o", "m.jpg"], "picture suffix"),
+        (["evaluate", "--output", "t.csv", "--pairs", "t.csv"], "two different files"),
+        (["evaluate", "--score-threshold", "-1"], "score_threshold"),
+        (["reproduce", "--timeout", "0"], "at least 1 s"),
     ],
 )
 def test_wrong_input_is_one_clear_line(capsys, arguments, words):

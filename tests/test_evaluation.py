@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, datasets, evaluation, export, extractors, images
+from kp2d import checks, config, datasets, evaluation, export, extractors, images, metrics
 
 
 @pytest.fixture
@@ -191,3 +191,20 @@ def test_summary_averages_by_hand():
     dropped = evaluation.summarize(pairs, drop_unrepeated=True).set_index("subset")
     assert dropped.loc["viewpoint", "repeatability"] == 0.5
     assert dropped.loc["viewpoint", "d1"] == 0.5
+
+
+def test_features_of_other_code_are_not_taken_for_current_ones(sequences, tmp_path, monkeypatch):
+    evaluate(sequences, cache=tmp_path)
+    monkeypatch.setattr("kp2d.provenance.code_hash", lambda *_: "changed")
+    monkeypatch.setattr(extractors.ClassicalExtractor, "extract", lambda *_: pytest.fail("extracted again"))
+    with pytest.raises(pytest.fail.Exception, match="extracted again"):
+        evaluate(sequences, cache=tmp_path)
+
+
+def test_a_homography_that_throws_a_corner_away_has_failed(sequences, monkeypatch):
+    wild = np.array([[1, 0, 0], [0, 1, 0], [-0.02, 0, 1.0]])
+    estimate = metrics.Estimate(homography=wild, inliers=np.zeros(0, dtype=bool))
+    monkeypatch.setattr("kp2d.metrics.estimate_homography", lambda *_, **__: estimate)
+    scores = evaluate(sequences)
+    assert (scores["status"] == "failed").all()
+    assert scores["reason"].str.contains("behind the horizon").all()

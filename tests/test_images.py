@@ -150,3 +150,18 @@ def test_resize_respects_pixel_centres_and_keeps_equal_sizes(picture):
     assert np.abs(larger[0, 4:28, 0] - ((np.arange(4, 28) + 0.5) / 2 - 0.5) * 10).max() <= 0.5
     with pytest.raises(checks.InputError, match="8x8"):
         images.resize_image(picture, (4, 64))
+
+
+def test_a_jpeg_may_have_a_thumbnail_and_a_trailer_but_must_end(tmp_path):
+    noise = np.random.default_rng(2).integers(0, 255, (64, 80, 3), np.uint8)
+    for progressive in (0, 1):
+        options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, 2]
+        whole = cv2.imencode(".jpg", noise, options)[1].tobytes()
+        trailer = np.random.default_rng(3).bytes(200_000) + b"\xff\xda\x00"
+        (tmp_path / "a.jpg").write_bytes(whole + trailer)
+        assert images.read_image(tmp_path / "a.jpg").shape == (64, 80, 3)
+        thumbnail = b"\xff\xe1" + (len(whole) + 2).to_bytes(2, "big") + whole
+        cut = whole[:2] + thumbnail + whole[2:-200]
+        (tmp_path / "a.jpg").write_bytes(cut)
+        with pytest.raises(checks.InputError):
+            images.read_image(tmp_path / "a.jpg")

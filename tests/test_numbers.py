@@ -47,3 +47,10 @@ def test_committed_fast_results_are_reproduced(tmp_path_factory, project, method
 def test_readme_shows_the_committed_tables(project):
     text = (project / "README.md").read_text(encoding="utf-8")
     assert readme.fill(text) == text
+
+
+def test_committed_tables_name_the_commit_that_made_them(project):
+    for path in [*(project / "results").glob("fast/*.csv"), *(project / "results").glob("bench/*.csv")]:
+        rows = tables.read_csv(path)
+        if "git_commit" in rows:
+            assert not rows["git_commit"].str.contains("dirty|unknown").any(), path

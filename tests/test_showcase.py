@@ -131,3 +131,11 @@ def test_images_of_other_sizes_keep_their_own_pixels(textured):
     np.testing.assert_array_equal(same.keypoints, extractors.create("sift").extract(image).keypoints)
     with pytest.raises(checks.InputError):
         registration.extract_at(extractors.create("sift"), images.resize_image(image, (50, 75))[..., 0])
+
+
+def test_an_unreadable_picture_stops_neither_the_sheet_nor_the_bench(tiny_dataset, monkeypatch):
+    (tiny_dataset / "v_a" / "2.png").write_bytes(b"")
+    found = datasets.load_sequences(tiny_dataset)
+    assert isinstance(showcase.sequence_sheet(found), Figure)
+    profile = config.Profile(**{**vars(config.profile("smoke")), "dataset": str(tiny_dataset)})
+    assert bench.bench_evaluate(profile, repeats=1)["num_pairs"].eq(3).all()

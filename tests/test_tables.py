@@ -166,3 +166,25 @@ def test_the_reference_codes_rules_are_compared_without_scoring_twice(tiny_datas
     effect = comparison.protocol_effect(both)
     assert len(effect) == len(rows)
     assert effect["localization_error"].abs().max() > 0
+
+
+def test_the_effect_of_the_rules_is_theirs_minus_ours():
+    row = {"method": "m", "precision": "float32", "subset": "all", "top_k": 300}
+    values = [dict.fromkeys(tables.METRICS, value) for value in (0.5, 0.8)]
+    both = [
+        {"protocol": name, **row, **value} for name, value in zip(("kp2d", "kp2dtiny"), values, strict=True)
+    ]
+    assert comparison.protocol_effect(pd.DataFrame(both))["d1"].item() == pytest.approx(0.3)
+
+
+def test_a_lone_method_has_nothing_to_be_compared_with():
+    row = {
+        "method": "sift",
+        "precision": "float32",
+        "status": "ok",
+        "sequence": "v_a",
+        "index": 2,
+        "top_k": 300,
+    }
+    with pytest.raises(checks.InputError, match="beside sift"):
+        comparison.against(pd.DataFrame([row]))
