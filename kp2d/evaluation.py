@@ -45,7 +45,7 @@ def score_pair(
     Returns:
         One dictionary a k: the metrics, counts, and `status` "ok" or "failed" with its `reason`. A pair fails
         when no point is repeated (repeatability is then 0), no homography is found, or the one found throws a
-        a corner behind the horizon (d1, d3 and d5 are then 0).
+        corner behind the horizon (d1, d3 and d5 are then 0).
     """
     shared = shared_features(features0, features1, homography, protocol.image_size)
     return [_score(features0, features1, *shared, homography, k, protocol) for k in protocol.top_k]
