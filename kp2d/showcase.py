@@ -112,6 +112,22 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     return [items[round(i)] for i in np.linspace(0, len(items) - 1, count)]
 
 
+def gallery_pairs(ranked: Sequence[Pair], count: int) -> list[Pair]:
+    """Returns pairs at even ranks and, of each sequence that these miss, the middle one; best first.
+
+    Args:
+        ranked: All pairs, from the best to the worst.
+        count: How many at even ranks; more are returned where sequences would be missing.
+    """
+    chosen = spread(ranked, count)
+    seen = {pair.sequence for pair in chosen}
+    by_sequence: dict[str, list[Pair]] = {}
+    for pair in ranked:
+        by_sequence.setdefault(pair.sequence, []).append(pair)
+    chosen += [own[len(own) // 2] for name, own in by_sequence.items() if name not in seen]
+    return sorted(chosen, key=ranked.index)
+
+
 def typical_pair(ranked: Sequence[Pair]) -> Pair:
     """Returns the middle one of the ranked pairs; of those with a change of viewpoint, if there are any."""
     views = [pair for pair in ranked if pair.subset == "viewpoint"] or list(ranked)

@@ -59,6 +59,14 @@ def test_spread_keeps_both_ends():
     assert showcase.spread([1, 2], 4) == [1, 2]
 
 
+def test_the_gallery_shows_every_sequence_in_order(sequences, scores):
+    ranked = showcase.ranked_pairs(scores, sequences, "sift", top_k=200)
+    chosen = showcase.gallery_pairs(ranked, 1)
+    assert {pair.sequence for pair in chosen} == {"v_a", "i_b"}
+    assert chosen == sorted(chosen, key=ranked.index)
+    assert showcase.gallery_pairs(ranked, 99) == ranked
+
+
 def test_only_photographs_that_may_be_shown_are_shown(sequences, tmp_path):
     assert len(showcase.presentable(sequences)) == 2
     (tmp_path / "tiny").rename(tmp_path / "sample")
