@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import logging
 import sys
 from collections.abc import Sequence
@@ -257,16 +256,10 @@ def _reproduce(options: argparse.Namespace) -> None:
 
     if options.timeout < 1:
         raise checks.problem("a --timeout of at least 1 s", options.timeout)
-    parameters = {}
-    for text in options.parameter:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise checks.problem("a parameter as NAME=VALUE", repr(text))
-        parameters[name.strip()] = _literal(value)
     outcomes = pipeline.reproduce(
         options.profile,
         stages=options.stages.split(",") if options.stages else None,
-        parameters=parameters,
+        parameters=config.assignments(options.parameter),
         force=options.force,
         cell_timeout=options.timeout,
         progress=sys.stderr.isatty(),
@@ -279,13 +272,6 @@ def _reproduce(options: argparse.Namespace) -> None:
         end=" ",
     )
     print(f"pictures: figures/{options.profile}")
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text  # an unquoted word
 
 
 def _add_prepare(verbs: Any) -> None:
@@ -337,7 +323,11 @@ def _add_bench(verbs: Any) -> None:
     )
     parser.add_argument("--preset", nargs="+", default=["kp2d_tiny_s", "kp2d_tiny_f"], help="train: networks")
     parser.add_argument(
-        "--train-size", type=_image_size, nargs="+", default=["120x160", "240x320"], help="train: sizes, HxW"
+        "--train-size",
+        type=_image_size,
+        nargs="+",
+        default=[(120, 160), (240, 320)],
+        help="train: sizes, HxW",
     )
 
 
@@ -352,9 +342,12 @@ def _bench(options: argparse.Namespace) -> None:
 
         from kp2d import train_bench
 
-        sizes = [size if isinstance(size, tuple) else _image_size(size) for size in options.train_size]
         rows = pd.DataFrame(
-            [train_bench.bench_train(preset, size) for preset in options.preset for size in sizes]
+            [
+                train_bench.bench_train(preset, size)
+                for preset in options.preset
+                for size in options.train_size
+            ]
         )
     path = tables.write_csv(paths.results(profile.name) / f"bench_{options.what}.csv", rows)
     print(tables.markdown(rows))

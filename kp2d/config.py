@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -27,6 +28,30 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
     for key in values:
         checks.one_of(f"setting of {kind.__name__}", key, fields)
     return kind(**values)
+
+
+def assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """Reads settings written as NAME=VALUE on a command line.
+
+    Args:
+        texts: The assignments; a value is a Python literal, or else taken as a word.
+
+    Returns:
+        Values by name.
+
+    Raises:
+        InputError: If an assignment has no "=".
+    """
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise checks.problem("a setting as NAME=VALUE", repr(text), "Write for example seed=1.")
+        try:
+            values[name.strip()] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            values[name.strip()] = value
+    return values
 
 
 def fingerprint(*parts: Any) -> str:

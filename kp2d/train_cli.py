@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import ast
 
 from kp2d.checks import problem
+from kp2d.config import assignments
 from kp2d.recipes import RECIPES, from_recipe
 from kp2d.train_config import TrainConfig
 
@@ -59,11 +59,7 @@ def config_from(options: argparse.Namespace) -> TrainConfig:
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.image_size is not None:
         changes["image_size"] = _image_size(options.image_size)
-    for assignment in options.set:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise problem("NAME=VALUE", repr(assignment), "Write for example --set loss.descriptor=1.0.")
-        changes[name] = _literal(value)
+    changes |= assignments(options.set)
     if options.disable_wandb:
         changes["wandb"] = False
     return from_recipe(options.recipe, data=options.data, output=options.output, **changes)
@@ -75,10 +71,3 @@ def _image_size(text: str) -> tuple[int, int]:
     except ValueError:
         raise problem("HxW", repr(text), "Write for example --image-size 240x320.") from None
     return height, width
-
-
-def _literal(text: str) -> object:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
