@@ -329,6 +329,12 @@ def _add_bench(verbs: Any) -> None:
         default=[(120, 160), (240, 320)],
         help="train: sizes, HxW",
     )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        default=["float32", "bfloat16"],
+        help="train: of the convolutions",
+    )
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -344,9 +350,10 @@ def _bench(options: argparse.Namespace) -> None:
 
         rows = pd.DataFrame(
             [
-                train_bench.bench_train(preset, size)
+                train_bench.bench_train(preset, size, precision=precision)
                 for preset in options.preset
                 for size in options.train_size
+                for precision in options.precision
             ]
         )
     path = tables.write_csv(paths.results(profile.name) / f"bench_{options.what}.csv", rows)

@@ -36,7 +36,9 @@ class KeypointLearner(keras.Model):
         """
         super().__init__(name="learner")
         check_image_size(config.image_size, network_config.cell)
-        self.network = build_network(network_config, config.image_size, dropout=config.dropout)
+        self.network = build_network(
+            network_config, config.image_size, dropout=config.dropout, precision=config.precision
+        )
         self.ionet = build_ionet() if config.loss.inlier else None
         self._cell = network_config.cell
         self._loss_config = config.loss
@@ -56,7 +58,8 @@ class KeypointLearner(keras.Model):
             The heads of both views, image0's in the first half of the batch.
         """
         images = ops.concatenate([inputs["image0"], inputs["image1"]], axis=0)
-        return self.network(ops.cast(images, "float32") / 127.5 - 1.0, training=training)
+        heads = self.network(ops.cast(images, "float32") / 127.5 - 1.0, training=training)
+        return {name: ops.cast(head, "float32") for name, head in heads.items()}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # noqa: ARG002
         """Weighs and add the loss terms of a batch.

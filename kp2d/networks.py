@@ -13,8 +13,10 @@ import keras
 from keras import layers, ops
 
 from kp2d.checks import one_of, problem
+from kp2d.normalization import BatchNormalization
 
 BATCH_NORM_MOMENTUM = 0.9
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name to Keras' dtype policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,7 @@ def build_network(
     image_size: tuple[int | None, int | None] = (None, None),
     *,
     dropout: float = 0.0,
+    precision: str = "float32",
 ) -> keras.Model:
     """Builds a KeypointNet with fresh weights.
 
@@ -141,6 +144,8 @@ def build_network(
         image_size: (height, width) px; None leaves a side open.
         dropout: Rate of the channel-wise dropout after every stage and inside every head (the
             KP2D paper trains with 0.2); 0 leaves the layers out.
+        precision: A key of `PRECISIONS`. `"bfloat16"` halves the bits of what flows through the
+            convolutions; weights, batch statistics, scores and offsets stay float32.
 
     Returns:
         A model from float32 RGB `[B, H, W, 3]` in [−1, 1] to a dictionary with `score_map`
@@ -148,37 +153,43 @@ def build_network(
         (−1, 1) and `descriptor_map` `[B, 2H/cell, 2W/cell, D]`.
 
     Raises:
-        InputError: If the preset is unknown or the size is not divisible by its cell.
+        InputError: If preset or precision is unknown or the size is not divisible by the cell.
     """
     config = get_preset(preset) if isinstance(preset, str) else preset
+    dtype = PRECISIONS[one_of("precision", precision, PRECISIONS)]
     if None not in image_size:
         check_image_size(image_size, config.cell)
     image = keras.Input((*image_size, 3), name="image")
     x, skip = image, None
+
+    def block(inputs: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
+        return _conv_block(inputs, channels, config.activation, name, dtype)
+
     for index, (first, second) in enumerate(config.stages, start=1):
-        x = _conv_block(x, first, config.activation, f"conv{index}a")
-        x = _conv_block(x, second, config.activation, f"conv{index}b")
+        x = block(x, first, f"conv{index}a")
+        x = block(x, second, f"conv{index}b")
         x = _dropout(x, dropout, f"dropout{index}")
         if index == 3:
             skip = x
         if index <= 3 and config.pools[index - 1]:
-            x = layers.MaxPooling2D(2, name=f"pool{index}")(x)
+            x = layers.MaxPooling2D(2, name=f"pool{index}", dtype=dtype)(x)
 
     def head(name: str, channels: int, activation: str) -> keras.KerasTensor:
-        hidden = _conv_block(x, config.head_channels, config.activation, f"{name}_a")
+        hidden = block(x, config.head_channels, f"{name}_a")
         hidden = _dropout(hidden, dropout, f"{name}_dropout")
         logits = layers.Conv2D(channels, 3, padding="same", name=f"{name}_b")(hidden)
         return layers.Activation(activation, name=f"{name}_map")(logits)
 
     score_map = head("score", 1, "sigmoid")
     offset_map = head("offset", 2, "tanh")
-    d = _conv_block(x, config.head_channels, config.activation, "descriptor_a")
+    d = block(x, config.head_channels, "descriptor_a")
     d = _dropout(d, dropout, "descriptor_dropout")
-    d = _conv_block(d, 4 * config.upsampled_channels, config.activation, "descriptor_b")
-    d = DepthToSpace(name="descriptor_upsample")(d)
-    d = layers.Concatenate(name="descriptor_skip")([d, skip])
-    d = _conv_block(d, config.merge_channels, config.activation, "descriptor_c")
-    descriptor_map = layers.Conv2D(config.descriptor_dim, 3, padding="same", name="descriptor_map")(d)
+    d = block(d, 4 * config.upsampled_channels, "descriptor_b")
+    d = DepthToSpace(name="descriptor_upsample", dtype=dtype)(d)
+    d = layers.Concatenate(name="descriptor_skip", dtype=dtype)([d, skip])
+    d = block(d, config.merge_channels, "descriptor_c")
+    last = layers.Conv2D(config.descriptor_dim, 3, padding="same", name="descriptor_map", dtype=dtype)
+    descriptor_map = last(d)
     outputs = {
         "score_map": score_map,
         "offset_map": offset_map,
@@ -297,12 +308,12 @@ def count_macs(preset: str | NetworkConfig, image_size: tuple[int, int]) -> int:
     return total
 
 
-def _conv_block(x, channels: int, activation: str, name: str):
-    x = layers.Conv2D(channels, 3, padding="same", use_bias=False, name=name)(x)
-    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
+def _conv_block(x, channels: int, activation: str, name: str, dtype: str):
+    x = layers.Conv2D(channels, 3, padding="same", use_bias=False, name=name, dtype=dtype)(x)
+    x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn", dtype=dtype)(x)
     if activation == "leaky_relu":
-        return layers.LeakyReLU(negative_slope=0.01, name=f"{name}_act")(x)
-    return layers.Activation(activation, name=f"{name}_act")(x)
+        return layers.LeakyReLU(negative_slope=0.01, name=f"{name}_act", dtype=dtype)(x)
+    return layers.Activation(activation, name=f"{name}_act", dtype=dtype)(x)
 
 
 def _dropout(x, rate: float, name: str):

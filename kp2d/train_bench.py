@@ -27,6 +27,7 @@ def bench_train(
     image_size: tuple[int, int],
     *,
     recipe: str = "kp2d_plus",
+    precision: str = "float32",
     batch_size: int = 8,
     steps: int = 6,
     workers: int = 1,
@@ -42,18 +43,19 @@ def bench_train(
         preset: Network.
         image_size: (height, width) px.
         recipe: Training recipe.
+        precision: Of the convolutions.
         batch_size: Pairs a step.
         steps: Steps that are timed.
         workers: Processes that make pairs.
         data: Folder of photographs; None makes textures.
 
     Returns:
-        One row: preset, recipe, backend, image_height, image_width, batch_size, workers,
+        One row: preset, recipe, backend, precision, image_height, image_width, batch_size, workers,
         pairs_per_second, network_share, loss_share, data_share (adding to 1), and
         seconds_per_batch_made, the time one worker needs for a batch.
 
     Raises:
-        InputError: If preset, recipe, size or folder does not work.
+        InputError: If preset, recipe, precision, size or folder does not work.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = data if data is not None else _write_textures(Path(scratch))
@@ -63,6 +65,7 @@ def bench_train(
             output=scratch,
             preset=preset,
             image_size=image_size,
+            precision=precision,
             batch_size=batch_size,
             steps=steps,
         )
@@ -92,6 +95,7 @@ def bench_train(
         "preset": preset,
         "recipe": recipe,
         "backend": keras.backend.backend(),
+        "precision": precision,
         "image_height": image_size[0],
         "image_width": image_size[1],
         "batch_size": batch_size,

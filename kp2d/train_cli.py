@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="pairs a step")
     parser.add_argument("--seed", type=int, help="of weights and data")
     parser.add_argument("--learning-rate", type=float, help="peak of the schedule")
+    parser.add_argument("--precision", help="of the convolutions: float32, or bfloat16 (faster on Intel AMX)")
     parser.add_argument("--initial-weights", help=".weights.h5 file to start from")
     parser.add_argument("--workers", type=int, help="processes that make training pairs")
     parser.add_argument("--devices", type=int, help="devices that share a batch")
@@ -53,8 +54,8 @@ def config_from(options: argparse.Namespace) -> TrainConfig:
         InputError: If a value is refused, or an assignment cannot be read.
     """
     names = (
-        "preset", "steps", "batch_size", "seed", "learning_rate", "initial_weights", "workers", "devices",
-        "validation", "validate_every",
+        "preset", "steps", "batch_size", "seed", "learning_rate", "precision", "initial_weights", "workers",
+        "devices", "validation", "validate_every",
     )  # fmt: skip
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.image_size is not None:

@@ -9,6 +9,7 @@ from kp2d.networks import (
     PRESETS,
     ContextNormalization,
     DepthToSpace,
+    assign_by_name,
     build_ionet,
     build_network,
     count_macs,
@@ -56,6 +57,23 @@ def test_dropout_changes_no_weight():
     plain, dropped = build_network("kp2d_tiny_s"), build_network("kp2d_tiny_s", dropout=0.2)
     assert {w.path: w.shape for w in plain.weights} == {w.path: w.shape for w in dropped.weights}
     assert sum(isinstance(x, keras.layers.SpatialDropout2D) for x in dropped.layers) == 7
+
+
+def test_bfloat16_is_the_same_network_in_fewer_bits():
+    keras.utils.set_random_seed(0)
+    full, half = build_network("kp2d_tiny_s"), build_network("kp2d_tiny_s", precision="bfloat16")
+    assert [w.path for w in half.weights] == [w.path for w in full.weights]
+    assert {w.dtype for w in half.weights} == {"float32"}
+    assign_by_name(half, {w.path: w for w in full.weights})
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 32, 40, 3)).astype("float32")
+    expected, received = full(image), half(image)
+    for name, head in expected.items():
+        difference = np.abs(keras.ops.convert_to_numpy(keras.ops.cast(received[name], "float32") - head))
+        assert 0 < difference.max() < 0.05, name
+    assert half.get_layer("score_map").compute_dtype == "float32"
+    assert half.get_layer("offset_map").compute_dtype == "float32"
+    with pytest.raises(InputError, match="bfloat16"):
+        build_network("kp2d_tiny_s", precision="int8")
 
 
 def test_unknown_preset_names_the_nearest():

@@ -6,8 +6,9 @@ from kp2d.train_bench import bench_train
 
 
 def test_bench_row(small_preset):
-    row = bench_train(small_preset, (32, 48), batch_size=2, steps=2)
+    row = bench_train(small_preset, (32, 48), batch_size=2, steps=2, precision="bfloat16")
     shares = [row[f"{part}_share"] for part in ("network", "loss", "data")]
     assert sum(shares) == pytest.approx(1) and min(shares) >= 0
     assert row["pairs_per_second"] > 0 and row["seconds_per_batch_made"] > 0
+    assert row["precision"] == "bfloat16"
     assert (row["image_height"], row["image_width"]) == (32, 48)
