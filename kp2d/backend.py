@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 
 def quiet() -> None:
-    """Keeps TensorFlow from printing its start-up notes; a level that the user has set stays."""
+    """Imports the backend of Keras without its start-up notes; a log level that the user has set stays."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" in sys.modules or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        return
+    if importlib.util.find_spec("tensorflow") is not None:
+        with _no_stderr():  # TensorFlow writes some notes before it reads its own log level
+            importlib.import_module("tensorflow")
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drops what compiled code writes to the standard error stream."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without the stream
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

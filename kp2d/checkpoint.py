@@ -33,13 +33,14 @@ class WeightAverage:
         self._decay = decay
         self.values = _read(network.weights)
 
-    def update(self, step: int) -> None:
+    def update(self, step: int, *, last: bool = False) -> None:
         """Takes in the weights after a step; early steps count more, so the start is forgotten.
 
         Args:
             step: Steps done.
+            last: Whether the run ends here, so that its last steps must not be left out.
         """
-        if self._decay and step % self.EVERY:
+        if self._decay and step % self.EVERY and not last:
             return
         decay = min(self._decay**self.EVERY, (1 + step) / (50 + step)) if self._decay else 0.0
         for average, weight in zip(self.values, _read(self._network.weights), strict=True):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import __version__, backend, checks, config
+from kp2d import __version__, backend, bench_cli, checks, config, train_cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,16 +74,11 @@ def _verb(verbs: Any, name: str, run: Any, description: str) -> argparse.Argumen
 
 def _add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--method", default="sift", help="keypoint method: sift, rootsift, orb, or a network as kp2d_tiny_s"
+        "--method",
+        default="sift",
+        help="keypoint method: sift, rootsift, orb, a network as kp2d_tiny_s, or the .weights.h5 you trained",
     )
     parser.add_argument("--precision", default="float32", help="numeric precision of the method")
-
-
-def _image_size(text: str) -> tuple[int, int]:
-    try:
-        return checks.is_image_size(text.lower().split("x"))
-    except checks.InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_match(verbs: Any) -> None:
@@ -95,7 +90,7 @@ def _add_match(verbs: Any) -> None:
     parser.add_argument("--top-k", type=int, default=1000, help="keypoints kept an image")
     parser.add_argument(
         "--image-size",
-        type=_image_size,
+        type=train_cli.image_size,
         metavar="HxW",
         help="size the method sees; default: each image's own",
     )
@@ -141,7 +136,7 @@ def _add_evaluate(verbs: Any) -> None:
     parser.add_argument("--profile", default="fast", help="whose `sample` is meant")
     parser.add_argument(
         "--image-size",
-        type=_image_size,
+        type=train_cli.image_size,
         default="240x320",
         metavar="HxW",
         help="height x width, px",
@@ -219,14 +214,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _add_train(verbs: Any) -> None:
-    from kp2d import train_cli
-
     train_cli.add_arguments(_verb(verbs, "train", _train, "train a network on a folder of photographs"))
 
 
 def _train(options: argparse.Namespace) -> None:
     backend.quiet()
-    from kp2d import train_cli, training
+    from kp2d import training
 
     logging.getLogger("kp2d").setLevel(logging.INFO)  # where it resumes, what it skips
     result = training.train(train_cli.config_from(options), progress=sys.stderr.isatty())
@@ -248,13 +241,15 @@ def _add_reproduce(verbs: Any) -> None:
         help="a notebook parameter, as top_k=[300]; may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="run also what is up to date")
-    parser.add_argument("--timeout", type=int, default=3600, help="seconds a cell may take")
+    parser.add_argument(
+        "--timeout", type=int, help="seconds a cell may take; default: 3600, no limit for training in full"
+    )
 
 
 def _reproduce(options: argparse.Namespace) -> None:
     from kp2d import pipeline
 
-    if options.timeout < 1:
+    if options.timeout is not None and options.timeout < 1:
         raise checks.problem("a --timeout of at least 1 s", options.timeout)
     outcomes = pipeline.reproduce(
         options.profile,
@@ -311,54 +306,10 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _add_bench(verbs: Any) -> None:
-    parser = _verb(verbs, "bench", _bench, "measure speed and memory on this machine")
-    parser.add_argument(
-        "what",
-        choices=["evaluate", "train"],
-        help="evaluate: milliseconds an image and a pair; train: pairs a second and what costs them",
+    parser = _verb(
+        verbs, "bench", bench_cli.run, "measure speed, memory and training recipes on this machine"
     )
-    parser.add_argument("--profile", default="fast", help="whose results folder, data and sizes are used")
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="evaluate: passes over the pairs; the fastest of a pair counts"
-    )
-    parser.add_argument("--preset", nargs="+", default=["kp2d_tiny_s", "kp2d_tiny_f"], help="train: networks")
-    parser.add_argument(
-        "--train-size",
-        type=_image_size,
-        nargs="+",
-        default=[(120, 160), (240, 320)],
-        help="train: sizes, HxW",
-    )
-    parser.add_argument(
-        "--precision",
-        nargs="+",
-        default=["float32", "bfloat16"],
-        help="train: of the convolutions",
-    )
-
-
-def _bench(options: argparse.Namespace) -> None:
-    from kp2d import bench, paths, tables
-
-    profile = config.profile(options.profile)
-    if options.what == "evaluate":
-        rows = bench.bench_evaluate(profile, repeats=options.repeats)
-    else:
-        import pandas as pd
-
-        from kp2d import train_bench
-
-        rows = pd.DataFrame(
-            [
-                train_bench.bench_train(preset, size, precision=precision)
-                for preset in options.preset
-                for size in options.train_size
-                for precision in options.precision
-            ]
-        )
-    path = tables.write_csv(paths.results(profile.name) / f"bench_{options.what}.csv", rows)
-    print(tables.markdown(rows))
-    print(path)
+    bench_cli.add_arguments(parser)
 
 
 def _add_readme(verbs: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -119,7 +120,8 @@ def create(name: str, *, precision: str = "float32", runtime: str | None = None,
     """Makes an extractor.
 
     Args:
-        name: A method out of `methods()`.
+        name: A method out of `methods()`, or weights that you trained: the folder of the run, with a "/" in
+            its name, or the `.weights.h5` file.
         precision: "float32"; classical methods have no other.
         runtime: None chooses: "opencv" for classical methods, "keras" for networks.
         **options: Replace a classical method's own settings, by OpenCV's names (`nfeatures=500`).
@@ -130,12 +132,14 @@ def create(name: str, *, precision: str = "float32", runtime: str | None = None,
     Raises:
         InputError: If the method, precision, runtime or an option is unknown.
     """
-    checks.one_of("method", name, methods())
+    trained = learned.is_path(name)
+    if not trained:
+        checks.one_of("method", name, methods())
     if name not in _CLASSICAL:
         checks.one_of(f"runtime of {name}", runtime or "keras", ["keras"])
         if options:
             raise checks.problem(f"no options for {name}", ", ".join(options))
-        return _network(name, precision)
+        return _trained(name, precision) if trained else _network(name, precision)
     checks.one_of(f"precision of {name}", precision, ["float32"])
     checks.one_of(f"runtime of {name}", runtime or "opencv", ["opencv"])
     recipe = _CLASSICAL[name]
@@ -154,7 +158,24 @@ def _network(name: str, precision: str) -> Extractor:
     return learned.load(name, precision=precision)  # reading and tracing a network takes a second
 
 
+def _trained(path: str, precision: str) -> Extractor:
+    weights = learned.find_weights(path)
+    return _trained_network(weights, precision, weights.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _trained_network(weights: Path, precision: str, _written: int) -> Extractor:
+    return learned.load_trained(weights, precision=precision)
+
+
 def from_name(name: str) -> Extractor:
-    """Makes an extractor from one word: "sift", or "METHOD:PRECISION"."""
+    """Makes an extractor from one word: "sift", "METHOD:PRECISION", or the path of trained weights."""
+    if learned.is_path(name):
+        return create(name)
     method, colon, precision = name.partition(":")
     return create(method, precision=precision) if colon else create(method)
+
+
+def label(name: str) -> str:
+    """Returns how a method is named in pictures: its own word, or the short name of trained weights."""
+    return from_name(name).name if learned.is_path(name) else name

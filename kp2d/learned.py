@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,64 @@ def load(name: str, *, precision: str = "float32", weights: str | Path | None = 
         predict=compile_predict(network),
         sha256=files.sha256(path),
     )
+
+
+def is_path(name: str) -> bool:
+    """Tells whether the name of a method is the path of trained weights ("runs/mine", "x.weights.h5")."""
+    return "/" in name or os.sep in name or name.endswith(SUFFIXES["float32"])
+
+
+def find_weights(path: str | Path) -> Path:
+    """Finds the weights of a training run.
+
+    Args:
+        path: The folder of the run, or the `.weights.h5` file itself.
+
+    Returns:
+        The file, absolute.
+
+    Raises:
+        InputError: If there is none, or a folder holds several.
+    """
+    path = Path(path).expanduser().resolve()
+    found = sorted(path.glob(f"*{SUFFIXES['float32']}")) if path.is_dir() else [path]
+    if len(found) != 1 or not found[0].is_file():
+        received = ", ".join(file.name for file in found if file != path) or f"none at {path}"
+        raise problem(
+            "a .weights.h5 file, or the folder of a run with one", received, "Name the output of kp2d train."
+        )
+    return found[0]
+
+
+def load_trained(path: str | Path, *, precision: str = "float32") -> KerasExtractor:
+    """Loads weights that you trained; run, card or file name tell which network they are of.
+
+    Args:
+        path: As for `find_weights`.
+        precision: A key of `SUFFIXES`.
+
+    Returns:
+        The extractor, named after the folder of the run (or the file, if that is not named after a preset).
+
+    Raises:
+        InputError: If there are no such weights, or it is unknown of which network they are.
+    """
+    weights = find_weights(path)
+    stem = weights.name.removesuffix(SUFFIXES["float32"])
+    run = files.read_json(weights.with_name("config.json")) or {}
+    card = files.read_json(weights.with_name(f"{stem}.json")) or {}
+    preset = run.get("preset") or card.get("preset") or stem
+    backend.quiet()
+    from kp2d import networks
+
+    if preset not in networks.PRESETS:
+        raise problem(
+            "weights of a known network",
+            f"{weights}, whose name, card and run do not tell one",
+            "Keep the file in the folder of its run, or name it after its preset: kp2d_tiny_s.weights.h5.",
+        )
+    extractor = load(preset, precision=precision, weights=weights)
+    return dataclasses.replace(extractor, name=weights.parent.name if stem == preset else stem)
 
 
 def compile_predict(network: Any) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

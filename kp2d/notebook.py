@@ -12,6 +12,7 @@ import pandas as pd
 from IPython.display import Markdown, clear_output
 
 from kp2d import checks, config, datasets, extractors, paths, provenance, samples, tables
+from kp2d.recipes import RECIPES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,11 @@ class Run:
     def cache(self) -> Path:
         """Returns the folder for exported features; what lies there is reused."""
         return paths.runs(self.profile.name) / "features"
+
+    @property
+    def trained(self) -> Path:
+        """Returns the folder for training runs; what lies there goes on or is reused."""
+        return paths.runs(self.profile.name) / "training"
 
     def _repr_markdown_(self) -> str:
         kept = len(list(self.cache.glob("*/[!.]*.npz"))) if self.cache.is_dir() else 0
@@ -106,6 +112,62 @@ def evaluation_settings(
         seed=seed,
     )
     return EvaluationSettings(methods=chosen, protocol=rules)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What is trained, on what.
+
+    Attributes:
+        steps: Recipe to its steps.
+        image_size: (height, width) px of a training view.
+        photographs: Folder to learn from.
+        sequences: Image pairs to measure on; nothing of them is learned from.
+    """
+
+    steps: Mapping[str, int]
+    image_size: tuple[int, int]
+    photographs: Path
+    sequences: list[datasets.Sequence]
+
+
+def training_settings(
+    run: Run,
+    *,
+    recipes: Sequence[str] = (),
+    steps: Sequence[int] = (),
+    image_size: Sequence[int] = (),
+    photographs: str = "",
+) -> TrainingSettings:
+    """Turns a notebook's parameters into settings; whatever is empty comes from the profile.
+
+    Of the data set `sample`, some scenes are learned from and others are measured on. Any other data set is
+    measured on as a whole, and the photographs are COCO, or the folder that `TRAIN_PATH` names.
+
+    Raises:
+        InputError: If a value is out of range, or there are no photographs.
+    """
+    chosen = tuple(recipes) or tuple(run.profile.train_steps)
+    for name in chosen:
+        checks.one_of("recipe", name, RECIPES)
+    counts = tuple(steps) or tuple(run.profile.train_steps.get(name, 0) for name in chosen)
+    if len(counts) != len(chosen) or min(counts) < 1:
+        raise checks.problem(f"a number of steps for each of {', '.join(chosen)}", repr(list(counts)))
+    sequences = load_data(run)
+    if run.profile.dataset == "sample":
+        sequences = [s for s in sequences if s.name.partition("_")[2] in samples.HELD_OUT]
+    if photographs:
+        folder = Path(photographs).expanduser()
+    elif run.profile.dataset == "sample":
+        folder = samples.training_photographs(paths.data(run.profile.name) / "photographs")
+    else:
+        folder = datasets.resolve("coco", run.profile.name)
+    return TrainingSettings(
+        steps=dict(zip(chosen, counts, strict=True)),
+        image_size=tuple(image_size) or run.profile.train_size,
+        photographs=folder,
+        sequences=sequences,
+    )
 
 
 def begin(profile: str, **settings: Any) -> Run:

@@ -36,6 +36,7 @@ class Stage:
     name: str
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    patient: bool = False  # whether a cell of the profile `full` may take as long as it needs
 
     @property
     def notebook(self) -> Path:
@@ -47,6 +48,19 @@ STAGES = (
     Stage(
         name="01_prepare_data",
         outputs=(DATA, "results/{profile}/data.csv", "figures/{profile}/data.png"),
+    ),
+    Stage(
+        name="02_train",
+        inputs=(DATA, "results/{profile}/data.csv"),
+        outputs=(
+            "results/{profile}/training.csv",
+            "results/{profile}/training_losses.csv",
+            "figures/{profile}/training_pairs.png",
+            "figures/{profile}/training_losses.svg",
+            "figures/{profile}/learning.png",
+            "figures/{profile}/learning_matches.png",
+        ),
+        patient=True,
     ),
     Stage(
         name="05_evaluate",
@@ -158,7 +172,7 @@ def reproduce(
     stages: Sequence[str] | None = None,
     parameters: Mapping[str, Any] | None = None,
     force: bool = False,
-    cell_timeout: int = CELL_TIMEOUT,
+    cell_timeout: int | None = None,
     progress: bool = True,
     report: Callable[[str], None] = logger.info,
 ) -> list[Outcome]:
@@ -169,7 +183,8 @@ def reproduce(
         stages: Which stages; None runs all.
         parameters: Notebook parameters by "NAME" or "STAGE.NAME".
         force: Whether to run stages that are up to date, too.
-        cell_timeout: Seconds a cell may take.
+        cell_timeout: Seconds a cell may take; None gives an hour, and the training of the
+            profile `full` all it needs.
         progress: Whether to show a progress bar of cells.
         report: Receives one line a stage.
 
@@ -204,7 +219,9 @@ def reproduce(
         reason = reason or "forced"
         report(f"{stage.name}: running ({reason})")
         record_path.unlink(missing_ok=True)
-        seconds = _execute(stage, profile, settings, cell_timeout, progress)
+        endless = stage.patient and profile == "full"
+        timeout = cell_timeout or (None if endless else CELL_TIMEOUT)
+        seconds = _execute(stage, profile, settings, timeout, progress)
         outputs = _signatures(stage.outputs, profile)
         missing = [name for name, signature in outputs.items() if signature is None]
         if missing:
@@ -289,7 +306,7 @@ def _why_run(stage: Stage, profile: str, state: dict[str, Any], record: dict[str
 
 
 def _execute(
-    stage: Stage, profile: str, settings: dict[str, Any], cell_timeout: int, progress: bool
+    stage: Stage, profile: str, settings: dict[str, Any], cell_timeout: int | None, progress: bool
 ) -> float:
     """Runs a notebook in a kernel of this Python; the executed copy is kept, also of a failed run."""
     import papermill

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,12 +19,14 @@ from tqdm import tqdm
 from kp2d import checks, datasets, files, images, paths, views
 from kp2d.config import Profile
 from kp2d.scenes import PACKAGES, SCENES, Scene, photograph, version
+from kp2d.scenes import path as scene_path
 
 log = logging.getLogger(__name__)
 
 RECIPE = 1  # raise it whenever the same settings give other bytes
 CARD = "card.json"
 PLAN = "card.partial.json"
+HELD_OUT = ("astronaut", "coffee")  # scenes that the training demonstration is measured on
 VIEW_CROP, LIGHT_CROP = 0.75, 0.96  # part of the largest crop that image 1 shows
 
 
@@ -200,6 +203,33 @@ def prepare_profile(profile: Profile, *, seed: int = 0, progress: bool = True) -
             folder, scenes=profile.scenes, num_images=profile.num_images, seed=seed, progress=progress
         )
     return datasets.resolve(profile.dataset, profile.name)
+
+
+def training_photographs(folder: str | os.PathLike) -> Path:
+    """Copies the photographs of `sample` that a demonstration may learn from into a folder.
+
+    The scenes in `HELD_OUT` stay out, so that there is something to measure on that was never seen, and so do
+    those whose licence does not allow to show them.
+
+    Args:
+        folder: Where to; files that are there already are kept.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If a package with photographs is missing, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    files.check_writable(folder / "photograph")
+    for scene in SCENES:
+        if scene.redistributable and scene.name not in HELD_OUT:
+            source = scene_path(scene)
+            target = folder / f"{scene.name}{source.suffix}"
+            if not target.is_file():
+                with files.atomic(target) as partial:
+                    shutil.copyfile(source, partial)
+    return folder
 
 
 def redistributable() -> frozenset[str]:

@@ -153,16 +153,25 @@ def version(package: str) -> str:
         raise _missing(package) from None
 
 
-def photograph(scene: Scene) -> np.ndarray:
-    """Returns a scene's photograph, uint8 `[H, W, 3]` RGB; its package is found, not imported.
+def path(scene: Scene) -> Path:
+    """Returns the file of a scene's photograph; its package is found, not imported.
 
     Raises:
-        InputError: If the package is not installed or lacks the file.
+        InputError: If the package is not installed.
     """
     spec = importlib.util.find_spec(scene.package)
     if spec is None or not spec.origin:
         raise _missing(scene.package)
-    return images.read_image(Path(spec.origin).parent / scene.file)
+    return Path(spec.origin).parent / scene.file
+
+
+def photograph(scene: Scene) -> np.ndarray:
+    """Returns a scene's photograph, uint8 `[H, W, 3]` RGB.
+
+    Raises:
+        InputError: If the package is not installed or lacks the file.
+    """
+    return images.read_image(path(scene))
 
 
 def _missing(package: str) -> checks.InputError:

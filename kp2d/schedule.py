@@ -70,7 +70,7 @@ def learning_rate(config: TrainConfig) -> RateSchedule:
     return RateSchedule(
         peak=config.learning_rate,
         steps=config.steps,
-        warmup=config.warmup,
+        warmup=min(config.warmup, config.steps // 10),
         kind=config.schedule,
         final=config.final_rate,
         halve_every=max(1, round(config.halve_every * config.steps)),

@@ -138,7 +138,7 @@ def draw_methods(pair: Pair, methods: Sequence[str], protocol: Protocol, *, top_
     """Draws the matches of several methods on one pair, one below the other."""
     panels = [match_panel(pair, method, protocol, top_k=top_k) for method in methods]
     for panel, method in zip(panels, methods, strict=True):
-        panel["title"] = f"{method} · {panel['title']}"
+        panel["title"] = f"{extractors.label(method)} · {panel['title']}"
     return viz.gallery(panels, columns=1, max_matches=80)
 
 
@@ -146,7 +146,8 @@ def draw_detections(pair: Pair, methods: Sequence[str], protocol: Protocol, *, t
     """Draws the keypoints of several methods on the first image of a pair, side by side."""
     image = load_pair(pair, protocol)[0]
     found = {method: extractors.from_name(method).extract(image).take(slice(top_k)) for method in methods}
-    return viz.compare_keypoints(image, {name: (f.keypoints, f.scores) for name, f in found.items()})
+    detections = {extractors.label(name): (f.keypoints, f.scores) for name, f in found.items()}
+    return viz.compare_keypoints(image, detections)
 
 
 def sequence_sheet(sequences: Sequence[datasets.Sequence], *, max_rows: int = 12) -> Figure:
@@ -155,6 +156,19 @@ def sequence_sheet(sequences: Sequence[datasets.Sequence], *, max_rows: int = 12
     rows = [[_small(path) for path in sequence.images[:6]] for sequence in chosen]
     columns = [str(number + 1) for number in range(max(map(len, rows), default=0))]
     return viz.contact_sheet(rows, row_titles=[s.name for s in chosen], column_titles=columns)
+
+
+def draw_training_pairs(views0: np.ndarray, views1: np.ndarray, *, max_pairs: int = 6) -> Figure:
+    """Draws training pairs, the first views above the second ones.
+
+    Args:
+        views0: uint8 RGB `[B, H, W, 3]`.
+        views1: The same pairs' second views.
+        max_pairs: At most this many are drawn.
+    """
+    rows = [list(views[:max_pairs]) for views in (views0, views1)]
+    titles = [f"pair {number}" for number in range(1, len(rows[0]) + 1)]
+    return viz.contact_sheet(rows, row_titles=["first view", "second view"], column_titles=titles)
 
 
 def _small(path: Path, width: int = 240) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kp2d.checks import problem
+from kp2d import checks
 from kp2d.config import assignments
 from kp2d.recipes import RECIPES, from_recipe
 from kp2d.train_config import TrainConfig
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, help="folder of the run; an interrupted run goes on")
     parser.add_argument("--recipe", default="kp2d_plus", choices=sorted(RECIPES), help="where settings start")
     parser.add_argument("--preset", help="network: kp2d_tiny_s, kp2d_tiny_f or kp2d_baseline")
-    parser.add_argument("--image-size", metavar="HxW", help="size of a training view, px")
+    parser.add_argument("--image-size", type=image_size, metavar="HxW", help="size of a training view, px")
     parser.add_argument("--steps", type=int, help="optimizer steps")
     parser.add_argument("--batch-size", type=int, help="pairs a step")
     parser.add_argument("--seed", type=int, help="of weights and data")
@@ -54,21 +54,29 @@ def config_from(options: argparse.Namespace) -> TrainConfig:
         InputError: If a value is refused, or an assignment cannot be read.
     """
     names = (
-        "preset", "steps", "batch_size", "seed", "learning_rate", "precision", "initial_weights", "workers",
-        "devices", "validation", "validate_every",
+        "preset", "image_size", "steps", "batch_size", "seed", "learning_rate", "precision",
+        "initial_weights", "workers", "devices", "validation", "validate_every",
     )  # fmt: skip
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.image_size is not None:
-        changes["image_size"] = _image_size(options.image_size)
     changes |= assignments(options.set)
     if options.disable_wandb:
         changes["wandb"] = False
     return from_recipe(options.recipe, data=options.data, output=options.output, **changes)
 
 
-def _image_size(text: str) -> tuple[int, int]:
+def image_size(text: str) -> tuple[int, int]:
+    """Reads an argument as HxW.
+
+    Args:
+        text: As "240x320".
+
+    Returns:
+        (height, width), px.
+
+    Raises:
+        ArgumentTypeError: If it is none; argparse shows the message.
+    """
     try:
-        height, width = (int(side) for side in text.lower().split("x"))
-    except ValueError:
-        raise problem("HxW", repr(text), "Write for example --image-size 240x320.") from None
-    return height, width
+        return checks.is_image_size(text.lower().split("x"))
+    except checks.InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

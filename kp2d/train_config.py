@@ -107,7 +107,7 @@ class LossConfig:
     consistency_kind: str = "associated"
     descriptor: float = 0.5
     descriptor_kind: str = "dual_softmax"
-    descriptor_points: int | None = 1024
+    descriptor_points: int | None = 512
     margin: float = 0.2
     relax: float = 4.0
     temperature: float = 0.05
@@ -153,7 +153,7 @@ class TrainConfig:
         steps: Optimizer steps.
         seed: Of weights and data.
         learning_rate: Peak.
-        warmup: Steps of linear warm-up.
+        warmup: Steps of linear warm-up, at most a tenth of all.
         schedule: `"cosine"` to `final_rate`, or `"halve"` every `halve_every` steps.
         final_rate: Fraction of the peak at the end of the cosine.
         halve_every: Fraction of the steps between two halvings.

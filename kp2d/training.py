@@ -222,7 +222,7 @@ class _Run:
         if bad:
             raise DivergenceError(self._divergence(f"not finite at step {self.step}: {bad}"))
         self.step += 1
-        self.average.update(self.step)
+        self.average.update(self.step, last=self.step == self.config.steps)
         return {name: float(value) for name, value in values.items()}
 
     def _validate(self, evaluator: Evaluator | None) -> dict[str, float]:

@@ -138,3 +138,18 @@ def small_run(photos, small_preset, tmp_path):
         return from_recipe("kp2d_plus", **(settings | changes))
 
     return configure
+
+
+@pytest.fixture
+def eager(request):
+    """Skip tracing, which takes longer than a few steps of a small network."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow" or request.node.get_closest_marker("compiled"):
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

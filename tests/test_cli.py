@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import cli, images, tables
+from kp2d import bench_cli, cli, images, tables
 
 
 def run(capsys, *arguments):
@@ -141,3 +141,23 @@ def test_interruption_says_that_work_is_kept(capsys, monkeypatch, tiny_dataset):
     monkeypatch.setattr("kp2d.evaluation.evaluate", interrupt)
     code, _, err = run(capsys, "evaluate", "--data", tiny_dataset)
     assert (code, "kept" in err) == (130, True)
+
+
+def test_bench_recipes_asks_for_what_it_needs(capsys, tmp_path):
+    assert cli.main(["bench", "recipes"]) == 2
+    assert "--data and --pairs" in capsys.readouterr().err
+    arguments = ["bench", "recipes", "--data", str(tmp_path), "--pairs", str(tmp_path)]
+    assert cli.main([*arguments, "--preset", "kp2d_tiny_s", "kp2d_tiny_f"]) == 2
+    assert "one preset for all recipes" in capsys.readouterr().err
+
+
+def test_bench_keeps_the_rows_of_other_backends(tmp_path):
+    path = tmp_path / "bench_train.csv"
+    ours, theirs = (
+        pd.DataFrame({"preset": ["s"], "backend": [name], "pairs_per_second": [speed]})
+        for name, speed in (("tensorflow", 2.0), ("jax", 1.0))
+    )
+    assert bench_cli._beside_other_backends(ours, path) is ours
+    tables.write_csv(path, theirs)
+    assert list(bench_cli._beside_other_backends(ours, path)["backend"]) == ["jax", "tensorflow"]
+    assert list(bench_cli._beside_other_backends(theirs, path)["backend"]) == ["jax"]

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from kp2d import files, learned, training
+import kp2d
+from kp2d import extractors, files, learned, training
 from kp2d.checks import InputError
 
 
@@ -56,3 +57,35 @@ def test_missing_weights_are_refused(small_preset, tmp_path):
         learned.load("kp2d_huge")
     with pytest.raises(InputError, match="precision"):
         learned.load(small_preset, precision="int4")
+
+
+def test_trained_weights_are_a_method_by_their_path(trained, tmp_path):
+    result, run = trained
+    by_folder, by_file = extractors.from_name(str(run)), extractors.create(str(result.weights_path))
+    assert by_folder is by_file
+    assert (by_folder.name, by_folder.cell) == ("run", 4)
+    renamed = tmp_path / "mine.weights.h5"
+    renamed.write_bytes(result.weights_path.read_bytes())
+    (tmp_path / "mine.json").write_text('{"preset": "test_small"}')
+    assert extractors.from_name(str(renamed)).name == "mine"
+
+
+def test_path_without_weights_is_refused(trained, tmp_path):
+    with pytest.raises(InputError, match="output of kp2d train"):
+        extractors.from_name(str(tmp_path / "nowhere"))
+    for name in "ab":
+        (tmp_path / f"{name}.weights.h5").touch()
+    with pytest.raises(InputError, match=r"received a\.weights\.h5, b\.weights\.h5"):
+        extractors.from_name(str(tmp_path))
+    with pytest.raises(InputError, match="do not tell one"):
+        extractors.from_name(str(tmp_path / "a.weights.h5"))
+
+
+def test_every_shipped_network_loads_and_has_an_honest_card():
+    for name in learned.shipped():
+        extractor = kp2d.load(name)
+        card = json.loads((learned.PRETRAINED / f"{name}.json").read_text())
+        assert (extractor.name, extractor.sha256) == (name, card["sha256"])
+        assert card["cell"] == extractor.cell and card["descriptor_dim"] == extractor.descriptor_dim
+        features = extractor.extract(np.zeros((48, 64, 3), np.uint8))
+        assert len(features) == (48 // extractor.cell - 2) * (64 // extractor.cell - 2)  # without the border

@@ -29,11 +29,11 @@ LAYERS = {
     0: "backend checks config features files normalization paths provenance schedule train_config",
     1: "archives augment decode figures geometry images losses matching metrics networks overlay parallel"
     " recipes",
-    2: "charts checkpoint datasets download extractors groundtruth learned learner runlog samples scenes"
-    " train_cli transfer viewer views viz",
+    2: "charts checkpoint curves datasets download extractors groundtruth learned learner runlog samples"
+    " scenes train_cli transfer viewer views viz",
     3: "export loader registration tables",
     4: "bench comparison evaluation showcase train_bench training validation",
-    5: "__main__ cli notebook pipeline readme",
+    5: "__main__ bench_cli cli notebook pipeline ranking readme trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 

@@ -2,11 +2,12 @@
 
 import pytest
 
-from kp2d.train_bench import bench_train
+from kp2d.train_bench import bench_train, textures
 
 
-def test_bench_row(small_preset):
-    row = bench_train(small_preset, (32, 48), batch_size=2, steps=2, precision="bfloat16")
+def test_bench_row(small_run):
+    with textures() as data:
+        row = bench_train(small_run(data=data, precision="bfloat16", workers=1), timed_steps=2)
     shares = [row[f"{part}_share"] for part in ("network", "loss", "data")]
     assert sum(shares) == pytest.approx(1) and min(shares) >= 0
     assert row["pairs_per_second"] > 0 and row["seconds_per_batch_made"] > 0

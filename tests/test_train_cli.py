@@ -30,7 +30,6 @@ def test_arguments_override():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--image-size", "240"], "240x320"),
         (["--set", "steps"], "NAME=VALUE"),
         (["--set", "step=3"], "steps"),
     ],
@@ -38,3 +37,9 @@ def test_arguments_override():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         parse(*arguments)
+
+
+def test_size_that_is_none_is_refused_by_the_parser(capsys):
+    with pytest.raises(SystemExit):
+        parse("--image-size", "240")
+    assert "240x320" in capsys.readouterr().err

@@ -15,18 +15,7 @@ from kp2d.runlog import read_rows
 from kp2d.schedule import corner_weight, learning_rate
 from kp2d.train_config import LossConfig, TrainConfig, replace
 
-
-@pytest.fixture(autouse=True)
-def eager(request):
-    """Skip tracing, which takes longer than a few steps of a small network."""
-    if keras.backend.backend() != "tensorflow" or request.node.get_closest_marker("compiled"):
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 def run(config, **arguments):

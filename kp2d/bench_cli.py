@@ -1,0 +1,145 @@
+"""Owns the arguments of `kp2d bench` and what they mean; `kp2d.cli` adds the verb."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kp2d import backend, config
+from kp2d.train_cli import image_size
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHAT = {
+    "evaluate": "milliseconds an image and a pair, memory",
+    "train": "pairs a second, and what costs them",
+    "recipes": "what each change of the training recipe is worth, trained for the same time",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    told = "; ".join(f"{name}: {text}" for name, text in WHAT.items())
+    parser.add_argument("what", choices=list(WHAT), help=told)
+    parser.add_argument("--profile", default="fast", help="whose results folder, data and sizes are used")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="evaluate: passes over the pairs; the fastest of a pair counts"
+    )
+    parser.add_argument("--preset", nargs="+", help="train, recipes: networks; default: those that fit")
+    parser.add_argument(
+        "--train-size", type=image_size, nargs="+", metavar="HxW", help="train, recipes: sizes of a view"
+    )
+    parser.add_argument(
+        "--precision", nargs="+", help="train, recipes: float32, or bfloat16 where the processor has AMX"
+    )
+    parser.add_argument("--data", help="recipes: folder of photographs to train on")
+    parser.add_argument("--pairs", type=Path, help="recipes: folder in HPatches layout to measure on")
+    parser.add_argument("--seconds", type=float, default=150.0, help="recipes: training time of each variant")
+    parser.add_argument("--variants", nargs="+", help="recipes: names out of kp2d.ranking; default: all")
+    parser.add_argument(
+        "--output", type=Path, help="recipes: folder for the runs, which a second call reuses"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures and writes the table.
+
+    Args:
+        options: From a parser with `add_arguments`.
+
+    Raises:
+        InputError: If a value is refused or missing.
+    """
+    from kp2d import paths, tables
+
+    profile = config.profile(options.profile)
+    if options.what == "recipes":
+        rows, path = _recipes(options), paths.results() / "recipes.csv"
+    else:
+        rows = _evaluate(options, profile) if options.what == "evaluate" else _train(options)
+        path = paths.results(profile.name) / f"bench_{options.what}.csv"
+        rows = _beside_other_backends(rows, path)
+    tables.write_csv(path, rows)
+    sys.stdout.write(f"{tables.markdown(rows)}\n{path}\n")
+
+
+def _beside_other_backends(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Keeps the rows that were measured on another backend of Keras (`KERAS_BACKEND`)."""
+    import pandas as pd
+
+    from kp2d import tables
+
+    if "backend" not in rows or not path.is_file():
+        return rows
+    before = tables.read_csv(path)
+    if list(before.columns) != list(rows.columns):
+        return rows
+    others = before[~before["backend"].isin(rows["backend"])]
+    return pd.concat([others, rows], ignore_index=True) if len(others) else rows
+
+
+def _evaluate(options: argparse.Namespace, profile: config.Profile) -> pd.DataFrame:
+    from kp2d import bench
+
+    return bench.bench_evaluate(profile, repeats=options.repeats)
+
+
+def _train(options: argparse.Namespace) -> pd.DataFrame:
+    backend.quiet()
+    import pandas as pd
+
+    from kp2d import recipes, train_bench
+
+    choices = itertools.product(
+        options.preset or ["kp2d_tiny_s", "kp2d_tiny_f"],
+        options.train_size or [(120, 160), (240, 320)],
+        options.precision or ["float32", "bfloat16"],
+    )
+    names = ("preset", "image_size", "precision")
+    with train_bench.textures() as data:
+        configs = [
+            recipes.from_recipe("kp2d_plus", data=data, output="", **dict(zip(names, choice, strict=True)))
+            for choice in choices
+        ]
+        return pd.DataFrame([train_bench.bench_train(each) for each in configs])
+
+
+def _recipes(options: argparse.Namespace) -> pd.DataFrame:
+    backend.quiet()
+    from kp2d import checks, datasets, paths, ranking
+
+    if options.data is None or options.pairs is None:
+        remedy = "Name photographs to train on and image pairs to measure on."
+        raise checks.problem("--data and --pairs", f"{options.data} and {options.pairs}", remedy)
+    chosen = {}
+    for name, given, default in (
+        ("preset", options.preset, "kp2d_tiny_s"),
+        ("image_size", options.train_size, (120, 160)),
+        ("precision", options.precision, "float32"),
+    ):
+        if given and len(given) > 1:
+            raise checks.problem(f"one {name} for all recipes", repr(given))
+        chosen[name] = given[0] if given else default
+    logging.getLogger("kp2d").setLevel(logging.INFO)  # which variant it is at
+    sequences = datasets.load_sequences(options.pairs)
+    return ranking.rank(
+        options.variants or list(ranking.VARIANTS),
+        sequences,
+        data=options.data,
+        output=options.output or paths.runs("recipes"),
+        protocol=config.protocol(top_k=(1000,)),
+        seconds=options.seconds,
+        dataset=datasets.label(sequences),
+        progress=sys.stderr.isatty(),
+        wandb=False,
+        **chosen,
+    )

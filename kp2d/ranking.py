@@ -1,0 +1,174 @@
+"""Owns the ranking of training recipes: variants that change one thing, trained for the same time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kp2d import checks, datasets, evaluation, files, learned, provenance, tables
+from kp2d.config import Protocol
+from kp2d.recipes import from_recipe
+from kp2d.train_bench import bench_train
+from kp2d.train_config import TrainConfig, replace
+from kp2d.training import train
+
+logger = logging.getLogger(__name__)
+
+TIMED_STEPS = 15  # of each variant, to know its speed
+
+# Name to changes of the recipe `kp2d_plus`, or of the recipe that "recipe" names.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "kp2d_plus": {},
+    "another seed": {"seed": 1},
+    "kp2d, the paper's": {"recipe": "kp2d"},
+    "no corner teacher": {"loss.corner_hold": 0.0, "loss.corner_end": 0.0},
+    "corner teacher for longer": {"loss.corner_hold": 0.4, "loss.corner_end": 0.8},
+    "IO-Net": {"loss.inlier": 1.0},
+    "triplet descriptors": {"loss.descriptor_kind": "triplet", "loss.descriptor": 2.0},
+    "triplet, LANet's margins": {
+        "loss.descriptor_kind": "triplet",
+        "loss.descriptor": 4.0,
+        "loss.margin": 1.0,
+        "loss.relax": 8.0,
+    },
+    "negatives of other pictures": {"loss.other_pictures": 1},
+    "1024 descriptor points": {"loss.descriptor_points": 1024},
+    "resampled consistency": {"loss.consistency_kind": "resampled"},
+    "half the localization weight": {"loss.localization": 1.0},
+    "twice the localization weight": {"loss.localization": 4.0},
+    "twice the usp weight": {"loss.usp": 3.0},
+    "twice the descriptor weight": {"loss.descriptor": 1.0},
+    "twice the learning rate": {"learning_rate": 4e-3},
+    "batches of 16": {"batch_size": 16},
+    "wider homographies": {"augment.max_angle": 90.0, "augment.scale": (0.4, 2.5), "augment.tilt": 50.0},
+}
+
+COLUMNS = (
+    *(
+        "variant",
+        "changes",
+        "recipe",
+        "preset",
+        "image_height",
+        "image_width",
+        "batch_size",
+        "precision",
+        "seed",
+    ),
+    *("seconds", "pairs_per_second", "steps", "pairs", "dataset", "subset", "num_pairs", "top_k"),
+    *tables.METRICS,
+    *("device", "git_commit"),
+)
+
+
+def rank(
+    names: Sequence[str],
+    sequences: Sequence[datasets.Sequence],
+    *,
+    data: str | Path,
+    output: str | Path,
+    protocol: Protocol,
+    seconds: float | None = None,
+    steps: Mapping[str, int] | None = None,
+    dataset: str = "folder",
+    progress: bool = True,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Trains variants of a recipe for the same time, and scores each on image pairs.
+
+    The time counts in steps: a variant's own speed is measured first, so that whatever else the machine
+    does during the training changes nothing. Variants that an earlier call has finished are not repeated.
+
+    Args:
+        names: Keys of `VARIANTS`.
+        sequences: Image pairs with ground truth, from `kp2d.datasets.load_sequences`.
+        data: Folder of photographs to train on.
+        output: Folder for the runs, one folder a variant.
+        protocol: How to score.
+        seconds: Training time of each variant; the machine should be quiet while speeds are measured.
+        steps: Or the steps of each variant.
+        dataset: Name of the image pairs, for the rows.
+        progress: Whether to show progress bars.
+        **settings: Changes of every variant, as in `kp2d.recipes.from_recipe`.
+
+    Returns:
+        One row a variant and subset with the columns `COLUMNS`, best d3 (then d1) of all pairs first.
+
+    Raises:
+        InputError: If a name or setting is unknown, the data cannot be used, or not exactly one of `seconds`
+            and `steps` is given.
+    """
+    if (seconds is None) == (steps is None):
+        raise checks.problem("either seconds or steps", f"seconds={seconds}, steps={steps}")
+    for name in names:
+        checks.one_of("variant", name, VARIANTS)
+    configs = {}
+    for name in names:
+        changes = dict(settings) | VARIANTS[name]
+        folder = Path(output) / "".join(c if c.isalnum() else "_" for c in name)
+        recipe = changes.pop("recipe", "kp2d_plus")
+        configs[name] = from_recipe(recipe, data=str(data), output=str(folder), **changes)
+    speeds = {name: _speed(config) if seconds else math.nan for name, config in configs.items()}
+    parts = []
+    for number, (name, config) in enumerate(configs.items(), start=1):
+        logger.info("variant %d of %d: %s", number, len(names), name)
+        speed = speeds[name]
+        count = round(seconds * speed / config.batch_size) if seconds else (steps or {}).get(name)
+        if not count:
+            raise checks.problem("a number of steps for every variant", f"{count} for {name!r}")
+        config = replace(config, steps=count)
+        result = train(config, progress=progress)
+        extractor = learned.load(config.preset, weights=result.weights_path)
+        pairs = evaluation.evaluate(extractor, sequences, protocol, progress=progress)
+        told = {"variant": name, "changes": _told(VARIANTS[name]), "dataset": dataset}
+        parts.append(_rows(evaluation.summarize(pairs), config, told, seconds, speed))
+    table = pd.concat(parts, ignore_index=True)
+    best = table[table["subset"] == "all"].sort_values(["d3", "d1"], ascending=False, kind="stable")
+    order = {name: place for place, name in enumerate(best["variant"])}
+    return table.sort_values(
+        "variant", key=lambda column: column.map(order), kind="stable", ignore_index=True
+    )
+
+
+def _speed(config: TrainConfig) -> float:
+    """Pairs/s of a variant on this machine, noted in its folder."""
+    noted = Path(config.output) / "speed.json"
+    row = files.read_json(noted)
+    if row is None:
+        row = bench_train(config, timed_steps=TIMED_STEPS)
+        files.write_json(noted, row)
+    return row["pairs_per_second"]
+
+
+def _rows(
+    summary: pd.DataFrame,
+    config: TrainConfig,
+    told: Mapping[str, str],
+    seconds: float | None,
+    speed: float,
+) -> pd.DataFrame:
+    return summary.assign(
+        **told,
+        recipe=config.recipe,
+        preset=config.preset,
+        image_height=config.image_size[0],
+        image_width=config.image_size[1],
+        batch_size=config.batch_size,
+        precision=config.precision,
+        seed=config.seed,
+        seconds=math.nan if seconds is None else seconds,
+        pairs_per_second=speed,
+        steps=config.steps,
+        pairs=config.steps * config.batch_size,
+        device=provenance.device(),
+        git_commit=provenance.git_commit(),
+    )[list(COLUMNS)]
+
+
+def _told(changes: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in changes.items()).replace(", ", ",")

@@ -1,0 +1,156 @@
+"""Owns training runs side by side: recipes that start from the same weights, their logs as one table."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kp2d import backend, files, provenance
+from kp2d.checks import problem
+from kp2d.config import fingerprint
+from kp2d.recipes import from_recipe
+from kp2d.runlog import read_rows
+from kp2d.train_config import TrainConfig, replace
+
+UNTRAINED = "untrained"
+LOG_ROWS = 25  # of a run, unless `log_every` is among its settings
+# The modules that decide what a run learns: with other code, it is run again.
+_DECIDING = (
+    *(
+        "augment",
+        "checkpoint",
+        "decode",
+        "learner",
+        "loader",
+        "losses",
+        "networks",
+        "normalization",
+        "recipes",
+    ),
+    *("schedule", "train_config", "training"),
+)
+_TIMES = ["seconds", "pairs_per_second", "wait_share"]  # differ from run to run
+
+
+def train_recipes(
+    steps: Mapping[str, int],
+    *,
+    data: str | Path,
+    output: str | Path,
+    progress: bool = True,
+    **settings: Any,
+) -> dict[str, Path]:
+    """Trains one network by several recipes, from the same fresh weights.
+
+    An interrupted run goes on where it stopped, and a finished one is not repeated, as long as settings, data
+    and code are the same.
+
+    Args:
+        steps: Recipe to its optimizer steps.
+        data: Folder of photographs.
+        output: Folder for all runs; those of other settings are removed.
+        progress: Whether to show progress bars.
+        **settings: Changes of every recipe, as in `kp2d.recipes.from_recipe`.
+
+    Returns:
+        Name to folder: "untrained", the fresh weights, then every recipe.
+
+    Raises:
+        InputError: If a recipe or setting is unknown, or the folder of photographs does not work.
+    """
+    backend.quiet()
+    from kp2d.training import train
+
+    if not steps:
+        raise problem("one or more recipes with their steps", "none")
+    configs = {
+        recipe: from_recipe(
+            recipe,
+            data=str(data),
+            output="",
+            **{"log_every": max(1, count // LOG_ROWS), **settings, "steps": count},
+        )
+        for recipe, count in steps.items()
+    }
+    key = fingerprint(list(configs.values()), provenance.code_hash(*_DECIDING))
+    folder = Path(output) / key
+    files.check_writable(folder / "probe")
+    for other in Path(output).iterdir():
+        if other.is_dir() and other != folder and (other / UNTRAINED).is_dir():
+            shutil.rmtree(other)
+    folders = {UNTRAINED: _write_untrained(next(iter(configs.values())), folder / UNTRAINED)}
+    for recipe, config in configs.items():
+        folders[recipe] = folder / recipe
+        train(replace(config, output=str(folders[recipe])), progress=progress)
+    return folders
+
+
+def example_pairs(
+    recipe: str, data: str | Path, *, image_size: tuple[int, int], seed: int = 0, **settings: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Makes training pairs to look at, as a recipe makes them at the end of a run.
+
+    Args:
+        recipe: A key of `kp2d.recipes.RECIPES`.
+        data: Folder of photographs.
+        image_size: (height, width) px of a view.
+        seed: Of the pairs.
+        **settings: Further changes, as in `kp2d.recipes.from_recipe`.
+
+    Returns:
+        The first and the second views of a batch, uint8 RGB `[B, H, W, 3]`.
+
+    Raises:
+        InputError: If the recipe, a setting or the folder does not work.
+    """
+    backend.quiet()
+    from kp2d.loader import PairSource
+    from kp2d.networks import get_preset
+
+    config = from_recipe(recipe, data=str(data), output="", image_size=image_size, seed=seed, **settings)
+    source = PairSource.from_config(config, get_preset(config.preset).cell)
+    batch, _ = source.batch(config.steps)
+    return batch["image0"], batch["image1"]
+
+
+def _write_untrained(config: TrainConfig, folder: Path) -> Path:
+    """Writes the weights that a run of this seed starts from."""
+    import keras
+
+    from kp2d import checkpoint, networks
+
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(config.seed)
+    checkpoint.save_weights(networks.build_network(config.preset), folder / f"{config.preset}.weights.h5")
+    return folder
+
+
+def loss_table(folders: Mapping[str, str | Path]) -> pd.DataFrame:
+    """Reads the logs of training runs.
+
+    Args:
+        folders: Name to folder of each run; folders without a log are left out.
+
+    Returns:
+        One row a run and logged step: recipe, step, pairs, and the mean of every unweighted loss term since
+        the row before. A descriptor term is named after its kind, for the kinds have different units.
+    """
+    parts = []
+    for name, folder in folders.items():
+        rows = pd.DataFrame(read_rows(Path(folder) / "log.csv"))
+        if rows.empty:
+            continue
+        config = files.read_json(Path(folder) / "config.json") or {}
+        rows = rows.drop(columns=_TIMES, errors="ignore")
+        rows = rows.rename(columns={"descriptor": config["loss"]["descriptor_kind"]})
+        rows.insert(0, "recipe", name)
+        rows.insert(2, "pairs", rows["step"].astype(int) * config["batch_size"])
+        parts.append(rows)
+    if not parts:
+        raise problem("the log of at least one run", "none", "Train first.")
+    return pd.concat(parts, ignore_index=True)

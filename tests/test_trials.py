@@ -1,0 +1,167 @@
+"""Recipes side by side: same start, one table of losses, finished runs reused; the ranking of variants."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kp2d import (
+    checks,
+    config,
+    curves,
+    datasets,
+    extractors,
+    figures,
+    notebook,
+    paths,
+    ranking,
+    samples,
+    trials,
+)
+from kp2d.recipes import from_recipe
+
+pytestmark = pytest.mark.usefixtures("eager")
+
+SETTINGS = {
+    "image_size": (32, 48), "batch_size": 2, "warmup": 2, "workers": 0, "wandb": False, "tensorboard": False,
+    "augment.zoom": (0.5, 1.0),
+}  # fmt: skip
+
+
+@pytest.fixture
+def trained(photos, small_preset, tmp_path):
+    def run(steps, **changes):
+        settings = {**SETTINGS, "preset": small_preset, **changes}
+        return trials.train_recipes(steps, data=photos, output=tmp_path / "out", progress=False, **settings)
+
+    return run
+
+
+def test_recipes_start_alike_and_leave_weights_that_are_methods(trained, small_preset):
+    folders = trained({"kp2d": 2, "kp2d_plus": 3})
+    assert list(folders) == ["untrained", "kp2d", "kp2d_plus"]
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    scores = {}
+    for name, folder in folders.items():
+        extractor = extractors.from_name(str(folder))
+        assert extractor.name == extractors.label(str(folder)) == name
+        scores[name] = extractor.extract(image).scores
+    assert not np.array_equal(scores["untrained"], scores["kp2d"])
+    assert not np.array_equal(scores["untrained"], scores["kp2d_plus"])
+
+
+def test_finished_recipes_are_reused_until_settings_change(trained):
+    steps = {"kp2d_plus": 2}
+    weights = next(trained(steps)["kp2d_plus"].glob("*.weights.h5"))
+    written = weights.stat().st_mtime_ns
+    same = trained(steps)["kp2d_plus"]
+    assert weights.parent == same and len(trials.loss_table({"x": same})) == 2
+    other = trained(steps, seed=1)["kp2d_plus"]
+    assert other != same and not same.exists()
+    assert written
+
+
+def test_loss_table_and_chart_tell_the_kinds_of_descriptor_loss_apart(trained, tmp_path):
+    log = trials.loss_table(trained({"kp2d": 2, "kp2d_plus": 3}))
+    assert list(log["step"]) == [1, 2, 1, 2, 3] and list(log["pairs"]) == [2, 4, 2, 4, 6]
+    assert not set(trials._TIMES) & set(log)
+    plus = log["recipe"] == "kp2d_plus"
+    assert log.loc[plus, "triplet"].isna().all() and log.loc[~plus, "triplet"].notna().all()
+    assert log.loc[plus, "dual_softmax"].notna().all() and log.loc[~plus, "dual_softmax"].isna().all()
+    figure = curves.plot_losses(log)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [title for title, _ in curves.TERMS.values()]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kp2d", "kp2d_plus"]
+    drawn = figures.save_figure(figure, tmp_path / "losses.svg").read_bytes()
+    assert drawn == figures.save_figure(curves.plot_losses(log), tmp_path / "again.svg").read_bytes()
+
+
+def test_what_cannot_be_charted_or_trained_is_refused(trained, tmp_path):
+    with pytest.raises(checks.InputError, match="one or more recipes"):
+        trained({})
+    with pytest.raises(checks.InputError, match="kp2d_plus"):
+        trained({"kp2d_plush": 2})
+    with pytest.raises(checks.InputError, match="log of at least one run"):
+        trials.loss_table({"x": tmp_path})
+    with pytest.raises(checks.InputError, match="at least one of the terms"):
+        curves.plot_losses(pd.DataFrame({"recipe": ["kp2d"], "pairs": [8]}))
+    with pytest.raises(checks.InputError, match="recipe and pairs"):
+        curves.plot_losses(pd.DataFrame({"localization": [1.0]}))
+
+
+def test_example_pairs_are_views_of_the_asked_size(photos):
+    views = trials.example_pairs("kp2d_plus", photos, image_size=(32, 48), batch_size=3)
+    assert [view.shape for view in views] == [(3, 32, 48, 3)] * 2
+    again = trials.example_pairs("kp2d_plus", photos, image_size=(32, 48), batch_size=3)
+    np.testing.assert_array_equal(views, again)
+
+
+def test_demonstration_measures_on_scenes_that_it_does_not_learn_from(tmp_path):
+    folder = samples.training_photographs(tmp_path / "photographs")
+    learned_from = {path.stem for path in folder.iterdir()}
+    assert learned_from == samples.redistributable() - set(samples.HELD_OUT)
+    assert len(datasets.list_images(folder)) == len(learned_from) > 4
+
+
+def test_training_settings_come_from_the_profile_or_the_notebook(home, monkeypatch, photos):
+    run = notebook.begin("smoke")
+    notebook.prepare_data(run)
+    settings = notebook.training_settings(run)
+    assert settings.steps == config.profile("smoke").train_steps
+    assert settings.photographs == paths.data("smoke") / "photographs"
+    assert {s.name.partition("_")[2] for s in settings.sequences} == set(samples.HELD_OUT)
+    chosen = notebook.training_settings(run, recipes=["kp2d"], steps=[7], photographs=str(photos))
+    assert (chosen.steps, chosen.photographs) == ({"kp2d": 7}, photos)
+    with pytest.raises(checks.InputError, match="number of steps for each of kp2d, kp2d_plus"):
+        notebook.training_settings(run, steps=[7])
+    with pytest.raises(checks.InputError, match="recipe"):
+        notebook.training_settings(run, recipes=["superpoint"])
+
+
+def test_variants_are_recipes_that_exist(photos):
+    for changes in ranking.VARIANTS.values():
+        recipe = changes.get("recipe", "kp2d_plus")
+        from_recipe(recipe, data="", output="", **{k: v for k, v in changes.items() if k != "recipe"})
+
+
+def test_ranking_has_a_row_a_variant_and_subset_best_first(photos, small_preset, tiny_dataset, tmp_path):
+    names = ["kp2d_plus", "kp2d, the paper's", "no corner teacher"]
+    arguments = {
+        "data": photos, "output": tmp_path / "out", "progress": False, "preset": small_preset, **SETTINGS,
+        "protocol": config.protocol(image_size=(48, 64), top_k=(50,)),
+    }  # fmt: skip
+    sequences = datasets.load_sequences(tiny_dataset)
+    table = ranking.rank(names, sequences, steps=dict.fromkeys(names, 2), **arguments)
+    assert tuple(table.columns) == ranking.COLUMNS
+    assert len(table) == 9 and set(table["variant"]) == set(names)
+    best = table[table["subset"] == "all"]
+    assert best["d3"].is_monotonic_decreasing and (best["pairs"] == 4).all()
+    paper = table[table["variant"] == "kp2d, the paper's"]
+    assert (paper["recipe"] == "kp2d").all() and (paper["changes"] == "recipe=kp2d").all()
+    with pytest.raises(checks.InputError, match="either seconds or steps"):
+        ranking.rank(names, sequences, **arguments)
+    with pytest.raises(checks.InputError, match="number of steps for every variant"):
+        ranking.rank(names, sequences, steps={"kp2d_plus": 2}, **arguments)
+    with pytest.raises(checks.InputError, match="variant"):
+        ranking.rank(["magic"], sequences, steps={}, **arguments)
+
+
+def test_ranking_gives_each_variant_the_steps_of_its_time(
+    photos, small_preset, tiny_dataset, tmp_path, monkeypatch
+):
+    speeds = {"kp2d": 1.0, "kp2d_plus": 3.0}
+    monkeypatch.setattr(
+        ranking, "bench_train", lambda run, **_: {"pairs_per_second": speeds[run.recipe], "batch_size": 2}
+    )
+    table = ranking.rank(
+        ["kp2d_plus", "kp2d, the paper's"],
+        datasets.load_sequences(tiny_dataset)[:1],
+        data=photos,
+        output=tmp_path / "out",
+        protocol=config.protocol(image_size=(48, 64), top_k=(50,)),
+        seconds=2,
+        progress=False,
+        preset=small_preset,
+        **SETTINGS,
+    )
+    assert dict(zip(table["recipe"], table["steps"], strict=True)) == {"kp2d": 1, "kp2d_plus": 3}
+    assert (table["seconds"] == 2).all()
