@@ -163,7 +163,7 @@ PROFILES = {
             num_images=6,
             image_size=(240, 320),
             top_k=(150, 300, 1000),
-            methods=("sift", "rootsift", "orb", "kp2d_tiny_s"),
+            methods=("sift", "rootsift", "orb", "kp2d_tiny_f", "kp2d_tiny_s"),
             train_size=(96, 128),
             train_steps={"kp2d": 60, "kp2d_plus": 100},
         ),
@@ -175,7 +175,7 @@ PROFILES = {
             num_images=6,
             image_size=(240, 320),
             top_k=(150, 300, 1000),
-            methods=("sift", "rootsift", "orb", "kp2d_tiny_s"),
+            methods=("sift", "rootsift", "orb", "kp2d_tiny_f", "kp2d_tiny_s"),
             train_size=(240, 320),
             train_steps={"kp2d": 739_294},  # 50 epochs of COCO's 118,287 photographs, 8 a step
         ),

@@ -236,11 +236,14 @@ def _stage(run: Path) -> dict[str, Any]:
     config, rows = files.read_json(run / "config.json"), read_rows(run / "log.csv")
     if config is None or not rows:
         raise problem("the folder of a training run", str(run), "Name the output of kp2d train.")
-    told = ("preset", "recipe", "image_size", "batch_size", "seed", "learning_rate", "ema", "loss", "augment")
+    told = (
+        *("preset", "recipe", "image_size", "batch_size", "precision", "seed", "learning_rate", "ema"),
+        *("loss", "augment"),
+    )
     return {
         "steps": rows[-1]["step"],
         "pairs": rows[-1]["step"] * config["batch_size"],
         "hours": round((rows[-1].get("seconds") or 0) / 3600, 2),
         "data": Path(config["data"]).name,
-        **{name: config[name] for name in told},
+        **{name: config[name] for name in told if name in config},
     }

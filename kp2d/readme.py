@@ -18,7 +18,12 @@ def fill(text: str) -> str:
     Raises:
         InputError: If a result or a pair of markers is missing.
     """
-    blocks = {"bench": _comparison("bench", 1000), "sample": _comparison("fast", 300), "paper": _paper()}
+    blocks = {
+        "bench": _comparison("bench", 1000),
+        "sample": _comparison("fast", 300),
+        "paper": _paper(),
+        "recipes": _recipes(),
+    }
     return tables.fill_markers(text, blocks)
 
 
@@ -31,6 +36,11 @@ def _comparison(folder: str, top_k: int) -> str:
         parts.append(f"{subset.capitalize()}, {part['num_pairs'].iloc[0]} pairs:\n")
         parts.append(tables.markdown(part, _COLUMNS) + "\n")
     return "\n".join(parts).rstrip()
+
+
+def _recipes() -> str:
+    rows = tables.read_csv(paths.results() / "recipes.csv")
+    return tables.markdown(rows[rows["subset"] == "all"], ("variant", "pairs", *tables.METRICS))
 
 
 def _paper() -> str:
