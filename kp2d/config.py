@@ -164,8 +164,8 @@ PROFILES = {
             image_size=(240, 320),
             top_k=(150, 300, 1000),
             methods=("sift", "rootsift", "orb", "kp2d_tiny_f", "kp2d_tiny_s"),
-            train_size=(96, 128),
-            train_steps={"kp2d": 60, "kp2d_plus": 100},
+            train_size=(64, 96),
+            train_steps={"kp2d": 78, "kp2d_plus": 100},
         ),
         Profile(
             name="full",
