@@ -223,6 +223,11 @@ def _train(options: argparse.Namespace) -> None:
 
     logging.getLogger("kp2d").setLevel(logging.INFO)  # where it resumes, what it skips
     result = training.train(train_cli.config_from(options), progress=sys.stderr.isatty())
+    if result.pairs_per_second:
+        waited = f"{result.wait_share:.0%} of the time spent waiting for pairs"
+        print(f"{result.pairs_per_second:.1f} pairs/s, {waited}, {len(result.corrupt)} unreadable pictures")
+    else:
+        print("nothing left to do: this run was finished before")
     print(result.weights_path)
 
 

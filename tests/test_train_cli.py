@@ -1,9 +1,11 @@
 """`kp2d train`: arguments become a configuration, or a clear refusal."""
 
 import argparse
+import re
 
 import pytest
 
+from kp2d import cli
 from kp2d.checks import InputError
 from kp2d.recipes import from_recipe
 from kp2d.train_cli import add_arguments, config_from
@@ -43,3 +45,21 @@ def test_size_that_is_none_is_refused_by_the_parser(capsys):
     with pytest.raises(SystemExit):
         parse("--image-size", "240")
     assert "240x320" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("eager")
+def test_train_verb_says_how_fast_it_was_and_where_the_weights_are(photos, small_preset, tmp_path, capsys):
+    arguments = ["train", "--data", str(photos), "--output", str(tmp_path / "run"), "--preset", small_preset]
+    arguments += ["--image-size", "32x48", "--steps", "2", "--batch-size", "2", "--workers", "0"]
+    arguments += ["--disable-wandb", "--set", "tensorboard=False"]
+    assert cli.main(arguments) == 0
+    speed, weights = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"[\d.]+ pairs/s, \d+% of the time spent waiting for pairs, 0 unreadable pictures", speed
+    )
+    assert weights == str(tmp_path / "run" / "test_small.weights.h5")
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "nothing left to do: this run was finished before",
+        weights,
+    ]
