@@ -11,11 +11,9 @@ from pathlib import Path
 
 
 def quiet() -> None:
-    """Imports the backend of Keras without its start-up notes; a log level that the user has set stays."""
+    """Imports TensorFlow, which Keras does on any backend, without its start-up notes."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "tensorflow" in sys.modules or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        return
-    if importlib.util.find_spec("tensorflow") is not None:
+    if "tensorflow" not in sys.modules and importlib.util.find_spec("tensorflow") is not None:
         with _no_stderr():  # TensorFlow writes some notes before it reads its own log level
             importlib.import_module("tensorflow")
 

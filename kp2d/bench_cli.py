@@ -21,6 +21,9 @@ WHAT = {
     "recipes": "what each change of the training recipe is worth, trained for the same time",
 }
 
+# What makes two rows of `train` or `recipes` measurements of the same thing.
+KEY = ("variant", "preset", "backend", "precision", "image_height", "image_width", "seconds", "dataset")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments.
@@ -67,24 +70,25 @@ def run(options: argparse.Namespace) -> None:
     else:
         rows = _evaluate(options, profile) if options.what == "evaluate" else _train(options)
         path = paths.results(profile.name) / f"bench_{options.what}.csv"
-        rows = _beside_other_backends(rows, path)
+    rows = _beside_others(rows, path)
     tables.write_csv(path, rows)
     sys.stdout.write(f"{tables.markdown(rows)}\n{path}\n")
 
 
-def _beside_other_backends(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Keeps the rows that were measured on another backend of Keras (`KERAS_BACKEND`)."""
+def _beside_others(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Keeps the rows of a table that were not measured again, as those of another backend or variant."""
     import pandas as pd
 
     from kp2d import tables
 
-    if "backend" not in rows or not path.is_file():
+    key = [name for name in KEY if name in rows]
+    if not key or not path.is_file():
         return rows
     before = tables.read_csv(path)
     if list(before.columns) != list(rows.columns):
         return rows
-    others = before[~before["backend"].isin(rows["backend"])]
-    return pd.concat([others, rows], ignore_index=True) if len(others) else rows
+    again = pd.MultiIndex.from_frame(before[key]).isin(pd.MultiIndex.from_frame(rows[key]))
+    return pd.concat([before[~again], rows], ignore_index=True) if not again.all() else rows
 
 
 def _evaluate(options: argparse.Namespace, profile: config.Profile) -> pd.DataFrame:

@@ -44,7 +44,8 @@ class WeightAverage:
             return
         decay = min(self._decay**self.EVERY, (1 + step) / (50 + step)) if self._decay else 0.0
         for average, weight in zip(self.values, _read(self._network.weights), strict=True):
-            average += np.float32(1 - decay) * (weight - average)
+            with np.errstate(invalid="ignore"):  # `all_finite` finds it before anything is saved
+                average += np.float32(1 - decay) * (weight - average)
 
     def copy_to(self, network: keras.Model) -> None:
         """Writes the average into a network of the same architecture, with or without dropout.
@@ -139,9 +140,9 @@ def save_weights(network: keras.Model, path: Path) -> None:
         partial.replace(temporary)
 
 
-def all_finite(learner: keras.Model) -> bool:
-    """Tells whether every variable of a learner is a finite number."""
-    return all(bool(np.isfinite(v).all()) for v in _read(learner.trainable_variables))
+def all_finite(learner: keras.Model, average: WeightAverage) -> bool:
+    """Tells whether every weight, batch statistic and averaged weight is a finite number."""
+    return all(bool(np.isfinite(v).all()) for v in (*_read(learner.variables), *average.values))
 
 
 def _variables(learner: keras.Model) -> dict[str, list]:

@@ -7,7 +7,7 @@ from keras import ops
 
 from kp2d import losses
 from kp2d.decode import interior_mask, keypoint_map, normalize, sample_bilinear
-from kp2d.networks import NetworkConfig, build_ionet, build_network, check_image_size
+from kp2d.networks import NetworkConfig, assign_by_name, build_ionet, build_network, check_image_size
 from kp2d.train_config import LossConfig, TrainConfig
 
 
@@ -36,9 +36,12 @@ class KeypointLearner(keras.Model):
         """
         super().__init__(name="learner")
         check_image_size(config.image_size, network_config.cell)
+        fresh = build_network(network_config)
         self.network = build_network(
             network_config, config.image_size, dropout=config.dropout, precision=config.precision
         )
+        # Dropout layers draw from the same random stream; a seed is to be one start, with them or without.
+        assign_by_name(self.network, {variable.path: variable for variable in fresh.weights})
         self.ionet = build_ionet() if config.loss.inlier else None
         self._cell = network_config.cell
         self._loss_config = config.loss

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 
 import cv2
@@ -20,7 +24,7 @@ import numpy as np
 
 from kp2d import datasets, images
 from kp2d.augment import Pair, make_pair
-from kp2d.checks import InputError, problem
+from kp2d.checks import InputError, RunError, problem
 from kp2d.train_config import AugmentConfig, TrainConfig
 
 MAX_ATTEMPTS = 20  # photographs tried for one sample before the folder is declared unusable
@@ -168,8 +172,14 @@ class PairLoader:
             batch, corrupt = self._source.batch(self._step)
             self._step += 1
         else:
-            batch, corrupt = self._pending.popleft().result()
-            self._submit()
+            try:
+                batch, corrupt = self._pending.popleft().result()
+                self._submit()
+            except BrokenProcessPool as error:
+                raise RunError(
+                    "expected every worker to live; one was killed, often for want of memory. "
+                    "Call train again, with fewer workers: it goes on from the last checkpoint."
+                ) from error
         self.wait_seconds += time.perf_counter() - start
         for path in set(corrupt) - self.corrupt:
             log.warning("Skipped a picture that cannot be read: %s", path)
@@ -207,6 +217,16 @@ def _start_worker(source: PairSource) -> None:
     _worker_source = source
     cv2.setNumThreads(0)
     os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's business
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the trainer is gone, also when it was killed and could not say so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _worker_batch(step: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

@@ -245,7 +245,7 @@ def load_weights(network: keras.Model, preset: NetworkConfig, path: str | Path) 
     except (OSError, ValueError, KeyError) as error:
         raise problem(
             f"a .weights.h5 file of {preset.name}",
-            f"{str(path)!r} ({error})",
+            f"{str(path)!r} ({str(error).strip().splitlines()[0][:120]})",
             "Check the path and the preset.",
         ) from error
     assign_by_name(network, {variable.path: variable for variable in plain.weights})

@@ -162,6 +162,7 @@ def training_settings(
         folder = samples.training_photographs(paths.data(run.profile.name) / "photographs")
     else:
         folder = datasets.resolve("coco", run.profile.name)
+    datasets.list_images(folder)  # none at all fails here rather than after the first pictures
     return TrainingSettings(
         steps=dict(zip(chosen, counts, strict=True)),
         image_size=tuple(image_size) or run.profile.train_size,

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from kp2d import checks, datasets, evaluation, files, learned, provenance, tables
-from kp2d.config import Protocol
+from kp2d.config import Protocol, fingerprint
 from kp2d.recipes import from_recipe
 from kp2d.train_bench import bench_train
 from kp2d.train_config import TrainConfig, replace
@@ -103,6 +103,8 @@ def rank(
     """
     if (seconds is None) == (steps is None):
         raise checks.problem("either seconds or steps", f"seconds={seconds}, steps={steps}")
+    if seconds is not None and not seconds > 0:
+        raise checks.problem("a positive number of seconds", seconds)
     for name in names:
         checks.one_of("variant", name, VARIANTS)
     configs = {}
@@ -135,12 +137,12 @@ def rank(
 
 def _speed(config: TrainConfig) -> float:
     """Pairs/s of a variant on this machine, noted in its folder."""
-    noted = Path(config.output) / "speed.json"
-    row = files.read_json(noted)
-    if row is None:
-        row = bench_train(config, timed_steps=TIMED_STEPS)
-        files.write_json(noted, row)
-    return row["pairs_per_second"]
+    noted, key = Path(config.output) / "speed.json", fingerprint(config)
+    known = files.read_json(noted) or {}
+    if known.get("config") != key:
+        known = {"config": key, **bench_train(config, timed_steps=TIMED_STEPS)}
+        files.write_json(noted, known)
+    return known["pairs_per_second"]
 
 
 def _rows(

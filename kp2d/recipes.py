@@ -59,11 +59,11 @@ KP2D_PLUS = {
 RECIPES = {"kp2d": KP2D, "kp2d_plus": KP2D_PLUS}
 
 
-def from_recipe(name: str, *, data: str, output: str, **changes: Any) -> TrainConfig:
+def from_recipe(recipe: str, *, data: str, output: str, **changes: Any) -> TrainConfig:
     """Configures a run from a recipe.
 
     Args:
-        name: A key of `RECIPES`.
+        recipe: A key of `RECIPES`.
         data: Folder of photographs.
         output: Folder of the run.
         **changes: Fields to change, as in `kp2d.train_config.replace`.
@@ -74,5 +74,5 @@ def from_recipe(name: str, *, data: str, output: str, **changes: Any) -> TrainCo
     Raises:
         InputError: If the recipe or a field is unknown, or a value is refused.
     """
-    settings = RECIPES[one_of("recipe", name, RECIPES)]
-    return replace(TrainConfig(recipe=name, data=data, output=output, **settings), **changes)
+    settings = RECIPES[one_of("recipe", recipe, RECIPES)]
+    return replace(TrainConfig(recipe=recipe, data=data, output=output, **settings), **changes)

@@ -17,7 +17,7 @@ from keras import ops
 from kp2d.learner import KeypointLearner
 from kp2d.loader import PairLoader, PairSource
 from kp2d.networks import get_preset
-from kp2d.train_config import TrainConfig
+from kp2d.train_config import TrainConfig, replace
 from kp2d.training import build_learner
 
 WARMUP_STEPS = 2
@@ -48,7 +48,7 @@ def bench_train(config: TrainConfig, *, timed_steps: int = 6) -> dict[str, str |
     batch = source.batch(0)[0] | {"corner_weight": np.ones(config.batch_size, np.float32)}
     made = time.perf_counter() - start
     learner = build_learner(config, network_config)
-    bare = _BareLearner(network_config, config)
+    bare = _BareLearner(network_config, replace(config, **{"loss.inlier": 0.0}))
     bare.compile(optimizer=keras.optimizers.Adam(), jit_compile=learner.jit_compile)
     for compiled in (bare, learner):
         _seconds_per_step(compiled, [batch] * WARMUP_STEPS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from kp2d import checks
 from kp2d.config import assignments
@@ -58,10 +59,18 @@ def config_from(options: argparse.Namespace) -> TrainConfig:
         "initial_weights", "workers", "devices", "validation", "validate_every",
     )  # fmt: skip
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    changes |= assignments(options.set)
+    given = assignments(options.set)
+    for name in ("data", "output", "recipe", "augment", "loss"):
+        if name in given:
+            remedy = (
+                f"Write --{name}." if name in ("data", "output", "recipe") else f"Write {name}.NAME=VALUE."
+            )
+            raise checks.problem("a setting that --set can change", name, remedy)
+    changes |= given
     if options.disable_wandb:
         changes["wandb"] = False
-    return from_recipe(options.recipe, data=options.data, output=options.output, **changes)
+    folders = {name: str(Path(getattr(options, name)).expanduser()) for name in ("data", "output")}
+    return from_recipe(options.recipe, **folders, **changes)
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +65,7 @@ class AugmentConfig:
     ramp: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_types(self, "augment")
         for name in ("scale", "zoom", "gamma", "contrast", "saturation"):
             low, high = getattr(self, name)
             _require(0 < low <= high, f"augment.{name} with 0 < smallest <= largest", (low, high))
@@ -120,6 +122,7 @@ class LossConfig:
     corner_end: float = 0.5
 
     def __post_init__(self) -> None:
+        _check_types(self, "loss")
         for name, kinds in (
             ("descriptor_kind", ("triplet", "dual_softmax")),
             ("consistency_kind", ("resampled", "associated")),
@@ -132,6 +135,8 @@ class LossConfig:
             (self.corner_hold, self.corner_end),
         )
         _require(self.temperature > 0, "loss.temperature > 0", self.temperature)
+        for name in ("localization", "usp", "consistency", "descriptor", "inlier"):
+            _require(getattr(self, name) >= 0, f"loss.{name} >= 0", getattr(self, name))
 
     @property
     def corners(self) -> bool:
@@ -200,7 +205,7 @@ class TrainConfig:
     log_every: int = 50
     checkpoint_every: int = 500
     validation: str | None = None
-    validate_every: int = 0
+    validate_every: int = 500
     keep: int = 2
     jit: bool | None = None
     wandb: bool = True
@@ -209,13 +214,15 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
+        _check_types(self, "train")
         for name in ("batch_size", "steps", "log_every", "checkpoint_every", "keep", "devices"):
             _require(getattr(self, name) >= 1, f"train.{name} >= 1", getattr(self, name))
-        for name in ("warmup", "workers", "validate_every"):
+        for name in ("warmup", "workers", "validate_every", "seed", "final_rate"):
             _require(getattr(self, name) >= 0, f"train.{name} >= 0", getattr(self, name))
         schedules = ("cosine", "halve")
         _require(self.schedule in schedules, f"train.schedule in {schedules}", self.schedule)
-        _require(self.learning_rate > 0, "train.learning_rate > 0", self.learning_rate)
+        for name in ("learning_rate", "halve_every"):
+            _require(getattr(self, name) > 0, f"train.{name} > 0", getattr(self, name))
         _require(0 <= self.ema < 1, "train.ema in [0, 1)", self.ema)
         _require(
             self.batch_size % self.devices == 0,
@@ -252,6 +259,29 @@ def replace(config: TrainConfig, **changes: Any) -> TrainConfig:
         if values:
             direct[part] = dataclasses.replace(direct.get(part, getattr(config, part)), **values)
     return dataclasses.replace(config, **direct)
+
+
+def _check_types(config: Any, part: str) -> None:
+    """Refuses values of another type than the field's: a command line brings what users write."""
+    for each in dataclasses.fields(config):
+        value, kind = getattr(config, each.name), str(each.type)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if kind.startswith("tuple"):
+            pair = isinstance(value, (tuple, list)) and len(value) == 2
+            fits = pair and all(isinstance(v, (int, float)) and math.isfinite(v) for v in value)
+            expected = "two numbers, as (0.5, 2.0)"
+        elif kind.startswith("float"):
+            fits, expected = number, "a number"
+        elif kind.startswith("int"):
+            fits, expected = number and isinstance(value, int), "a whole number"
+        elif kind.startswith("bool"):
+            fits, expected = isinstance(value, bool), "True or False"
+        elif kind.startswith("str"):
+            fits, expected = isinstance(value, str), "a word"
+        else:
+            fits, expected = dataclasses.is_dataclass(value), f"a {kind}"
+        optional = kind.endswith("| None") and value is None
+        _require(fits or optional, f"{part}.{each.name} as {expected}", repr(value))
 
 
 def _require(condition: bool, expected: str, received: Any) -> None:

@@ -8,12 +8,15 @@ losses as an uninterrupted run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +92,7 @@ def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: 
     check_image_size(config.image_size, network_config.cell)
     source = PairSource.from_config(config, network_config.cell)
     folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    files.check_writable(folder / "config.json")
     _claim_folder(folder, config)
     keras.utils.set_random_seed(config.seed)
     with data_parallel(config.devices) as devices:
@@ -169,7 +172,7 @@ class _Run:
         loader = PairLoader(source, workers=config.workers, first_step=first)
         start = time.perf_counter()
         try:
-            with loader:
+            with loader, _interrupt_between_steps() as self.interrupted:
                 self._loop(loader, run_log, bar, evaluator)
         except KeyboardInterrupt:
             log.warning("Interrupted at step %d; call train again to go on.", self.step)
@@ -192,10 +195,12 @@ class _Run:
         config, recent = self.config, []
         mark, waited = time.perf_counter(), 0.0
         seconds = run_log.rows[-1].get("seconds") or 0.0 if run_log.rows else 0.0
+        measured = self.validation is not None or evaluator is not None
+        validate_every = config.validate_every if measured else 0
         while self.step < config.steps:
             recent.append(self._one_step(next(loader)))
             bar.update(config.batch_size)
-            if self._due(config.log_every) or self._due(config.validate_every):
+            if self._due(config.log_every) or self._due(validate_every):
                 now = time.perf_counter()
                 row = {name: float(np.mean([r[name] for r in recent])) for name in recent[0]}
                 seconds += now - mark
@@ -205,11 +210,13 @@ class _Run:
                 row["corrupt"] = len(loader.corrupt)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", wait=f"{row['wait_share']:.0%}")
                 recent, mark, waited = [], now, loader.wait_seconds
-                if self._due(config.validate_every):
+                if self._due(validate_every):
                     row |= self._validate(evaluator)
                 run_log.write(self.step, row)
             if self._due(config.checkpoint_every):
                 self._save()
+            if self.interrupted.is_set():
+                raise KeyboardInterrupt
 
     def _due(self, every: int) -> bool:
         return bool(every) and (self.step % every == 0 or self.step == self.config.steps)
@@ -232,7 +239,7 @@ class _Run:
 
     def _save(self) -> Path:
         path = self.folder / f"{self.config.preset}.weights.h5"
-        if not checkpoint.all_finite(self.learner):
+        if not checkpoint.all_finite(self.learner, self.average):
             raise DivergenceError(self._divergence(f"weights not finite at step {self.step}"))
         checkpoint.save_checkpoint(
             self.folder / "checkpoints", self.step, self.learner, self.average, self.config.keep
@@ -248,6 +255,25 @@ class _Run:
             f"expected finite losses and weights; received {what}. {kept} "
             "Lower learning_rate, or clip gradients with clip_norm, and call train again."
         )
+
+
+@contextlib.contextmanager
+def _interrupt_between_steps() -> Iterator[threading.Event]:
+    """Collects a first Ctrl-C, for a step must be done whole or not at all; a second one acts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def collect(*_: object) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, collect)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _claim_folder(folder: Path, config: TrainConfig) -> None:

@@ -21,18 +21,8 @@ UNTRAINED = "untrained"
 LOG_ROWS = 25  # of a run, unless `log_every` is among its settings
 # The modules that decide what a run learns: with other code, it is run again.
 _DECIDING = (
-    *(
-        "augment",
-        "checkpoint",
-        "decode",
-        "learner",
-        "loader",
-        "losses",
-        "networks",
-        "normalization",
-        "recipes",
-    ),
-    *("schedule", "train_config", "training"),
+    *("augment", "checkpoint", "datasets", "decode", "images", "learner", "loader", "losses", "networks"),
+    *("normalization", "recipes", "schedule", "train_config", "training"),
 )
 _TIMES = ["seconds", "pairs_per_second", "wait_share"]  # differ from run to run
 
@@ -139,13 +129,18 @@ def loss_table(folders: Mapping[str, str | Path]) -> pd.DataFrame:
     Returns:
         One row a run and logged step: recipe, step, pairs, and the mean of every unweighted loss term since
         the row before. A descriptor term is named after its kind, for the kinds have different units.
+
+    Raises:
+        InputError: If no run has a log, or one lacks its settings.
     """
     parts = []
     for name, folder in folders.items():
         rows = pd.DataFrame(read_rows(Path(folder) / "log.csv"))
         if rows.empty:
             continue
-        config = files.read_json(Path(folder) / "config.json") or {}
+        config = files.read_json(Path(folder) / "config.json")
+        if config is None:
+            raise problem("the settings of a run beside its log", f"no config.json in {folder}")
         rows = rows.drop(columns=_TIMES, errors="ignore")
         rows = rows.rename(columns={"descriptor": config["loss"]["descriptor_kind"]})
         rows.insert(0, "recipe", name)

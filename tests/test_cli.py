@@ -151,13 +151,14 @@ def test_bench_recipes_asks_for_what_it_needs(capsys, tmp_path):
     assert "one preset for all recipes" in capsys.readouterr().err
 
 
-def test_bench_keeps_the_rows_of_other_backends(tmp_path):
+def test_bench_keeps_the_rows_that_were_not_measured_again(tmp_path):
     path = tmp_path / "bench_train.csv"
     ours, theirs = (
-        pd.DataFrame({"preset": ["s"], "backend": [name], "pairs_per_second": [speed]})
+        pd.DataFrame({"preset": ["s", "f"], "backend": [name] * 2, "pairs_per_second": [speed, speed]})
         for name, speed in (("tensorflow", 2.0), ("jax", 1.0))
     )
-    assert bench_cli._beside_other_backends(ours, path) is ours
+    assert bench_cli._beside_others(ours, path) is ours
     tables.write_csv(path, theirs)
-    assert list(bench_cli._beside_other_backends(ours, path)["backend"]) == ["jax", "tensorflow"]
-    assert list(bench_cli._beside_other_backends(theirs, path)["backend"]) == ["jax"]
+    assert list(bench_cli._beside_others(ours, path)["backend"]) == ["jax", "jax", "tensorflow", "tensorflow"]
+    faster = theirs.assign(pairs_per_second=3.0).iloc[:1]
+    assert sorted(bench_cli._beside_others(faster, path)["pairs_per_second"]) == [1.0, 3.0]

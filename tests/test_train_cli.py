@@ -63,3 +63,26 @@ def test_train_verb_says_how_fast_it_was_and_where_the_weights_are(photos, small
         "nothing left to do: this run was finished before",
         weights,
     ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("steps=abc", "train.steps as a whole number"),
+        ("learning_rate=inf", "train.learning_rate as a number"),
+        ("image_size=64x96", "train.image_size as two numbers"),
+        ("augment.scale=2", "augment.scale as two numbers"),
+        ("loss.descriptor=abc", "loss.descriptor as a number"),
+        ("loss.localization=-1", "loss.localization >= 0"),
+        ("seed=-1", "train.seed >= 0"),
+        ("halve_every=0", "train.halve_every > 0"),
+        ("tensorboard=maybe", "train.tensorboard as True or False"),
+        ("loss=1", "loss.NAME=VALUE"),
+        ("data=elsewhere", "Write --data"),
+        ("recipe=kp2d", "Write --recipe"),
+        ("name=x", "training setting"),
+    ],
+)
+def test_settings_of_the_wrong_type_are_refused_by_name(setting, message):
+    with pytest.raises(InputError, match=message):
+        parse("--set", setting)

@@ -2,12 +2,13 @@
 
 import csv
 import json
+import signal
 
 import keras
 import numpy as np
 import pytest
 
-from kp2d import checkpoint, training
+from kp2d import checkpoint, networks, training
 from kp2d.checks import InputError
 from kp2d.networks import build_network
 from kp2d.recipes import RECIPES, from_recipe
@@ -227,3 +228,46 @@ def test_recipes_are_json(name):
     import dataclasses
 
     json.dumps(dataclasses.asdict(from_recipe(name, data="d", output="o")))
+
+
+def test_batch_statistic_that_is_not_finite_is_refused(small_run, monkeypatch):
+    def poison(self, batch, original=training._Run._one_step):
+        values = original(self, batch)
+        statistic = next(w for w in self.learner.network.weights if w.path.endswith("moving_variance"))
+        if self.step == 4:
+            statistic.assign(np.full(statistic.shape, np.inf))
+        return values
+
+    monkeypatch.setattr(training._Run, "_one_step", poison)
+    with pytest.raises(training.DivergenceError, match="weights not finite"):
+        run(small_run(steps=6, checkpoint_every=3))
+
+
+def test_a_seed_is_one_start_with_dropout_and_without(small_run):
+    starts = []
+    for dropout in (0.0, 0.2):
+        keras.utils.set_random_seed(3)
+        network = training.build_learner(
+            small_run(dropout=dropout), networks.get_preset("test_small")
+        ).network
+        starts.append({w.path: keras.ops.convert_to_numpy(w) for w in network.weights})
+    for path, value in starts[0].items():
+        np.testing.assert_array_equal(value, starts[1][path], err_msg=path)
+
+
+def test_interrupt_waits_for_the_end_of_a_step(small_run, tmp_path, monkeypatch):
+    whole = run(small_run(output=str(tmp_path / "whole")))
+
+    def interrupt(self, batch, original=training._Run._one_step):
+        if self.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "_one_step", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(small_run())
+    (last,) = checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")[-1:]
+    assert last.name == "step-00000004.npz"
+    assert column(run(small_run()).rows, "loss") == column(whole.rows, "loss")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -152,6 +152,9 @@ def test_ranking_gives_each_variant_the_steps_of_its_time(
     monkeypatch.setattr(
         ranking, "bench_train", lambda run, **_: {"pairs_per_second": speeds[run.recipe], "batch_size": 2}
     )
+    noted = tmp_path / "out" / "kp2d_plus" / "speed.json"
+    noted.parent.mkdir(parents=True)
+    noted.write_text('{"config": "of other settings", "pairs_per_second": 99.0}')
     table = ranking.rank(
         ["kp2d_plus", "kp2d, the paper's"],
         datasets.load_sequences(tiny_dataset)[:1],
@@ -165,3 +168,5 @@ def test_ranking_gives_each_variant_the_steps_of_its_time(
     )
     assert dict(zip(table["recipe"], table["steps"], strict=True)) == {"kp2d": 1, "kp2d_plus": 3}
     assert (table["seconds"] == 2).all()
+    with pytest.raises(checks.InputError, match="positive number of seconds"):
+        ranking.rank(["kp2d_plus"], [], data=photos, output=tmp_path, protocol=config.protocol(), seconds=0)
