@@ -190,7 +190,11 @@ def compile_predict(network: Any) -> Callable[[np.ndarray], dict[str, np.ndarray
 
 
 def write_card(
-    runs: Sequence[str | Path], weights: str | Path, metrics: Sequence[dict[str, Any]] = ()
+    runs: Sequence[str | Path],
+    weights: str | Path,
+    metrics: Sequence[dict[str, Any]] = (),
+    *,
+    training_data: str = "",
 ) -> Path:
     """Writes the card of trained weights beside them: where they come from and what they reach.
 
@@ -199,6 +203,7 @@ def write_card(
             first started from the weights of the one before.
         weights: The `.weights.h5` file the card describes.
         metrics: Rows of results.
+        training_data: What the photographs are and where they come from.
 
     Returns:
         The card, a JSON file.
@@ -221,6 +226,7 @@ def write_card(
         "hours": round(sum(stage["hours"] for stage in stages), 2),
         "device": provenance.device(),
         "git_commit": provenance.git_commit(),
+        "training_data": training_data,
         "bytes": weights.stat().st_size,
         "sha256": files.sha256(weights),
         "stages": stages,

@@ -19,16 +19,17 @@ def fill(text: str) -> str:
         InputError: If a result or a pair of markers is missing.
     """
     blocks = {
-        "bench": _comparison("bench", 1000),
-        "sample": _comparison("fast", 300),
+        "bench": _comparison("bench/evaluation", 1000),
+        "bench88": _comparison("bench/evaluation_88x88", 150),
+        "sample": _comparison("fast/evaluation", 300),
         "paper": _paper(),
         "recipes": _recipes(),
     }
     return tables.fill_markers(text, blocks)
 
 
-def _comparison(folder: str, top_k: int) -> str:
-    rows = tables.read_csv(paths.results(folder) / "evaluation.csv", tables.EVALUATION_COLUMNS)
+def _comparison(name: str, top_k: int) -> str:
+    rows = tables.read_csv(paths.results() / f"{name}.csv", tables.EVALUATION_COLUMNS)
     rows = rows[rows["top_k"] == top_k]
     parts = []
     for subset in ("viewpoint", "illumination"):

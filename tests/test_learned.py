@@ -38,10 +38,12 @@ def test_extractor_refuses_a_size_its_cells_do_not_tile(trained):
 
 def test_card_says_where_weights_come_from(trained):
     result, run = trained
-    card = json.loads(learned.write_card([run, run], result.weights_path, [{"d3": 0.5}]).read_text())
+    card = json.loads(
+        learned.write_card([run, run], result.weights_path, [{"d3": 0.5}], training_data="blocks").read_text()
+    )
     assert card["preset"] == "test_small" and card["steps"] == 4 and card["pairs"] == 8
     assert card["sha256"] == files.sha256(result.weights_path)
-    assert card["metrics"] == [{"d3": 0.5}]
+    assert card["metrics"] == [{"d3": 0.5}] and card["training_data"] == "blocks"
     assert [stage["data"] for stage in card["stages"]] == ["photos"] * 2
 
 
@@ -86,6 +88,7 @@ def test_every_shipped_network_loads_and_has_an_honest_card():
         extractor = kp2d.load(name)
         card = json.loads((learned.PRETRAINED / f"{name}.json").read_text())
         assert (extractor.name, extractor.sha256) == (name, card["sha256"])
+        assert card["training_data"] and "dirty" not in card["git_commit"]
         assert card["cell"] == extractor.cell and card["descriptor_dim"] == extractor.descriptor_dim
         features = extractor.extract(np.zeros((48, 64, 3), np.uint8))
         assert len(features) == (48 // extractor.cell - 2) * (64 // extractor.cell - 2)  # without the border
