@@ -165,7 +165,7 @@ PROFILES = {
             top_k=(150, 300, 1000),
             methods=("sift", "rootsift", "orb", "kp2d_tiny_f", "kp2d_tiny_s"),
             train_size=(64, 96),
-            train_steps={"kp2d": 78, "kp2d_plus": 100},
+            train_steps={"kp2d": 62, "kp2d_plus": 80},
         ),
         Profile(
             name="full",
