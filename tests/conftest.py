@@ -76,9 +76,6 @@ def home(tmp_path, monkeypatch, project) -> Path:
     return folder
 
 
-SMALL = "test_small"
-
-
 def write_photos(folder, count=4, size=(72, 96)):
     rng = np.random.default_rng(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,21 +95,12 @@ def photos(tmp_path):
 @pytest.fixture
 def small_preset(monkeypatch):
     """A network like TinyS with a sixteenth of its channels."""
+    from small_network import SMALL
+
     from kp2d import networks
 
-    config = networks.NetworkConfig(
-        name=SMALL,
-        stages=((4, 4), (4, 4), (4, 8), (8, 8)),
-        pools=(True, False, True),
-        head_channels=8,
-        upsampled_channels=4,
-        merge_channels=8,
-        descriptor_dim=8,
-        activation="relu",
-        num_parameters=0,
-    )
-    monkeypatch.setitem(networks.PRESETS, SMALL, config)
-    return SMALL
+    monkeypatch.setitem(networks.PRESETS, SMALL.name, SMALL)
+    return SMALL.name
 
 
 @pytest.fixture

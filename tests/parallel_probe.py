@@ -17,22 +17,14 @@ if keras.backend.backend() == "tensorflow":
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
+from small_network import SMALL
+
 from kp2d import networks
 from kp2d.loader import PairSource
 from kp2d.recipes import from_recipe
 from kp2d.training import train
 
-networks.PRESETS["test_small"] = networks.NetworkConfig(
-    name="test_small",
-    stages=((4, 4), (4, 4), (4, 8), (8, 8)),
-    pools=(True, False, True),
-    head_channels=8,
-    upsampled_channels=4,
-    merge_channels=8,
-    descriptor_dim=8,
-    activation="relu",
-    num_parameters=0,
-)
+networks.PRESETS[SMALL.name] = SMALL
 
 
 def repeat_half(source, step, original=PairSource.batch):
