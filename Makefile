@@ -3,7 +3,7 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= fast
-EXTRAS  := reproduce,train,test
+EXTRAS  := reproduce,train,onnx,test
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 OPENCV  := $(shell sed -n 's/^opencv-python==\([^ ;]*\).*/\1/p' constraints.txt)

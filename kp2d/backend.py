@@ -14,12 +14,12 @@ def quiet() -> None:
     """Imports TensorFlow, which Keras does on any backend, without its start-up notes."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules and importlib.util.find_spec("tensorflow") is not None:
-        with _no_stderr():  # TensorFlow writes some notes before it reads its own log level
+        with no_stderr():  # TensorFlow writes some notes before it reads its own log level
             importlib.import_module("tensorflow")
 
 
 @contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
+def no_stderr() -> Iterator[None]:
     """Drops what compiled code writes to the standard error stream."""
     try:
         kept = os.dup(2)

@@ -116,3 +116,27 @@ def is_image_size(size: Iterable[int], name: str = "image_size") -> tuple[int, i
     if min(height, width) < 8:
         raise problem(f"{name} of at least 8x8 px", f"{height}x{width}")
     return height, width
+
+
+def fits_cells(image_size: tuple[int, int], cell: int) -> tuple[int, int]:
+    """Refuses a size that the cells of a network do not tile.
+
+    Args:
+        image_size: (height, width) px.
+        cell: Cell side, px.
+
+    Returns:
+        The same size, as integers.
+
+    Raises:
+        InputError: If a side is not a positive multiple of the cell with at least 3 cells.
+    """
+    height, width = (int(side) for side in image_size)
+    if min(height, width) < 3 * cell or height % cell or width % cell:
+        suggestion = tuple(max(3, round(side / cell)) * cell for side in (height, width))
+        raise problem(
+            f"a (height, width) of at least {3 * cell} px, divisible by the cell {cell}",
+            (height, width),
+            f"Resize or crop the image, for example to {suggestion}.",
+        )
+    return height, width

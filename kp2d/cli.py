@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import __version__, backend, bench_cli, checks, config, train_cli
+from kp2d import __version__, backend, bench_cli, checks, config, quantize_cli, train_cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kp2d {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
-        *(_add_match, _add_evaluate, _add_train, _add_reproduce),
+        *(_add_match, _add_evaluate, _add_train, _add_quantize, _add_reproduce),
         *(_add_prepare, _add_download, _add_bench, _add_readme),
     ):
         add(verbs)
@@ -76,9 +76,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         default="sift",
-        help="keypoint method: sift, rootsift, orb, a network as kp2d_tiny_s, or the .weights.h5 you trained",
+        help="keypoint method: sift, rootsift, orb, a network as kp2d_tiny_s, a .weights.h5 or .tflite file",
     )
-    parser.add_argument("--precision", default="float32", help="numeric precision of the method")
+    parser.add_argument(
+        "--precision",
+        help="of a network: float32, int8 or int8_ptq; default: float32, or that of a .tflite file",
+    )
 
 
 def _add_match(verbs: Any) -> None:
@@ -122,7 +125,7 @@ def _match(options: argparse.Namespace) -> None:
         found.matches[::-1],  # best first
         inliers=inliers[::-1],
         estimated=found.estimate.homography,
-        title=f"{options.method} {options.precision} · {facts}",
+        title=f"{extractors.label(options.method)} {extractor.precision} · {facts}",
     )
     path = figures.save_figure(figure, options.output)
     known = "homography found" if found.estimate.homography is not None else "no homography"
@@ -229,6 +232,13 @@ def _train(options: argparse.Namespace) -> None:
     else:
         print("nothing left to do: this run was finished before")
     print(result.weights_path)
+
+
+def _add_quantize(verbs: Any) -> None:
+    parser = _verb(
+        verbs, "quantize", quantize_cli.run, "make .tflite models, int8 and others, ONNX and C arrays"
+    )
+    quantize_cli.add_arguments(parser)
 
 
 def _add_reproduce(verbs: Any) -> None:

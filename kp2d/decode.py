@@ -21,15 +21,15 @@ def offset_reach(cell: int) -> float:
     return CROSS_RATIO * (cell - 1) / 2
 
 
-def network_input(image: np.ndarray, cell: int) -> np.ndarray:
-    """Turns a picture into what a network reads.
+def pixels(image: np.ndarray, cell: int) -> np.ndarray:
+    """Turns a picture into the batch of pixels that a network can take.
 
     Args:
         image: uint8 `[H, W]`, `[H, W, 1]`, `[H, W, 3]` RGB, or a batch `[B, H, W, 1|3]`.
         cell: Cell side of the network, px.
 
     Returns:
-        float32 `[B, H, W, 3]` in [−1, 1]; grayscale is repeated.
+        uint8 `[B, H, W, 3]`; grayscale is repeated.
 
     Raises:
         InputError: If the dtype or shape is another, or a side is not divisible by the cell.
@@ -50,7 +50,19 @@ def network_input(image: np.ndarray, cell: int) -> np.ndarray:
             f"(height, width) {batch.shape[1:3]}",
             "Resize or crop the image.",
         )
-    return np.repeat(batch, 3 // batch.shape[-1], axis=-1).astype(np.float32) / 127.5 - 1.0
+    return np.repeat(batch, 3 // batch.shape[-1], axis=-1)
+
+
+def normalized(batch: np.ndarray) -> np.ndarray:
+    """Scales pixels to what a float network reads.
+
+    Args:
+        batch: uint8 `[B, H, W, 3]`.
+
+    Returns:
+        float32 of the same shape in [−1, 1].
+    """
+    return batch.astype(np.float32) / 127.5 - 1.0
 
 
 def dequantize(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
@@ -66,6 +78,24 @@ def dequantize(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
     """
     # Deviates from KP2Dtiny, which divides by fixed constants.
     return np.float32(scale) * (values.astype(np.float32) - np.float32(zero_point))
+
+
+def sharpen(scores, sharpness, *, xp=np):
+    """Undoes that a quantized network computes flatter scores: `sigmoid(sharpness · logit(s))`.
+
+    Good keypoints have scores so near to 1 that 256 levels cannot tell them apart; a network of ours
+    therefore divides their logits by the sharpness, which keeps the order.
+
+    Args:
+        scores: `[...]` in [0, 1]; multiples of 1/256, or close to them.
+        sharpness: At least 1; 1 changes nothing but the ends.
+        xp: `numpy` or `keras.ops`.
+
+    Returns:
+        The same shape, in (0, 1).
+    """
+    inner = xp.clip(scores, 1 / 512, 511 / 512)
+    return 1 / (1 + xp.exp(-sharpness * xp.log(inner / (1 - inner))))
 
 
 def cell_centers(grid_size: tuple[int, int], cell: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from kp2d.features import Features
 logger = logging.getLogger(__name__)
 
 # Modules whose code decides what is extracted: features of an older version are not taken for current ones.
-_DECIDING = ("decode", "export", "extractors", "features", "images", "learned", "networks")
+_DECIDING = ("decode", "export", "extractors", "features", "images", "learned", "networks", "runtimes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

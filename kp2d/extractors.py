@@ -116,14 +116,17 @@ def methods() -> tuple[str, ...]:
     return (*_CLASSICAL, *learned.shipped())
 
 
-def create(name: str, *, precision: str = "float32", runtime: str | None = None, **options: Any) -> Extractor:
+def create(
+    name: str, *, precision: str | None = None, runtime: str | None = None, **options: Any
+) -> Extractor:
     """Makes an extractor.
 
     Args:
-        name: A method out of `methods()`, or weights that you trained: the folder of the run, with a "/" in
-            its name, or the `.weights.h5` file.
-        precision: "float32"; classical methods have no other.
-        runtime: None chooses: "opencv" for classical methods, "keras" for networks.
+        name: A method out of `methods()`; or a path, known by its "/" or its suffix: a `.tflite` model, or
+            weights that you trained (the folder of the run, or the `.weights.h5` file).
+        precision: "float32", and for networks "int8" or "int8_ptq"; None takes "float32", or what a file is.
+        runtime: None chooses: "opencv" for classical methods, "keras" for networks in float32, one of
+            `kp2d.runtimes.RUNTIMES` for others.
         **options: Replace a classical method's own settings, by OpenCV's names (`nfeatures=500`).
 
     Returns:
@@ -136,11 +139,14 @@ def create(name: str, *, precision: str = "float32", runtime: str | None = None,
     if not trained:
         checks.one_of("method", name, methods())
     if name not in _CLASSICAL:
-        checks.one_of(f"runtime of {name}", runtime or "keras", ["keras"])
         if options:
             raise checks.problem(f"no options for {name}", ", ".join(options))
-        return _trained(name, precision) if trained else _network(name, precision)
-    checks.one_of(f"precision of {name}", precision, ["float32"])
+        return (
+            _trained(name, precision)
+            if trained
+            else _network(name, "float32" if precision is None else precision, runtime)
+        )
+    checks.one_of(f"precision of {name}", "float32" if precision is None else precision, ["float32"])
     checks.one_of(f"runtime of {name}", runtime or "opencv", ["opencv"])
     recipe = _CLASSICAL[name]
     for option in options:
@@ -154,26 +160,27 @@ def create(name: str, *, precision: str = "float32", runtime: str | None = None,
 
 
 @functools.cache
-def _network(name: str, precision: str) -> Extractor:
-    return learned.load(name, precision=precision)  # reading and tracing a network takes a second
+def _network(name: str, precision: str | None, runtime: str | None) -> Extractor:
+    precision = "float32" if precision is None else precision
+    return learned.load(name, precision=precision, runtime=runtime)  # reading and tracing takes a second
 
 
-def _trained(path: str, precision: str) -> Extractor:
+def _trained(path: str, precision: str | None) -> Extractor:
     weights = learned.find_weights(path)
     return _trained_network(weights, precision, weights.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=16)
-def _trained_network(weights: Path, precision: str, _written: int) -> Extractor:
+def _trained_network(weights: Path, precision: str | None, _written: int) -> Extractor:
     return learned.load_trained(weights, precision=precision)
 
 
 def from_name(name: str) -> Extractor:
-    """Makes an extractor from one word: "sift", "METHOD:PRECISION", or the path of trained weights."""
+    """Makes an extractor from one word: "sift", "METHOD:PRECISION", or the path of a model or weights."""
     if learned.is_path(name):
         return create(name)
     method, colon, precision = name.partition(":")
-    return create(method, precision=precision) if colon else create(method)
+    return create(method, precision=precision if colon else None)
 
 
 def label(name: str) -> str:

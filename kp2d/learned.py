@@ -1,35 +1,38 @@
-"""Owns our networks as keypoint methods: the Keras extractor, the shipped weights, their cards."""
+"""Owns our networks as keypoint methods: the extractor, and which weights a name or path means."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kp2d import backend, files, provenance
+from kp2d import backend, files, runtimes
 from kp2d.checks import one_of, problem
-from kp2d.decode import decode, network_input
+from kp2d.decode import decode, normalized, pixels
 from kp2d.features import Features
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-SUFFIXES = {"float32": ".weights.h5"}  # file of each precision
+WEIGHTS, MODEL = ".weights.h5", ".tflite"
+# File of each precision; "int8" is the best int8 network there is, "int8_ptq" the one without training.
+SUFFIXES = {"float32": WEIGHTS, "int8": f".int8{MODEL}", "int8_ptq": f".int8_ptq{MODEL}"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KerasExtractor:
+class NetworkExtractor:
     """A KeypointNet behind the interface of `kp2d.extractors.Extractor`.
 
     Attributes:
         name: The method.
         cell: Cell side, px; the sides of an image must be divisible by it.
         descriptor_dim: Length of a descriptor.
-        predict: From float32 `[1, H, W, 3]` in [−1, 1] to the three heads as NumPy arrays.
+        predict: From uint8 RGB `[1, H, W, 3]` to the three heads as float32 NumPy arrays.
         sha256: Of the weights; tells exported features of other weights apart.
         top_k: Features kept an image; None keeps all.
+        kernels: Those of a TFLite runtime; see `kp2d.runtimes.KERNELS`.
     """
 
     name: str
@@ -40,6 +43,7 @@ class KerasExtractor:
     top_k: int | None = None
     precision: str = "float32"
     runtime: str = "keras"
+    kernels: str = "default"
     concurrent: bool = False
     probabilistic: bool = True
 
@@ -50,7 +54,17 @@ class KerasExtractor:
 
     def settings(self) -> dict[str, Any]:
         """Returns everything that determines the result."""
-        return {"method": self.name, "precision": self.precision, "sha256": self.sha256, "top_k": self.top_k}
+        chosen = {
+            "method": self.name,
+            "precision": self.precision,
+            "sha256": self.sha256,
+            "top_k": self.top_k,
+        }
+        return (
+            chosen
+            if self.runtime == "keras"
+            else {**chosen, "runtime": self.runtime, "kernels": self.kernels}
+        )
 
     def extract(self, image: np.ndarray) -> Features:
         """Finds keypoints in an image.
@@ -64,7 +78,7 @@ class KerasExtractor:
         Raises:
             InputError: If the image is no such array.
         """
-        return decode(**self.predict(network_input(image, self.cell)), cell=self.cell, top_k=self.top_k)
+        return decode(**self.predict(pixels(image, self.cell)), cell=self.cell, top_k=self.top_k)
 
 
 def shipped(precision: str = "float32") -> tuple[str, ...]:
@@ -73,52 +87,95 @@ def shipped(precision: str = "float32") -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(suffix) for path in PRETRAINED.glob(f"*{suffix}")))
 
 
-def load(name: str, *, precision: str = "float32", weights: str | Path | None = None) -> KerasExtractor:
-    """Loads a network that this package ships, or one that you trained.
+def load(
+    name: str,
+    *,
+    precision: str = "float32",
+    weights: str | Path | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> NetworkExtractor:
+    """Loads a network that this package ships, or float weights that you trained.
 
     Args:
         name: A preset, or a shipped variant of one ("kp2d_tiny_s_88").
         precision: A key of `SUFFIXES`.
-        weights: A `.weights.h5` file of your own; None takes the shipped one.
+        weights: A `.weights.h5` file of your own; None takes the shipped ones.
+        runtime: Of an int8 network, a key of `kp2d.runtimes.RUNTIMES`; None takes the best there is.
+        threads: Of that runtime; None takes one a core.
 
     Returns:
         The extractor.
 
     Raises:
-        InputError: If name or precision is unknown, or there are no such weights.
+        InputError: If name or precision is unknown, or there are no such weights, or nothing to run them.
     """
+    one_of(f"precision of {name}", precision, SUFFIXES)
+    if weights is None:
+        one_of(f"shipped network in {precision}", name, shipped(precision))
+    path = Path(weights) if weights is not None else PRETRAINED / f"{name}{SUFFIXES[precision]}"
+    if path.name.endswith(MODEL):
+        return dataclasses.replace(load_model(path, runtime=runtime, threads=threads), name=name)
+    one_of(f"runtime of {name} in {precision}", runtime or "keras", ["keras"])
     backend.quiet()
     from kp2d import networks
 
-    one_of(f"precision of {name}", precision, SUFFIXES)
-    path = Path(weights) if weights is not None else PRETRAINED / f"{name}{SUFFIXES[precision]}"
-    if weights is None:
-        one_of("shipped network", name, shipped(precision))
-    card = files.read_json(path.with_name(path.name.replace(".weights.h5", ".json"))) or {}
+    card = files.read_json(path.with_name(path.name.replace(WEIGHTS, ".json"))) or {}
     config = networks.get_preset(card.get("preset", name))
     if not path.is_file():
         raise problem("a .weights.h5 file", f"{path}, which does not exist", "Check the path.")
     network = networks.build_network(config)
-    networks.load_weights(network, config, path)
-    return KerasExtractor(
+    networks.load_weights(network, network, path)
+    predict = compile_predict(network)
+    return NetworkExtractor(
         name=name,
         cell=config.cell,
         descriptor_dim=config.descriptor_dim,
-        predict=compile_predict(network),
+        predict=lambda image: predict(normalized(image)),
         sha256=files.sha256(path),
     )
 
 
+def load_model(
+    path: str | Path, *, runtime: str | None = None, threads: int | None = None, kernels: str = "default"
+) -> NetworkExtractor:
+    """Loads a `.tflite` model made by kp2d; the file says which network it is.
+
+    Args:
+        path: The file.
+        runtime: A key of `kp2d.runtimes.RUNTIMES`; None takes the best there is.
+        threads: Of the runtime; None takes one a core.
+        kernels: See `kp2d.runtimes.TFLiteModel`.
+
+    Returns:
+        The extractor, named and with the precision as the file says.
+
+    Raises:
+        InputError: If the file is no such model or there is nothing to run it.
+    """
+    model = runtimes.TFLiteModel(path, runtime=runtime, threads=threads, kernels=kernels)
+    return NetworkExtractor(
+        name=model.metadata["name"],
+        cell=model.metadata["cell"],
+        descriptor_dim=model.metadata["descriptor_dim"],
+        predict=model.heads,
+        sha256=files.sha256(path),
+        precision=model.metadata["precision"],
+        runtime=model.runtime,
+        kernels=kernels,
+    )
+
+
 def is_path(name: str) -> bool:
-    """Tells whether the name of a method is the path of trained weights ("runs/mine", "x.weights.h5")."""
-    return "/" in name or os.sep in name or name.endswith(SUFFIXES["float32"])
+    """Tells whether the name of a method is the path of a model or of trained weights ("runs/mine")."""
+    return "/" in name or os.sep in name or name.endswith((WEIGHTS, MODEL))
 
 
 def find_weights(path: str | Path) -> Path:
-    """Finds the weights of a training run.
+    """Finds a model, or the weights of a training run.
 
     Args:
-        path: The folder of the run, or the `.weights.h5` file itself.
+        path: The folder of the run, or the `.weights.h5` or `.tflite` file itself.
 
     Returns:
         The file, absolute.
@@ -127,30 +184,24 @@ def find_weights(path: str | Path) -> Path:
         InputError: If there is none, or a folder holds several.
     """
     path = Path(path).expanduser().resolve()
-    found = sorted(path.glob(f"*{SUFFIXES['float32']}")) if path.is_dir() else [path]
+    found = sorted(path.glob(f"*{WEIGHTS}")) if path.is_dir() else [path]
     if len(found) != 1 or not found[0].is_file():
         received = ", ".join(file.name for file in found if file != path) or f"none at {path}"
         raise problem(
-            "a .weights.h5 file, or the folder of a run with one", received, "Name the output of kp2d train."
+            "a .weights.h5 or .tflite file, or the folder of a run with one",
+            received,
+            "Name the output of kp2d train or kp2d quantize.",
         )
     return found[0]
 
 
-def load_trained(path: str | Path, *, precision: str = "float32") -> KerasExtractor:
-    """Loads weights that you trained; run, card or file name tell which network they are of.
-
-    Args:
-        path: As for `find_weights`.
-        precision: A key of `SUFFIXES`.
-
-    Returns:
-        The extractor, named after the folder of the run (or the file, if that is not named after a preset).
+def preset_of(weights: Path) -> str:
+    """Returns which network a `.weights.h5` file is of: run, card or file name tell.
 
     Raises:
-        InputError: If there are no such weights, or it is unknown of which network they are.
+        InputError: If they do not.
     """
-    weights = find_weights(path)
-    stem = weights.name.removesuffix(SUFFIXES["float32"])
+    stem = weights.name.removesuffix(WEIGHTS)
     run = files.read_json(weights.with_name("config.json")) or {}
     card = files.read_json(weights.with_name(f"{stem}.json")) or {}
     preset = run.get("preset") or card.get("preset") or stem
@@ -163,7 +214,38 @@ def load_trained(path: str | Path, *, precision: str = "float32") -> KerasExtrac
             f"{weights}, whose name, card and run do not tell one",
             "Keep the file in the folder of its run, or name it after its preset: kp2d_tiny_s.weights.h5.",
         )
-    extractor = load(preset, precision=precision, weights=weights)
+    if run.get("quantized"):
+        raise problem(
+            "float weights, or a .tflite model",
+            f"{weights}, weights in training for int8",
+            "Name the .tflite file that kp2d quantize made of them.",
+        )
+    return preset
+
+
+def load_trained(path: str | Path, *, precision: str | None = None) -> NetworkExtractor:
+    """Loads a model, or weights that you trained.
+
+    Args:
+        path: As for `find_weights`.
+        precision: What it must be; None takes what it is.
+
+    Returns:
+        The extractor, named after the folder of the run (or the file, if that is not named after a preset).
+
+    Raises:
+        InputError: If there are no such weights, or it is unknown of which network they are, or the precision
+            is another.
+    """
+    weights = find_weights(path)
+    if weights.name.endswith(MODEL):
+        extractor = dataclasses.replace(load_model(weights), name=weights.stem)
+        one_of(f"precision of {weights.name}", precision or extractor.precision, [extractor.precision])
+        return extractor
+    one_of(f"precision of {weights.name}", precision or "float32", ["float32"])
+    stem = weights.name.removesuffix(WEIGHTS)
+    preset = preset_of(weights)
+    extractor = load(preset, weights=weights)
     return dataclasses.replace(extractor, name=weights.parent.name if stem == preset else stem)
 
 
@@ -174,7 +256,7 @@ def compile_predict(network: Any) -> Callable[[np.ndarray], dict[str, np.ndarray
         network: From `kp2d.networks.build_network`.
 
     Returns:
-        From float32 `[B, H, W, 3]` to the three heads.
+        From float32 `[B, H, W, 3]` in [−1, 1] to the network's outputs by name.
     """
     import keras
     from keras import ops
@@ -187,69 +269,3 @@ def compile_predict(network: Any) -> Callable[[np.ndarray], dict[str, np.ndarray
 
         forward = tf.function(forward, reduce_retracing=True)
     return lambda x: {name: ops.convert_to_numpy(head) for name, head in forward(x).items()}
-
-
-def write_card(
-    runs: Sequence[str | Path],
-    weights: str | Path,
-    metrics: Sequence[dict[str, Any]] = (),
-    *,
-    training_data: str = "",
-) -> Path:
-    """Writes the card of trained weights beside them: where they come from and what they reach.
-
-    Args:
-        runs: Folders of the training runs that led to the weights, first to last; each but the
-            first started from the weights of the one before.
-        weights: The `.weights.h5` file the card describes.
-        metrics: Rows of results.
-        training_data: What the photographs are and where they come from.
-
-    Returns:
-        The card, a JSON file.
-
-    Raises:
-        InputError: If a folder holds no run.
-    """
-    from kp2d import networks
-
-    weights = Path(weights)
-    stages = [_stage(Path(run)) for run in runs]
-    preset = networks.get_preset(stages[-1]["preset"])
-    card = {
-        "name": weights.name.removesuffix(".weights.h5"),
-        "preset": preset.name,
-        "cell": preset.cell,
-        "descriptor_dim": preset.descriptor_dim,
-        "parameters": preset.num_parameters,
-        **{total: sum(stage[total] for stage in stages) for total in ("steps", "pairs")},
-        "hours": round(sum(stage["hours"] for stage in stages), 2),
-        "device": provenance.device(),
-        "git_commit": provenance.git_commit(),
-        "training_data": training_data,
-        "bytes": weights.stat().st_size,
-        "sha256": files.sha256(weights),
-        "stages": stages,
-        "metrics": list(metrics),
-    }
-    return files.write_json(weights.with_name(f"{card['name']}.json"), card)
-
-
-def _stage(run: Path) -> dict[str, Any]:
-    """One training run as its card tells it; folders by their last name only."""
-    from kp2d.runlog import read_rows
-
-    config, rows = files.read_json(run / "config.json"), read_rows(run / "log.csv")
-    if config is None or not rows:
-        raise problem("the folder of a training run", str(run), "Name the output of kp2d train.")
-    told = (
-        *("preset", "recipe", "image_size", "batch_size", "precision", "seed", "learning_rate", "ema"),
-        *("loss", "augment"),
-    )
-    return {
-        "steps": rows[-1]["step"],
-        "pairs": rows[-1]["step"] * config["batch_size"],
-        "hours": round((rows[-1].get("seconds") or 0) / 3600, 2),
-        "data": Path(config["data"]).name,
-        **{name: config[name] for name in told if name in config},
-    }

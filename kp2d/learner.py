@@ -6,8 +6,10 @@ import keras
 from keras import ops
 
 from kp2d import losses
+from kp2d.checks import fits_cells, problem
 from kp2d.decode import interior_mask, keypoint_map, normalize, sample_bilinear
-from kp2d.networks import NetworkConfig, assign_by_name, build_ionet, build_network, check_image_size
+from kp2d.networks import NetworkConfig, assign_by_name, build_ionet, build_network, load_weights
+from kp2d.quantized import build_quantized_network
 from kp2d.train_config import LossConfig, TrainConfig
 
 
@@ -35,14 +37,14 @@ class KeypointLearner(keras.Model):
             InputError: If the image size does not suit the network.
         """
         super().__init__(name="learner")
-        check_image_size(config.image_size, network_config.cell)
-        fresh = build_network(network_config)
-        self.network = build_network(
-            network_config, config.image_size, dropout=config.dropout, precision=config.precision
-        )
+        fits_cells(config.image_size, network_config.cell)
+        fresh = build_plain(network_config, quantized=config.quantized)
+        self.network = _build_trained(network_config, config)
         # Dropout layers draw from the same random stream; a seed is to be one start, with them or without.
         assign_by_name(self.network, {variable.path: variable for variable in fresh.weights})
         self.ionet = build_ionet() if config.loss.inlier else None
+        # Behind a function, for its weights are none of the learner's: neither trained nor saved.
+        self._teach = _teacher(network_config, config) if config.loss.distillation else None
         self._cell = network_config.cell
         self._loss_config = config.loss
         self._weights_by_term = term_weights(config.loss)
@@ -58,11 +60,16 @@ class KeypointLearner(keras.Model):
             training: Whether BatchNorm and dropout train.
 
         Returns:
-            The heads of both views, image0's in the first half of the batch.
+            The heads of both views, image0's in the first half of the batch; the teacher's, if there is one,
+            as "wanted_score_map" and so on.
         """
         images = ops.concatenate([inputs["image0"], inputs["image1"]], axis=0)
-        heads = self.network(ops.cast(images, "float32") / 127.5 - 1.0, training=training)
-        return {name: ops.cast(head, "float32") for name, head in heads.items()}
+        images = ops.cast(images, "float32") / 127.5 - 1.0
+        heads = self.network(images, training=training)
+        heads = {name: ops.cast(head, "float32") for name, head in heads.items()}
+        if self._teach is not None:
+            heads |= {f"wanted_{name}": ops.stop_gradient(head) for name, head in self._teach(images).items()}
+        return heads
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # noqa: ARG002
         """Weighs and add the loss terms of a batch.
@@ -91,6 +98,28 @@ class KeypointLearner(keras.Model):
         return total / self._replicas
 
 
+def build_plain(network_config: NetworkConfig, *, quantized: bool) -> keras.Model:
+    """Builds the network that a run's weights are for: any size, no dropout, float32."""
+    return build_quantized_network(network_config) if quantized else build_network(network_config)
+
+
+def _build_trained(network_config: NetworkConfig, config: TrainConfig) -> keras.Model:
+    if config.quantized:
+        return build_quantized_network(network_config, config.image_size)
+    return build_network(
+        network_config, config.image_size, dropout=config.dropout, precision=config.precision
+    )
+
+
+def _teacher(network_config: NetworkConfig, config: TrainConfig):
+    if config.teacher is None:
+        raise problem("train.teacher, the weights to learn from, with loss.distillation", None)
+    network = build_network(network_config, config.image_size)
+    plain = build_network(network_config)
+    load_weights(network, plain, config.teacher)
+    return lambda images: network(images, training=False)
+
+
 def term_weights(config: LossConfig) -> dict[str, float]:
     """Names the loss terms that take part.
 
@@ -106,6 +135,7 @@ def term_weights(config: LossConfig) -> dict[str, float]:
         "consistency": config.consistency,
         "descriptor": config.descriptor,
         "inlier": config.inlier,
+        "distillation": config.distillation,
     }
     if config.corners:
         weights |= {"corner_offset": config.corner_offset, "corner_score": config.corner_score}
@@ -159,6 +189,11 @@ def loss_terms(heads, batch, config: LossConfig, cell: int, ionet=None) -> dict:
         read0 = normalize(sample_bilinear(map0, points, image_size, xp=ops), xp=ops)
         read1 = normalize(sample_bilinear(map1, warped, image_size, xp=ops), xp=ops)
         terms["descriptor"] = _descriptor_loss(read0, read1, warped, mask, config)
+    if "distillation" in wanted:
+        names = ("score_map", "offset_map", "descriptor_map")
+        terms["distillation"] = losses.distillation_loss(
+            {name: heads[name] for name in names}, {name: heads[f"wanted_{name}"] for name in names}
+        )
     if "inlier" in wanted:
         k = min(config.inlier_points, (rows - 2) * (columns - 2))
         low0, low1 = _lowest(flat0, interior, k), _lowest(flat1, interior, k)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
-from kp2d.decode import cell_centers
+from kp2d.decode import cell_centers, normalize
 
 MAX_DISTANCE = 4.0  # px: farther pairs are no correspondence (KP2D)
 MASKED = -1e4  # similarity of what must not be matched
@@ -229,6 +229,26 @@ def corner_loss(offset_map, score_map, corner_map):
     weight = ops.sum(saliency, axis=(1, 2))
     offset_term = ops.mean(ops.sum(error * saliency, axis=(1, 2)) / ops.maximum(weight, 1e-6))
     return offset_term, ops.mean(ops.square(score_map[..., 0] - corner_map[..., 3]))
+
+
+def distillation_loss(heads, wanted):
+    """Distance of a network's outputs from those that a teacher gives for the same images.
+
+    Scores and offsets count by their squared difference, descriptors by 1 − cosine. Offsets count by the
+    teacher's score, and scores, on which the choice of keypoints hangs, ten times.
+
+    Args:
+        heads: `score_map`, `offset_map` and `descriptor_map`, each `[B, h, w, C]`.
+        wanted: The teacher's.
+
+    Returns:
+        A scalar.
+    """
+    score = ops.mean(ops.square(heads["score_map"] - wanted["score_map"]))
+    share = wanted["score_map"] / (ops.mean(wanted["score_map"]) + 1e-6)
+    offset = ops.mean(share * ops.square(heads["offset_map"] - wanted["offset_map"]))
+    ours, theirs = (normalize(maps["descriptor_map"], xp=ops) for maps in (heads, wanted))
+    return 10.0 * score + offset + ops.mean(1.0 - ops.sum(ours * theirs, axis=-1))
 
 
 def point_pairs(points0, points1, descriptors0, descriptors1, image_size: tuple[int, int]):

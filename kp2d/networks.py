@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
-from kp2d.checks import one_of, problem
+from kp2d.checks import fits_cells, one_of, problem
 from kp2d.normalization import BatchNormalization
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -106,30 +106,6 @@ def get_preset(name: str) -> NetworkConfig:
     return PRESETS[one_of("preset", name, PRESETS)]
 
 
-def check_image_size(image_size: tuple[int, int], cell: int) -> tuple[int, int]:
-    """Refuses a size that the cells of a network do not tile.
-
-    Args:
-        image_size: (height, width) px.
-        cell: Cell side, px.
-
-    Returns:
-        The same size, as integers.
-
-    Raises:
-        InputError: If a side is not a positive multiple of the cell with at least 3 cells.
-    """
-    height, width = (int(side) for side in image_size)
-    if min(height, width) < 3 * cell or height % cell or width % cell:
-        suggestion = tuple(max(3, round(side / cell)) * cell for side in (height, width))
-        raise problem(
-            f"a (height, width) of at least {3 * cell} px, divisible by the cell {cell}",
-            (height, width),
-            f"Resize or crop the image, for example to {suggestion}.",
-        )
-    return height, width
-
-
 def build_network(
     preset: str | NetworkConfig,
     image_size: tuple[int | None, int | None] = (None, None),
@@ -157,45 +133,96 @@ def build_network(
     """
     config = get_preset(preset) if isinstance(preset, str) else preset
     dtype = PRECISIONS[one_of("precision", precision, PRECISIONS)]
+    return assemble(config, image_size, FloatParts(config, dropout, dtype))
+
+
+class FloatParts:
+    """Layers of a float network; `kp2d.quantized` has others of the same interface.
+
+    Args:
+        config: Architecture.
+        dropout: Rate of the channel-wise dropout; 0 leaves the layers out.
+        dtype: Keras' dtype policy of the convolutions.
+    """
+
+    def __init__(self, config: NetworkConfig, dropout: float, dtype: str) -> None:
+        self._config, self._dropout, self.dtype = config, dropout, dtype
+
+    def image(self, x):
+        """What the first convolution sees of the image."""
+        return x
+
+    def block(self, x, channels: int, name: str):
+        """3×3 convolution, normalization, activation."""
+        x = layers.Conv2D(channels, 3, padding="same", use_bias=False, name=name, dtype=self.dtype)(x)
+        x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn", dtype=self.dtype)(x)
+        return activation(self._config, f"{name}_act", self.dtype)(x)
+
+    def drop(self, x, name: str):
+        """Dropout, where it is wanted."""
+        return layers.SpatialDropout2D(self._dropout, name=name)(x) if self._dropout else x
+
+    def output(self, x, channels: int, name: str, function: str | None):
+        """Plain convolution at the end of a head, with its squashing function or none."""
+        if function is None:
+            return layers.Conv2D(channels, 3, padding="same", name=f"{name}_map", dtype=self.dtype)(x)
+        logits = layers.Conv2D(channels, 3, padding="same", name=f"{name}_b")(x)  # float32 always
+        return layers.Activation(function, name=f"{name}_map")(logits)
+
+    def upsample(self, x, name: str):
+        """Twice the resolution for a quarter of the channels."""
+        return DepthToSpace(name=name, dtype=self.dtype)(x)
+
+
+def assemble(config: NetworkConfig, image_size: tuple[int | None, int | None], parts) -> keras.Model:
+    """Joins layers to a KeypointNet.
+
+    Args:
+        config: Architecture.
+        image_size: (height, width) px; None leaves a side open.
+        parts: Makes the layers, as `FloatParts`.
+
+    Returns:
+        The model; see `build_network`.
+
+    Raises:
+        InputError: If the size is not divisible by the cell.
+    """
     if None not in image_size:
-        check_image_size(image_size, config.cell)
+        fits_cells(image_size, config.cell)
     image = keras.Input((*image_size, 3), name="image")
-    x, skip = image, None
-
-    def block(inputs: keras.KerasTensor, channels: int, name: str) -> keras.KerasTensor:
-        return _conv_block(inputs, channels, config.activation, name, dtype)
-
+    x, skip = parts.image(image), None
     for index, (first, second) in enumerate(config.stages, start=1):
-        x = block(x, first, f"conv{index}a")
-        x = block(x, second, f"conv{index}b")
-        x = _dropout(x, dropout, f"dropout{index}")
+        x = parts.block(x, first, f"conv{index}a")
+        x = parts.block(x, second, f"conv{index}b")
+        x = parts.drop(x, f"dropout{index}")
         if index == 3:
             skip = x
         if index <= 3 and config.pools[index - 1]:
-            x = layers.MaxPooling2D(2, name=f"pool{index}", dtype=dtype)(x)
+            x = layers.MaxPooling2D(2, name=f"pool{index}", dtype=parts.dtype)(x)
 
-    def head(name: str, channels: int, activation: str) -> keras.KerasTensor:
-        hidden = block(x, config.head_channels, f"{name}_a")
-        hidden = _dropout(hidden, dropout, f"{name}_dropout")
-        logits = layers.Conv2D(channels, 3, padding="same", name=f"{name}_b")(hidden)
-        return layers.Activation(activation, name=f"{name}_map")(logits)
+    def hidden(name: str):
+        return parts.drop(parts.block(x, config.head_channels, f"{name}_a"), f"{name}_dropout")
 
-    score_map = head("score", 1, "sigmoid")
-    offset_map = head("offset", 2, "tanh")
-    d = block(x, config.head_channels, "descriptor_a")
-    d = _dropout(d, dropout, "descriptor_dropout")
-    d = block(d, 4 * config.upsampled_channels, "descriptor_b")
-    d = DepthToSpace(name="descriptor_upsample", dtype=dtype)(d)
-    d = layers.Concatenate(name="descriptor_skip", dtype=dtype)([d, skip])
-    d = block(d, config.merge_channels, "descriptor_c")
-    last = layers.Conv2D(config.descriptor_dim, 3, padding="same", name="descriptor_map", dtype=dtype)
-    descriptor_map = last(d)
+    score_map = parts.output(hidden("score"), 1, "score", "sigmoid")
+    offset_map = parts.output(hidden("offset"), 2, "offset", "tanh")
+    d = parts.block(hidden("descriptor"), 4 * config.upsampled_channels, "descriptor_b")
+    d = parts.upsample(d, "descriptor_upsample")
+    d = layers.Concatenate(name="descriptor_skip", dtype=parts.dtype)([d, skip])
+    d = parts.block(d, config.merge_channels, "descriptor_c")
     outputs = {
         "score_map": score_map,
         "offset_map": offset_map,
-        "descriptor_map": descriptor_map,
+        "descriptor_map": parts.output(d, config.descriptor_dim, "descriptor", None),
     }
     return keras.Model(image, outputs, name=config.name)
+
+
+def activation(config: NetworkConfig, name: str, dtype: str | None = None) -> layers.Layer:
+    """Makes the activation that follows every block of an architecture."""
+    if config.activation == "leaky_relu":
+        return layers.LeakyReLU(negative_slope=0.01, name=name, dtype=dtype)
+    return layers.Activation(config.activation, name=name, dtype=dtype)
 
 
 def build_ionet(blocks: int = 4, width: int = 128) -> keras.Model:
@@ -226,29 +253,29 @@ def build_ionet(blocks: int = 4, width: int = 128) -> keras.Model:
     return keras.Model(pairs, layers.Flatten(name="inlier")(x), name="ionet")
 
 
-def load_weights(network: keras.Model, preset: NetworkConfig, path: str | Path) -> None:
+def load_weights(network: keras.Model, plain: keras.Model, path: str | Path) -> None:
     """Reads weights into a network with or without dropout.
 
     Keras stores weights by their order, and dropout layers change the order.
 
     Args:
         network: What to overwrite.
-        preset: Its architecture.
+        plain: The same network without dropout, as the file was saved; it is overwritten, too.
         path: A `.weights.h5` file.
 
     Raises:
         InputError: If there is no such file, or it holds another architecture.
     """
-    plain = build_network(preset)
     try:
         plain.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         raise problem(
-            f"a .weights.h5 file of {preset.name}",
+            f"a .weights.h5 file of {plain.name}",
             f"{str(path)!r} ({str(error).strip().splitlines()[0][:120]})",
             "Check the path and the preset.",
         ) from error
-    assign_by_name(network, {variable.path: variable for variable in plain.weights})
+    if network is not plain:
+        assign_by_name(network, {variable.path: variable for variable in plain.weights})
 
 
 def assign_by_name(network: keras.Model, values: dict[str, object]) -> None:
@@ -306,15 +333,3 @@ def count_macs(preset: str | NetworkConfig, image_size: tuple[int, int]) -> int:
             _, height, width, _ = layer.output.shape
             total += height * width * int(ops.size(layer.kernel))
     return total
-
-
-def _conv_block(x, channels: int, activation: str, name: str, dtype: str):
-    x = layers.Conv2D(channels, 3, padding="same", use_bias=False, name=name, dtype=dtype)(x)
-    x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn", dtype=dtype)(x)
-    if activation == "leaky_relu":
-        return layers.LeakyReLU(negative_slope=0.01, name=f"{name}_act", dtype=dtype)(x)
-    return layers.Activation(activation, name=f"{name}_act", dtype=dtype)(x)
-
-
-def _dropout(x, rate: float, name: str):
-    return layers.SpatialDropout2D(rate, name=name)(x) if rate else x

@@ -56,7 +56,26 @@ KP2D_PLUS = {
     "augment": AugmentConfig(start=0.4, ramp=0.4),
 }
 
-RECIPES = {"kp2d": KP2D, "kp2d_plus": KP2D_PLUS}
+# Fine-tuning of a quantized network: it learns to repeat the float network that it was made of.
+KP2D_INT8 = {
+    "quantized": True,
+    "steps": 400,
+    "learning_rate": 5e-4,
+    "warmup": 30,
+    "ema": 0.99,
+    "loss": LossConfig(
+        localization=0.0,
+        usp=0.0,
+        consistency=0.0,
+        descriptor=0.0,
+        corner_offset=0.0,
+        corner_score=0.0,
+        distillation=1.0,
+    ),
+    "augment": AugmentConfig(),
+}
+
+RECIPES = {"kp2d": KP2D, "kp2d_plus": KP2D_PLUS, "kp2d_int8": KP2D_INT8}
 
 
 def from_recipe(recipe: str, *, data: str, output: str, **changes: Any) -> TrainConfig:

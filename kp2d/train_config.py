@@ -97,6 +97,7 @@ class LossConfig:
         other_pictures: Pictures of the batch that lend negatives to the dual softmax.
         inlier: Weight of IO-Net's term.
         inlier_points: Lowest-scored points a view that IO-Net sees.
+        distillation: Weight of the distance from the outputs of the run's `teacher`.
         corner_offset: Weight of the corner teacher's offset term.
         corner_score: Weight of the corner teacher's score term.
         corner_hold: Fraction of the steps with the corner teacher at full weight.
@@ -116,6 +117,7 @@ class LossConfig:
     other_pictures: int = 0
     inlier: float = 0.0
     inlier_points: int = 300
+    distillation: float = 0.0
     corner_offset: float = 3.0
     corner_score: float = 1.5
     corner_hold: float = 0.25
@@ -135,7 +137,7 @@ class LossConfig:
             (self.corner_hold, self.corner_end),
         )
         _require(self.temperature > 0, "loss.temperature > 0", self.temperature)
-        for name in ("localization", "usp", "consistency", "descriptor", "inlier"):
+        for name in ("localization", "usp", "consistency", "descriptor", "inlier", "distillation"):
             _require(getattr(self, name) >= 0, f"loss.{name} >= 0", getattr(self, name))
 
     @property
@@ -167,6 +169,10 @@ class TrainConfig:
         dropout: Of the network while training.
         precision: `"float32"`, or `"bfloat16"` where the processor multiplies that (Intel AMX,
             recent GPUs): faster, all but as accurate.
+        quantized: Train the network of `kp2d.quantized`, which rounds as its int8 form will; its
+            `initial_weights` are those of such a network.
+        teacher: Float `.weights.h5` file of the same preset, whose outputs are learned to repeat where
+            `loss.distillation` has a weight.
         initial_weights: `.weights.h5` file to start from; None starts from scratch.
         workers: Processes that make pairs; 0 makes them in this process.
         devices: Devices that share a batch.
@@ -199,6 +205,8 @@ class TrainConfig:
     ema: float = 0.998
     dropout: float = 0.0
     precision: str = "float32"
+    quantized: bool = False
+    teacher: str | None = None
     initial_weights: str | None = None
     workers: int = 1
     devices: int = 1
@@ -223,6 +231,11 @@ class TrainConfig:
         _require(self.schedule in schedules, f"train.schedule in {schedules}", self.schedule)
         for name in ("learning_rate", "halve_every"):
             _require(getattr(self, name) > 0, f"train.{name} > 0", getattr(self, name))
+        _require(
+            not self.quantized or (self.precision == "float32" and not self.dropout),
+            "train.precision float32 and no train.dropout for a quantized network",
+            (self.precision, self.dropout),
+        )
         _require(0 <= self.ema < 1, "train.ema in [0, 1)", self.ema)
         _require(
             self.batch_size % self.devices == 0,

@@ -25,10 +25,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from kp2d import checkpoint, files
-from kp2d.checks import RunError, problem
-from kp2d.learner import KeypointLearner
+from kp2d.checks import RunError, fits_cells, problem
+from kp2d.learner import KeypointLearner, build_plain
 from kp2d.loader import PairLoader, PairSource
-from kp2d.networks import NetworkConfig, build_network, check_image_size, get_preset, load_weights
+from kp2d.networks import NetworkConfig, get_preset, load_weights
 from kp2d.parallel import DataParallel, data_parallel
 from kp2d.runlog import RunLog
 from kp2d.schedule import corner_weight, learning_rate
@@ -89,7 +89,7 @@ def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: 
         DivergenceError: If a loss or weight stops being finite; the last checkpoint stays.
     """
     network_config = get_preset(config.preset)
-    check_image_size(config.image_size, network_config.cell)
+    fits_cells(config.image_size, network_config.cell)
     source = PairSource.from_config(config, network_config.cell)
     folder = Path(config.output)
     files.check_writable(folder / "config.json")
@@ -119,7 +119,8 @@ def build_learner(
     """
     learner = KeypointLearner(network_config, config, replicas=replicas)
     if config.initial_weights is not None:
-        load_weights(learner.network, network_config, config.initial_weights)
+        plain = build_plain(network_config, quantized=config.quantized)
+        load_weights(learner.network, plain, config.initial_weights)
     # Keras clips the gradient of each replica, before they are summed.
     clip = config.clip_norm / replicas if config.clip_norm else None
     optimizer = keras.optimizers.Adam(learning_rate(config), global_clipnorm=clip)
@@ -140,7 +141,7 @@ class _Run:
         self.folder = Path(config.output)
         self.learner = build_learner(config, network_config, replicas=devices.replicas)
         self.average = checkpoint.WeightAverage(self.learner.network, config.ema)
-        self.averaged = build_network(network_config)
+        self.averaged = build_plain(network_config, quantized=config.quantized)
         self.validation = Validation(config, network_config) if config.validation else None
         self.step = 0
 

@@ -93,22 +93,22 @@ def test_decode_refuses_a_batch():
         d.decode(**heads, cell=4)
 
 
-def test_network_input_gray_equals_repeated_color():
+def test_pixels_gray_equals_repeated_color():
     gray = np.random.default_rng(0).integers(0, 256, (16, 24), np.uint8)
-    x = d.network_input(gray, 4)
-    assert x.shape == (1, 16, 24, 3) and x.dtype == np.float32
-    np.testing.assert_array_equal(x, d.network_input(np.stack([gray] * 3, axis=-1), 4))
-    assert d.network_input(np.zeros((2, 16, 24, 3), np.uint8), 4).min() == -1
-    assert d.network_input(np.full((16, 24, 1), 255, np.uint8), 4).max() == 1
+    x = d.pixels(gray, 4)
+    assert x.shape == (1, 16, 24, 3) and x.dtype == np.uint8
+    np.testing.assert_array_equal(x, d.pixels(np.stack([gray] * 3, axis=-1), 4))
+    assert d.normalized(d.pixels(np.zeros((2, 16, 24, 3), np.uint8), 4)).min() == -1
+    assert d.normalized(d.pixels(np.full((16, 24, 1), 255, np.uint8), 4)).max() == 1
 
 
 @pytest.mark.parametrize(
     "image",
     [np.zeros((16, 24), np.float32), np.zeros((16, 24, 4), np.uint8), np.zeros((16, 25), np.uint8)],
 )
-def test_network_input_refuses(image):
+def test_pixels_refuses(image):
     with pytest.raises(InputError, match="received"):
-        d.network_input(image, 4)
+        d.pixels(image, 4)
 
 
 def test_dequantize():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kp2d
-from kp2d import extractors, files, learned, training
+from kp2d import cards, extractors, files, learned, training
 from kp2d.checks import InputError
 
 
@@ -39,7 +39,7 @@ def test_extractor_refuses_a_size_its_cells_do_not_tile(trained):
 def test_card_says_where_weights_come_from(trained):
     result, run = trained
     card = json.loads(
-        learned.write_card([run, run], result.weights_path, [{"d3": 0.5}], training_data="blocks").read_text()
+        cards.write_card([run, run], result.weights_path, [{"d3": 0.5}], training_data="blocks").read_text()
     )
     assert card["preset"] == "test_small" and card["steps"] == 4 and card["pairs"] == 8
     assert card["sha256"] == files.sha256(result.weights_path)
@@ -49,7 +49,7 @@ def test_card_says_where_weights_come_from(trained):
 
 def test_card_of_no_run_is_refused(trained, tmp_path):
     with pytest.raises(InputError, match="output of kp2d train"):
-        learned.write_card([tmp_path / "elsewhere"], trained[0].weights_path)
+        cards.write_card([tmp_path / "elsewhere"], trained[0].weights_path)
 
 
 def test_missing_weights_are_refused(small_preset, tmp_path):

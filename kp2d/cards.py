@@ -1,0 +1,76 @@
+"""Owns the cards of trained weights: where they come from, what they reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kp2d import files, provenance
+from kp2d.checks import problem
+
+
+def write_card(
+    runs: Sequence[str | Path],
+    weights: str | Path,
+    metrics: Sequence[dict[str, Any]] = (),
+    *,
+    training_data: str = "",
+) -> Path:
+    """Writes the card of trained weights beside them: where they come from and what they reach.
+
+    Args:
+        runs: Folders of the training runs that led to the weights, first to last; each but the
+            first started from the weights of the one before.
+        weights: The `.weights.h5` file the card describes.
+        metrics: Rows of results.
+        training_data: What the photographs are and where they come from.
+
+    Returns:
+        The card, a JSON file.
+
+    Raises:
+        InputError: If a folder holds no run.
+    """
+    from kp2d import networks
+
+    weights = Path(weights)
+    stages = [_stage(Path(run)) for run in runs]
+    preset = networks.get_preset(stages[-1]["preset"])
+    card = {
+        "name": weights.name.removesuffix(".weights.h5"),
+        "preset": preset.name,
+        "cell": preset.cell,
+        "descriptor_dim": preset.descriptor_dim,
+        "parameters": preset.num_parameters,
+        **{total: sum(stage[total] for stage in stages) for total in ("steps", "pairs")},
+        "hours": round(sum(stage["hours"] for stage in stages), 2),
+        "device": provenance.device(),
+        "git_commit": provenance.git_commit(),
+        "training_data": training_data,
+        "bytes": weights.stat().st_size,
+        "sha256": files.sha256(weights),
+        "stages": stages,
+        "metrics": list(metrics),
+    }
+    return files.write_json(weights.with_name(f"{card['name']}.json"), card)
+
+
+def _stage(run: Path) -> dict[str, Any]:
+    """One training run as its card tells it; folders by their last name only."""
+    from kp2d.runlog import read_rows
+
+    config, rows = files.read_json(run / "config.json"), read_rows(run / "log.csv")
+    if config is None or not rows:
+        raise problem("the folder of a training run", str(run), "Name the output of kp2d train.")
+    told = (
+        *("preset", "recipe", "image_size", "batch_size", "precision", "seed", "learning_rate", "ema"),
+        *("loss", "augment"),
+    )
+    return {
+        "steps": rows[-1]["step"],
+        "pairs": rows[-1]["step"] * config["batch_size"],
+        "hours": round((rows[-1].get("seconds") or 0) / 3600, 2),
+        "data": Path(config["data"]).name,
+        **{name: config[name] for name in told if name in config},
+    }

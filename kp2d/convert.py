@@ -1,0 +1,270 @@
+"""Owns the way from a Keras network to a `.tflite` file, an ONNX file or a C array; needs TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kp2d import backend, flatbuffer, provenance, tflite_file
+from kp2d.checks import fits_cells, one_of, problem
+from kp2d.networks import (
+    FloatParts,
+    NetworkConfig,
+    assemble,
+    assign_by_name,
+    build_network,
+)
+from kp2d.quantized import build_quantized_network
+
+# Each with what becomes of weights and tensors.
+PRECISIONS = {
+    "float32": "weights and tensors in float32",
+    "float16": "weights in float16, tensors in float32",
+    "int16x8": "weights in int8, tensors in int16",
+    "int8": "weights and tensors in int8, from training that knows the grid",
+    "int8_ptq": "weights and tensors in int8, quantized after training",
+}
+_HEADS = {head: f"{head}_map" for head in tflite_file.SIGNATURE[1]}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """What a model file is to be.
+
+    Attributes:
+        name: Of the network.
+        precision: A key of `PRECISIONS`.
+        image_size: (height, width) px.
+    """
+
+    name: str
+    precision: str = "int8"
+    image_size: tuple[int, int] = (240, 320)
+
+    def __post_init__(self) -> None:
+        one_of("precision", self.precision, PRECISIONS)
+
+    @property
+    def integer(self) -> bool:
+        """Whether nothing of the model is float."""
+        return self.precision in ("int8", "int8_ptq")
+
+
+def to_tflite(
+    network: keras.Model,
+    config: NetworkConfig,
+    export: Export,
+    *,
+    images: Iterable[np.ndarray] = (),
+    about: dict[str, Any] | None = None,
+) -> bytes:
+    """Converts a network to a TFLite model with signature and metadata.
+
+    Args:
+        network: From `kp2d.quantized.build_quantized_network` for an integer model, which gets its very
+            ranges; from `kp2d.networks.build_network` for the others.
+        config: Its architecture.
+        export: What the file is to be.
+        images: Network inputs, float32 `[1, H, W, 3]`; `"int16x8"` measures its ranges on them.
+        about: What else the metadata tell.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        InputError: If TensorFlow is missing, the size does not suit the network, the network is of the other
+            kind, or a float tensor is left in an integer model.
+    """
+    tf = _tensorflow()
+    fits_cells(export.image_size, config.cell)
+    fixed = _of_fixed_size(config, export)
+    values = {variable.path: variable for variable in network.weights}
+    if not {variable.path for variable in fixed.weights} <= values.keys():
+        kind = "a quantized" if export.integer else "a float"
+        raise problem(f"{kind} network of {config.name} for {export.precision}", "one with other weights")
+    assign_by_name(fixed, values)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, *export.image_size, 3), tf.float32, name="image")])
+    def forward(image):
+        heads = fixed(image, training=False)
+        return {name: heads[head] for name, head in _HEADS.items()}
+
+    # The one route on which ranges are constants when the converter looks at them: without the network as
+    # second argument, of which it warns.
+    with _quiet():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])
+    if export.precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if export.integer:
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    elif export.precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif export.precision == "int16x8":
+        converter.representative_dataset = lambda: ([image] for image in images)
+        builtins = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [builtins]
+    with _quiet():
+        data = converter.convert()
+    sharpness = values.get("score_sharpen/sharpness", 1.0)
+    about = {"score_sharpness": float(keras.ops.convert_to_numpy(sharpness)), **(about or {})}
+    data = flatbuffer.finish(data, metadata(config, export, about))
+    if export.integer:
+        _check_integer(data)
+    return data
+
+
+def _of_fixed_size(config: NetworkConfig, export: Export) -> keras.Model:
+    if export.integer:
+        return build_quantized_network(config, export.image_size, bare=True)
+    if export.precision == "int16x8":  # for which TFLite has no depth-to-space
+        return assemble(config, export.image_size, _TransposedParts(config, 0.0, "float32"))
+    return build_network(config, export.image_size)
+
+
+class _TransposedParts(FloatParts):
+    def upsample(self, x, name: str):
+        return TransposedDepthToSpace(name=name)(x)
+
+
+class TransposedDepthToSpace(keras.layers.Layer):
+    """Depth-to-space as a transposed convolution with ones and zeros for weights: the same values."""
+
+    def call(self, inputs):
+        """Rearranges `[B, H, W, 4C]` to `[B, 2H, 2W, C]`."""
+        channels = inputs.shape[-1] // 4
+        kernel = np.zeros((2, 2, channels, 4 * channels), np.float32)
+        for place in range(4):
+            for channel in range(channels):
+                kernel[place // 2, place % 2, channel, place * channels + channel] = 1.0
+        return keras.ops.conv_transpose(inputs, kernel, strides=2, padding="valid")
+
+    def compute_output_shape(self, input_shape):
+        """Shape of the result."""
+        batch, height, width, channels = input_shape
+        return (batch, 2 * height, 2 * width, channels // 4)
+
+
+def metadata(config: NetworkConfig, export: Export, about: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a model says of itself; see `kp2d.tflite_file`."""
+    return {
+        "name": export.name,
+        "preset": config.name,
+        "precision": export.precision,
+        "image_size": list(export.image_size),
+        "cell": config.cell,
+        "descriptor_dim": config.descriptor_dim,
+        "pixel_offset": 127.0 if export.integer else 127.5,
+        "pixel_scale": 127.5,
+        "git_commit": provenance.git_commit(),
+        **about,
+    }
+
+
+def _check_integer(data: bytes) -> None:
+    floats = [
+        f"{operator['name']} at {operator['output_shapes']}"
+        for operator in flatbuffer.operators(data)
+        if any(kind.startswith("float") for kind in (*operator["inputs"], *operator["outputs"]))
+    ]
+    if floats:
+        raise problem("a model without float tensors", f"float in {', '.join(floats)}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what the converter prints, logs and warns of; what it makes is checked afterwards."""
+    logger = logging.getLogger("absl")
+    disabled = logger.disabled
+    logger.disabled = True
+    try:
+        with (
+            backend.no_stderr(),
+            contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
+
+
+def _tensorflow() -> Any:
+    backend.quiet()
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise problem(
+            "TensorFlow, which converts networks", "none installed", "Run pip install 'kp2d[train]'."
+        ) from error
+    if keras.backend.backend() != "tensorflow":
+        raise problem(
+            "Keras on TensorFlow, which converts networks",
+            f"Keras on {keras.backend.backend()}",
+            "Set KERAS_BACKEND=tensorflow.",
+        )
+    return tf
+
+
+def to_onnx(network: keras.Model, config: NetworkConfig, image_size: tuple[int, int]) -> bytes:
+    """Converts a float network to ONNX.
+
+    Args:
+        network: From `kp2d.networks.build_network`.
+        config: Its architecture.
+        image_size: (height, width) px.
+
+    Returns:
+        The bytes of a file whose model goes from "image", float32 `[1, H, W, 3]` in [−1, 1], to "score",
+        "offset" and "descriptor".
+
+    Raises:
+        InputError: If TensorFlow or tf2onnx is missing, or the size does not suit the network.
+    """
+    tf = _tensorflow()
+    fits_cells(image_size, config.cell)
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise problem(
+            "tf2onnx, which writes ONNX", "none installed", "Run pip install 'kp2d[onnx]'."
+        ) from error
+
+    @tf.function
+    def forward(image):
+        heads = network(image, training=False)
+        return {name: heads[head] for name, head in _HEADS.items()}
+
+    image = tf.TensorSpec((1, *image_size, 3), tf.float32, name="image")
+    with _quiet():
+        model, _ = tf2onnx.convert.from_function(forward, input_signature=[image], opset=17)
+    return model.SerializeToString()
+
+
+def to_c_array(data: bytes, name: str) -> str:
+    """Writes a model as a C source, for microcontrollers.
+
+    Args:
+        data: The file's bytes.
+        name: Of the array; other characters than letters, digits and _ are replaced.
+
+    Returns:
+        The text of a header: `alignas(16) const unsigned char NAME[]` and `NAME_len`.
+    """
+    symbol = "".join(letter if letter.isalnum() else "_" for letter in name)
+    symbol = f"_{symbol}" if symbol[:1].isdigit() else symbol
+    lines = [
+        "  " + ", ".join(f"0x{byte:02x}" for byte in data[start : start + 16]) + ","
+        for start in range(0, len(data), 16)
+    ]
+    guard = f"{symbol.upper()}_H_"
+    head = f"// Generated by kp2d: {len(data)} bytes.\n#ifndef {guard}\n#define {guard}\n\n"
+    array = f"alignas(16) const unsigned char {symbol}[] = {{\n" + "\n".join(lines) + "\n};\n"
+    return f"{head}{array}const unsigned int {symbol}_len = {len(data)};\n\n#endif  // {guard}\n"

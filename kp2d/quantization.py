@@ -1,0 +1,342 @@
+"""Owns how a float network becomes an int8 one: quantized after training, or by training on the grid."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kp2d import calibration, checkpoint, datasets, files, folding, images, learned
+from kp2d.checks import InputError, fits_cells, one_of, problem
+from kp2d.decode import normalized, pixels
+from kp2d.learned import compile_predict
+from kp2d.networks import NetworkConfig, assign_by_name, build_network, get_preset, load_weights
+from kp2d.quantized import FLOAT, INT8, Scheme, build_inspector, build_quantized_network, quantize_kernel
+from kp2d.recipes import from_recipe
+
+NUM_IMAGES = 40  # to calibrate with
+# So many of the logits of scores are to be below so much: sigmoid(5) is two of 256 steps below the largest.
+HIGHEST_SCORES, HIGHEST_LOGIT = 0.9999, 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatNetwork:
+    """Trained float weights.
+
+    Attributes:
+        name: Of the method.
+        network: From `kp2d.networks.build_network`.
+        config: Its architecture.
+        sha256: Of the weights' file.
+    """
+
+    name: str
+    network: keras.Model
+    config: NetworkConfig
+    sha256: str
+
+
+def load_float(name: str) -> FloatNetwork:
+    """Loads float weights: a network that this package ships, or the path of trained weights.
+
+    Raises:
+        InputError: If there are no such weights.
+    """
+    if learned.is_path(name):
+        weights = learned.find_weights(name)
+        if not weights.name.endswith(learned.WEIGHTS):
+            raise problem("float weights, a .weights.h5 file", str(weights))
+        preset, stem = learned.preset_of(weights), weights.name.removesuffix(learned.WEIGHTS)
+        name = weights.parent.name if stem == preset else stem
+    else:
+        one_of("shipped network", name, learned.shipped())
+        weights = learned.PRETRAINED / f"{name}{learned.WEIGHTS}"
+        preset = (files.read_json(weights.with_name(f"{name}.json")) or {}).get("preset", name)
+    config = get_preset(preset)
+    network = build_network(config)
+    load_weights(network, network, weights)
+    return FloatNetwork(name=name, network=network, config=config, sha256=files.sha256(weights))
+
+
+def calibration_images(
+    folder: str | Path,
+    config: NetworkConfig,
+    image_size: tuple[int, int],
+    count: int = NUM_IMAGES,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Reads photographs to calibrate with, chosen at random.
+
+    Args:
+        folder: Searched recursively.
+        config: Architecture, whose cell must divide the size.
+        image_size: (height, width) px they are resized to.
+        count: How many, at most.
+        seed: Of the choice.
+
+    Returns:
+        Network inputs, float32 `[1, H, W, 3]` in [−1, 1] each.
+
+    Raises:
+        InputError: If the folder holds no readable picture, the count is below 1, or the size does not fit.
+    """
+    fits_cells(image_size, config.cell)
+    if count < 1:
+        raise problem("one or more images to calibrate with", count)
+    paths = datasets.list_images(folder)
+    found: list[np.ndarray] = []
+    for index in np.random.default_rng(seed).permutation(len(paths)):
+        try:
+            image = images.resize_image(images.read_image(paths[index]), image_size)
+        except InputError:
+            continue
+        found.append(normalized(pixels(image, config.cell)))
+        if len(found) == count:
+            break
+    if not found:
+        raise problem("a readable picture to calibrate with", f"none in {folder}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostTraining:
+    """How weights and ranges are chosen without training.
+
+    Attributes:
+        method: Of `kp2d.calibration.choose_range`.
+        equalize: Strength of `kp2d.folding.equalize`; None leaves the channels as they are.
+        spread_scores: Whether score logits are divided so that good keypoints do not share one int8 score;
+            what reads the model multiplies them again (`kp2d.decode.sharpen`).
+        correct_bias: Whether the mean error of rounded kernels is taken out of the biases.
+    """
+
+    method: str = "mse"
+    equalize: float | None = 0.5
+    spread_scores: bool = True
+    correct_bias: bool = True
+
+    def __post_init__(self) -> None:
+        one_of("calibration method", self.method, calibration.METHODS)
+        if self.equalize is not None and not 0 <= self.equalize <= 1:
+            raise problem("a strength of equalization in [0, 1], or None", self.equalize)
+
+
+def post_training(
+    network: keras.Model,
+    config: NetworkConfig,
+    images: Sequence[np.ndarray],
+    *,
+    options: PostTraining | None = None,
+    scheme: Scheme = INT8,
+) -> keras.Model:
+    """Quantizes a float network without training.
+
+    Args:
+        network: From `kp2d.networks.build_network`, trained.
+        config: Its architecture.
+        images: Network inputs to calibrate with, float32 `[1, H, W, 3]` each.
+        options: How; None takes the best known.
+        scheme: What is quantized.
+
+    Returns:
+        The quantized network; save its weights, train it further or convert it.
+
+    Raises:
+        InputError: If there is no image, or the network is not finite.
+    """
+    options = options or PostTraining()
+    calibrated = calibrate(
+        network, config, images, equalize=options.equalize, spread_scores=options.spread_scores
+    )
+    return quantize(calibrated, config, options, scheme)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """A float network ready to be quantized.
+
+    Attributes:
+        weights: Kernels and biases, batch norm folded, channels evened, scores spread; and the sharpness.
+        statistics: What its tensors held on the images.
+    """
+
+    weights: folding.Weights
+    statistics: dict[str, calibration.TensorStatistics]
+
+
+def calibrate(
+    network: keras.Model,
+    config: NetworkConfig,
+    images: Sequence[np.ndarray],
+    *,
+    equalize: float | None = PostTraining.equalize,
+    spread_scores: bool = PostTraining.spread_scores,
+) -> Calibrated:
+    """Folds a float network and measures it; the part of `post_training` that takes time.
+
+    Args:
+        network: From `kp2d.networks.build_network`, trained.
+        config: Its architecture.
+        images: Network inputs to calibrate with, float32 `[1, H, W, 3]` each.
+        equalize: See `PostTraining`.
+        spread_scores: See `PostTraining`.
+
+    Returns:
+        What `quantize` takes.
+
+    Raises:
+        InputError: If there is no image, or the network is not finite.
+    """
+    weights = folding.fold(read_weights(network))
+    inspector = build_inspector(config, scheme=FLOAT)
+    run = compile_predict(inspector)
+
+    def measured() -> dict[str, calibration.TensorStatistics]:
+        assign_by_name(inspector, _with_ranges(inspector, weights))
+        return calibration.measure(run, images)
+
+    statistics = measured()
+    if equalize is not None:
+        largest = {name: one.channel_high for name, one in statistics.items()}
+        weights = folding.equalize(weights, largest, config, strength=equalize)
+    sharpness = 1.0
+    if spread_scores:
+        sharpness = max(1.0, statistics["score_b"].quantile(HIGHEST_SCORES) / HIGHEST_LOGIT)
+    for kind in ("kernel", "bias"):
+        weights[f"score_b/{kind}"] = weights[f"score_b/{kind}"] / np.float32(sharpness)
+    weights["score_sharpen/sharpness"] = np.float32(sharpness)
+    statistics = measured()
+    return Calibrated(weights=weights, statistics=statistics)
+
+
+def quantize(
+    calibrated: Calibrated, config: NetworkConfig, options: PostTraining, scheme: Scheme = INT8
+) -> keras.Model:
+    """Chooses ranges and corrects biases; see `post_training`."""
+    weights = calibrated.weights
+    if options.correct_bias:
+        weights = _correct_biases(weights, calibrated.statistics, config, scheme)
+    return quantized_from(config, weights, ranges(calibrated.statistics, options.method, scheme), scheme)
+
+
+def aware_training(
+    network: keras.Model,
+    source: FloatNetwork,
+    *,
+    data: str | Path,
+    output: str | Path,
+    progress: bool = True,
+    **settings: Any,
+) -> tuple[keras.Model, Path]:
+    """Trains a quantized network to repeat its float network on the grid on which it will compute.
+
+    Args:
+        network: From `post_training`.
+        source: The float network.
+        data: Folder of photographs.
+        output: Folder for runs; an interrupted one goes on, a finished one is not repeated.
+        progress: Whether to show a progress bar.
+        **settings: Changes of the recipe `kp2d_int8`, as in `kp2d.recipes.from_recipe` (`steps=400`).
+
+    Returns:
+        The trained network, and the folder of its run.
+
+    Raises:
+        InputError: If a setting or the folder does not work.
+        DivergenceError: If a loss stops being finite.
+    """
+    from kp2d.training import train
+
+    start, teacher = (Path(output) / f"{name}.weights.h5" for name in ("start", "teacher"))
+    files.check_writable(start)
+    checkpoint.save_weights(network, start)
+    checkpoint.save_weights(source.network, teacher)
+    values = b"".join(value.tobytes() for value in read_weights(network).values())
+    run = Path(output) / hashlib.sha256(values).hexdigest()[:12]  # other weights never resume this run
+    fixed = {"preset": source.config.name, "initial_weights": str(start), "teacher": str(teacher)}
+    run_config = from_recipe(
+        "kp2d_int8", data=str(data), output=str(run), **{"wandb": False, **settings, **fixed}
+    )
+    return train(run_config, progress=progress).network, run
+
+
+def read_weights(network: keras.Model) -> folding.Weights:
+    """Returns the weights of a network by path."""
+    return {variable.path: ops.convert_to_numpy(variable) for variable in network.weights}
+
+
+def ranges(
+    statistics: Mapping[str, calibration.TensorStatistics], method: str, scheme: Scheme
+) -> dict[str, tuple[float, float]]:
+    """Chooses the range of every tensor; those that are concatenated share one, "skip"."""
+    statistics = dict(statistics)
+    statistics["skip"] = calibration.merged([statistics.pop("conv3b"), statistics.pop("descriptor_b")])
+    chosen = {}
+    for name, one in statistics.items():
+        bits = scheme.descriptor_bits if name == "descriptor_map" else scheme.activation_bits
+        chosen[name] = calibration.choose_range(name, one, method=method, bits=bits)
+    return chosen
+
+
+def quantized_from(
+    config: NetworkConfig,
+    weights: Mapping[str, np.ndarray],
+    chosen: Mapping[str, tuple[float, float]],
+    scheme: Scheme = INT8,
+) -> keras.Model:
+    """Builds a quantized network of given kernels, biases and ranges; prescribed ranges stay as they are."""
+    network = build_quantized_network(config, scheme=scheme)
+    for variable in network.weights:
+        layer, _, kind = variable.path.rpartition("/")
+        tensor = layer.removesuffix("_range")
+        if tensor == layer:
+            variable.assign(weights[variable.path])
+        elif tensor in chosen and network.get_layer(layer).fixed != "both":
+            variable.assign(chosen[tensor][kind == "high"])
+    return network
+
+
+def inspect(
+    config: NetworkConfig, weights: Mapping[str, np.ndarray], scheme: Scheme
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Makes a function from an image to every stored tensor of a network with these weights, by name."""
+    inspector = build_inspector(config, scheme=scheme)
+    assign_by_name(inspector, _with_ranges(inspector, weights))
+    return compile_predict(inspector)
+
+
+def _with_ranges(network: keras.Model, weights: Mapping[str, np.ndarray]) -> dict[str, object]:
+    return {variable.path: weights.get(variable.path, variable) for variable in network.weights}
+
+
+def _correct_biases(weights, statistics, config: NetworkConfig, scheme: Scheme):
+    corrected = dict(weights)
+    for path, kernel in weights.items():
+        layer, _, kind = path.rpartition("/")
+        if kind == "kernel" and scheme.quantizes(layer):
+            rounded = quantize_kernel(
+                ops.convert_to_tensor(kernel), scheme.weight_bits, per_channel=scheme.per_channel
+            )
+            mean = _input_mean(layer, statistics, config)
+            error = calibration.bias_correction(kernel, ops.convert_to_numpy(rounded), mean)
+            corrected[f"{layer}/bias"] = (weights[f"{layer}/bias"] - error).astype(np.float32)
+    return corrected
+
+
+def _input_mean(layer: str, statistics, config: NetworkConfig) -> np.ndarray:
+    """Mean of each input channel of a convolution. Max pooling raises it; its effect is left out."""
+    names = [f"conv{stage}{half}" for stage in (1, 2, 3, 4) for half in "ab"]
+    before = dict(zip(names, ["image", *names], strict=False))
+    before |= {f"{head}_a": "conv4b" for head in ("score", "offset", "descriptor")}
+    before |= {"score_b": "score_a", "offset_b": "offset_a", "descriptor_b": "descriptor_a"}
+    before["descriptor_map"] = "descriptor_c"
+    if layer == "descriptor_c":
+        upsampled = statistics["descriptor_b"].channel_mean.reshape(4, config.upsampled_channels).mean(axis=0)
+        return np.concatenate([upsampled, statistics["conv3b"].channel_mean])
+    return statistics[before[layer]].channel_mean

@@ -1,0 +1,147 @@
+"""Owns running `.tflite` models of ours: pixels in, the three heads in floats out."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kp2d import tflite_file
+from kp2d.checks import one_of, problem
+from kp2d.decode import dequantize, sharpen
+
+# Name to the module that has an `Interpreter`, best first.
+RUNTIMES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
+KERNELS = ("default", "builtin")  # `default` lets the runtime use XNNPACK
+
+
+def available() -> tuple[str, ...]:
+    """Returns the names of the runtimes that are installed, best first."""
+    packages = {name: module.partition(".")[0] for name, module in RUNTIMES.items()}
+    return tuple(name for name, package in packages.items() if importlib.util.find_spec(package))
+
+
+class TFLiteModel:
+    """A model file and what runs it.
+
+    The image may have any size that the cell divides: where it differs from the file's, the tensors are
+    allocated anew.
+
+    Attributes:
+        metadata: What the model says of itself; see `kp2d.tflite_file`.
+        runtime: What runs it, a key of `RUNTIMES`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        runtime: str | None = None,
+        threads: int | None = None,
+        kernels: str = "default",
+    ) -> None:
+        """Loads a model.
+
+        Args:
+            path: A `.tflite` file made by kp2d.
+            runtime: A key of `RUNTIMES`; None takes the best that is installed.
+            threads: Of the runtime; None takes one a core.
+            kernels: `"default"`, or `"builtin"`, which repeats to the bit on every machine and is slower.
+
+        Raises:
+            InputError: If the file is no such model or no runtime is installed.
+        """
+        data, self.metadata = tflite_file.open_model(path)
+        self.runtime = choose(runtime)
+        module = importlib.import_module(RUNTIMES[self.runtime])
+        options: dict[str, Any] = {"num_threads": threads or _cores()}
+        if one_of("kernels", kernels, KERNELS) == "builtin":
+            resolver = getattr(module, "OpResolverType", None)
+            options["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        try:
+            self._interpreter = module.Interpreter(model_content=data, **options)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise problem(
+                "a whole .tflite model", f"{path} ({_first_line(error)})", "Make it again."
+            ) from error
+        (self._input,) = self._interpreter.get_input_details()
+        self._outputs = self._name_outputs()
+        self._levels = self._input_levels()
+
+    def heads(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the network.
+
+        Args:
+            pixels: uint8 RGB `[1, H, W, 3]`, both sides divisible by the cell.
+
+        Returns:
+            `score_map`, `offset_map` and `descriptor_map`, float32, for `kp2d.decode.decode`.
+        """
+        heads = {}
+        for name, values in self.raw_heads(pixels).items():
+            quantized = np.issubdtype(values.dtype, np.integer)
+            heads[f"{name}_map"] = (
+                dequantize(values, *self._outputs[name]["quantization"]) if quantized else values
+            )
+        if self.metadata["score_sharpness"] != 1:
+            heads["score_map"] = sharpen(heads["score_map"], self.metadata["score_sharpness"])
+        return heads
+
+    def raw_heads(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the network and returns "score", "offset" and "descriptor" as the model computes them."""
+        if tuple(self._input["shape"]) != pixels.shape:
+            self._interpreter.resize_tensor_input(self._input["index"], pixels.shape)
+            self._interpreter.allocate_tensors()
+            (self._input,) = self._interpreter.get_input_details()
+        self._interpreter.set_tensor(self._input["index"], self._levels[pixels])
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(one["index"]) for name, one in self._outputs.items()}
+
+    def _name_outputs(self) -> dict[str, dict[str, Any]]:
+        """Finds the heads by the names in the signature: converters order them as they like."""
+        by_name = {one["name"].partition(":")[0]: one for one in self._interpreter.get_output_details()}
+        return {name: by_name[name] for name in tflite_file.SIGNATURE[1]}
+
+    def _input_levels(self) -> np.ndarray:
+        """What each of the 256 values of a pixel is in the model's input tensor."""
+        values = (np.arange(256) - self.metadata["pixel_offset"]) / self.metadata["pixel_scale"]
+        kind = self._input["dtype"]
+        if np.issubdtype(kind, np.floating):
+            return values.astype(kind)
+        scale, zero_point = self._input["quantization"]
+        limits = np.iinfo(kind)
+        return np.clip(np.floor(values / scale + 0.5) + zero_point, limits.min, limits.max).astype(kind)
+
+
+def choose(runtime: str | None) -> str:
+    """Returns the name of a runtime that is installed.
+
+    Args:
+        runtime: A key of `RUNTIMES`; None takes the best.
+
+    Raises:
+        InputError: If it is unknown or not installed.
+    """
+    installed = available()
+    if runtime is not None and one_of("runtime", runtime, RUNTIMES) in installed:
+        return runtime
+    if runtime is None and installed:
+        return installed[0]
+    raise problem(
+        f"the package of the runtime {runtime}" if runtime else "a runtime for .tflite models",
+        f"installed: {', '.join(installed) or 'none'}",
+        "Run pip install ai-edge-litert; on old devices pip install 'numpy<2' tflite-runtime.",
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,257 @@
+"""Owns the question of what int8 costs: variants of the quantization side by side, errors layer by layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from kp2d import calibration, datasets, evaluation, images, provenance, quantization
+from kp2d.config import Protocol, fingerprint
+from kp2d.decode import normalized
+from kp2d.learned import NetworkExtractor, compile_predict
+from kp2d.quantization import Calibrated, FloatNetwork, PostTraining
+from kp2d.quantized import FLOAT, INT8, PARTS, Scheme, quantize_kernel
+
+HEADS = ("score", "offset", "descriptor")
+_METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score", "auc_3")
+_DECIDING = ("calibration", "folding", "quantization", "quantized", "networks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to quantize.
+
+    Attributes:
+        group: Which question it belongs to.
+        name: What it changes.
+        num_images: To calibrate with.
+        data: `"photographs"`, or `"noise"`, pixels drawn evenly at random.
+        options: Of `kp2d.quantization.post_training`.
+        scheme: What is quantized.
+        score_threshold: Of the evaluation.
+    """
+
+    group: str
+    name: str
+    num_images: int = quantization.NUM_IMAGES
+    data: str = "photographs"
+    options: PostTraining = field(default_factory=PostTraining)
+    scheme: Scheme = INT8
+    score_threshold: float = 0.0
+
+
+def variants(num_images: int = quantization.NUM_IMAGES, most_images: int = 500) -> list[Variant]:
+    """Lists the variants of the study, those of one question together.
+
+    Args:
+        num_images: To calibrate with, where a variant does not change it.
+        most_images: Largest calibration set.
+    """
+    plain = {"correct_bias": False, "equalize": None, "spread_scores": False}
+
+    def one(group: str, name: str, **changes: Any) -> Variant:
+        return Variant(**{"group": group, "name": name, "num_images": num_images, **changes})
+
+    counts = [count for count in (1, 5, 20, 100, 500) if count <= most_images]
+    without = {part: tuple(other for other in PARTS if other != part) for part in PARTS}
+    return [
+        one("all int8", "post-training"),
+        *(one("calibration images", f"{count}", num_images=count) for count in counts),
+        one("calibration data", "noise", data="noise"),
+        one("ranges", "smallest to largest", options=PostTraining(method="minmax")),
+        one("ranges", "percentiles", options=PostTraining(method="percentile")),
+        one("corrections", "none", options=PostTraining(**plain)),
+        one("corrections", "channels not evened", options=PostTraining(equalize=None)),
+        one("corrections", "biases as they are", options=PostTraining(correct_bias=False)),
+        one("corrections", "scores not spread", options=PostTraining(spread_scores=False)),
+        one("corrections", "none, smallest to largest", options=PostTraining(method="minmax", **plain)),
+        one("kernels", "one scale each", scheme=Scheme(per_channel=False)),
+        one("kernels", "4 bits", scheme=Scheme(weight_bits=4)),
+        *(one("float32 again", part, scheme=Scheme(parts=without[part])) for part in PARTS),
+        *(one("descriptor bits", f"{bits}", scheme=Scheme(descriptor_bits=bits)) for bits in (6, 4, 2)),
+        *(one("score threshold", f"{limit}", score_threshold=limit) for limit in (0.3, 0.5, 0.7)),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What every variant is measured with.
+
+    Attributes:
+        source: The float network.
+        photographs: Folder to calibrate with.
+        sequences: Image pairs to measure on.
+        protocol: How to score.
+        seeds: Orders in which RANSAC gets the matches; their mean counts.
+        cache: Folder for exported features.
+    """
+
+    source: FloatNetwork
+    photographs: Path
+    sequences: Sequence[datasets.Sequence]
+    protocol: Protocol
+    seeds: int = 1
+    cache: Path | None = None
+
+    def run(self, chosen: Sequence[Variant], *, progress: bool = True) -> pd.DataFrame:
+        """Measures the float network and every variant.
+
+        Args:
+            chosen: The variants.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            One row a variant: group, variant, the metrics over all pairs, `delta_<metric>` against the float
+            network under the same score threshold, and `sqnr_<head>` in dB on images of the pairs.
+
+        Raises:
+            InputError: If data is missing.
+        """
+        plain = compile_predict(self.source.network)
+        inputs = self._inputs()
+        wanted = [plain(image) for image in inputs]
+        float_scores: dict[float, dict[str, float]] = {}
+        calibrated: dict[tuple, Calibrated] = {}
+        rows = []
+        for variant in tqdm([None, *chosen], desc="variants", disable=not progress, leave=False):
+            limit = variant.score_threshold if variant else 0.0
+            if limit not in float_scores:
+                float_scores[limit] = self._scores(plain, self.source.sha256, limit)
+            row = {
+                "group": variant.group if variant else "float32",
+                "variant": variant.name if variant else "",
+            }
+            if variant is None:
+                scores = float_scores[limit]
+            else:
+                options = variant.options
+                key = (variant.data, variant.num_images, options.equalize, options.spread_scores)
+                if key not in calibrated:
+                    calibrated[key] = self._calibrate(variant)
+                network = quantization.quantize(
+                    calibrated[key], self.source.config, variant.options, variant.scheme
+                )
+                predict = compile_predict(network)
+                scores = self._scores(predict, _digest(network, variant.scheme), limit)
+                got = [predict(image) for image in inputs]
+                row |= {f"sqnr_{head}": head_sqnr(wanted, got, head) for head in HEADS}
+            deltas = {f"delta_{name}": scores[name] - float_scores[limit][name] for name in _METRICS}
+            rows.append({**row, **scores, **deltas})
+        table = pd.DataFrame(rows)
+        return table[["group", "variant", *_METRICS, *deltas, *(f"sqnr_{head}" for head in HEADS)]]
+
+    def _inputs(self, count: int = 8) -> list[np.ndarray]:
+        paths = sorted({pair.path0 for sequence in self.sequences for pair in sequence.pairs})
+        chosen = paths[:: max(1, len(paths) // count)][:count]
+        read = (images.resize_image(images.read_image(path), self.protocol.image_size) for path in chosen)
+        return [normalized(image[None]) for image in read]
+
+    def _calibrate(self, variant: Variant) -> Calibrated:
+        size, count = self.protocol.image_size, variant.num_images
+        if variant.data == "noise":
+            rng = np.random.default_rng(0)
+            inputs = [normalized(rng.integers(0, 256, (1, *size, 3), np.uint8)) for _ in range(count)]
+        else:
+            inputs = quantization.calibration_images(self.photographs, self.source.config, size, count=count)
+        return quantization.calibrate(
+            self.source.network,
+            self.source.config,
+            inputs,
+            equalize=variant.options.equalize,
+            spread_scores=variant.options.spread_scores,
+        )
+
+    def _scores(self, predict: Callable, key: str, score_threshold: float) -> dict[str, float]:
+        config = self.source.config
+        extractor = NetworkExtractor(
+            name=self.source.name,
+            cell=config.cell,
+            descriptor_dim=config.descriptor_dim,
+            predict=lambda pixels: predict(normalized(pixels)),
+            sha256=key,
+            runtime="keras",
+        )
+        rows = []
+        for seed in range(self.seeds):
+            protocol = replace(self.protocol, seed=seed, score_threshold=score_threshold)
+            pairs = evaluation.evaluate(extractor, self.sequences, protocol, cache=self.cache, progress=False)
+            summary = evaluation.summarize(pairs)
+            rows.append(summary[summary["subset"] == "all"].iloc[-1])
+        return {name: float(np.mean([row[name] for row in rows])) for name in _METRICS}
+
+
+def layer_errors(
+    source: FloatNetwork,
+    network: keras.Model,
+    statistics: Mapping[str, calibration.TensorStatistics],
+    inputs: Sequence[np.ndarray],
+) -> pd.DataFrame:
+    """Measures the error of int8 in every tensor and kernel.
+
+    Args:
+        source: The float network.
+        network: The quantized one.
+        statistics: What its tensors held in the calibration.
+        inputs: Network inputs to measure on.
+
+    Returns:
+        One row a tensor in the order of computation: its range, the share of values beyond it, and signal to
+        quantization noise in dB: of the kernel's rounding, of the tensor's own rounding, and of the tensor as
+        the whole network before it has made it.
+    """
+    weights = quantization.read_weights(network)
+    # The float network with the kernels of the quantized one, which may be scaled and trained further.
+    run_float = quantization.inspect(source.config, weights, FLOAT)
+    run_int8 = quantization.inspect(source.config, weights, INT8)
+    pairs = [(run_float(image), run_int8(image)) for image in inputs]
+    rows = []
+    for name in pairs[0][0]:
+        shared = "skip" if name in ("conv3b", "descriptor_b") else name
+        low, high = (float(weights[f"{shared}_range/{end}"]) for end in ("low", "high"))
+        exact = [tensors[name] for tensors, _ in pairs]
+        row = {"tensor": name, "low": low, "high": high, "beyond": _beyond(statistics[name], low, high)}
+        kernel = weights.get(f"{name}/kernel")
+        if kernel is not None:
+            row["sqnr_kernel"] = sqnr([kernel], [np.asarray(quantize_kernel(kernel, 8))])
+        rounded = [calibration.round_to_grid(values, low, high) for values in exact]
+        row["sqnr_rounding"] = sqnr(exact, rounded)
+        row["sqnr_network"] = sqnr(exact, [tensors[name] for _, tensors in pairs])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def sqnr(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
+    """Returns the signal to quantization noise ratio of arrays, in dB; at most 120."""
+    signal = sum(float(np.square(values, dtype=np.float64).sum()) for values in wanted)
+    noise = sum(
+        float(np.square(np.subtract(a, b, dtype=np.float64)).sum()) for a, b in zip(wanted, got, strict=True)
+    )
+    return float(min(120.0, 10 * np.log10(max(signal, 1e-12) / max(noise, 1e-12 * max(signal, 1e-12)))))
+
+
+def head_sqnr(
+    wanted: Sequence[Mapping[str, np.ndarray]], got: Sequence[Mapping[str, np.ndarray]], head: str
+) -> float:
+    """Returns the signal to quantization noise ratio of a head ("score") over images, in dB."""
+    return sqnr([heads[f"{head}_map"] for heads in wanted], [heads[f"{head}_map"] for heads in got])
+
+
+def _beyond(statistics: calibration.TensorStatistics, low: float, high: float) -> float:
+    centers = statistics.centers()
+    outside = (centers < low) | (centers > high)
+    return float(statistics.counts[outside].sum() / max(statistics.counts.sum(), 1))
+
+
+def _digest(network: keras.Model, scheme: Scheme) -> str:
+    digest = hashlib.sha256(fingerprint(scheme, provenance.code_hash(*_DECIDING)).encode())
+    for value in quantization.read_weights(network).values():
+        digest.update(value.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,151 @@
+"""Owns what a `.tflite` file says of itself, read without any package: a device must be able to run it.
+
+A model of ours carries a JSON object beside its tensors (a metadata entry named "kp2d"): network, precision,
+image size, cell and how pixels enter, so that the file alone is enough to run it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from kp2d.checks import InputError, problem
+
+ENTRY = "kp2d"
+SIGNATURE = ("image", ("score", "offset", "descriptor"))  # input and outputs by name
+REQUIRED = (
+    *("name", "preset", "precision", "image_size", "cell", "descriptor_dim"),
+    *("pixel_offset", "pixel_scale"),  # a pixel p enters as (p − offset) / scale
+    "score_sharpness",  # see `kp2d.decode.sharpen`
+)
+_BUFFERS, _METADATA = 4, 6  # fields of the table Model
+
+
+def read(path: str | Path) -> bytes:
+    """Reads a model file.
+
+    Args:
+        path: A `.tflite` file.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        InputError: If there is no such file, or it is no TFLite model.
+    """
+    path = Path(path).expanduser()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise problem("a .tflite model", f"{path}: {error.strerror or error}", "Check the path.") from error
+    if data[4:8] != b"TFL3":
+        raise problem("a .tflite model", f"{path}, which is none", "Make one with kp2d quantize.")
+    return data
+
+
+def metadata(data: bytes, source: str | Path = "the model") -> dict[str, Any]:
+    """Returns what a model of ours says of itself.
+
+    Args:
+        data: The file's bytes.
+        source: Names the file in errors.
+
+    Returns:
+        The JSON object; it has the keys `REQUIRED`.
+
+    Raises:
+        InputError: If the file is cut off, or is not one of ours.
+    """
+    try:
+        found = _entry(data)
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise problem(
+            "a whole .tflite model", f"{source}, which is damaged or cut off", "Copy or make it again."
+        ) from error
+    content = _object(found) if found is not None else None
+    if content is None or any(key not in content for key in REQUIRED):
+        raise problem(
+            "a .tflite model made by kp2d",
+            f"{source}, which does not say how to feed and decode it",
+            "Convert the weights with kp2d quantize.",
+        )
+    return content
+
+
+def open_model(path: str | Path) -> tuple[bytes, dict[str, Any]]:
+    """Reads a model of ours: its bytes and what it says of itself; raises an InputError as those do."""
+    data = read(path)
+    return data, metadata(data, path)
+
+
+def is_ours(path: str | Path) -> bool:
+    """Tells whether a file is a model that `open_model` would take."""
+    try:
+        open_model(path)
+    except InputError:
+        return False
+    return True
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _entry(data: bytes) -> bytes | None:
+    """Finds our metadata entry: tables and vectors of the FlatBuffers format, followed by hand."""
+    model = _follow(data, 0)
+    entries, buffers = _field(data, model, _METADATA), _field(data, model, _BUFFERS)
+    if entries is None or buffers is None:
+        return None
+    for entry in _tables(data, entries):
+        name = _field(data, entry, 0)
+        if name is not None and _bytes(data, name) == ENTRY.encode():
+            index = entry + _offset(data, entry, 1)
+            (number,) = struct.unpack_from("<I", data, index) if index != entry else (0,)
+            content = _field(data, list(_tables(data, buffers))[number], 0)
+            return None if content is None else _bytes(data, content)
+    return None
+
+
+def _follow(data: bytes, at: int) -> int:
+    """Goes where the offset at a position leads."""
+    target = at + struct.unpack_from("<I", data, at)[0]
+    if not 0 <= target < len(data):
+        raise IndexError(target)
+    return target
+
+
+def _offset(data: bytes, table: int, number: int) -> int:
+    """Returns where in a table a field lies, 0 if it is absent."""
+    directory = table - struct.unpack_from("<i", data, table)[0]
+    if directory < 0:
+        raise IndexError(directory)
+    at = 4 + 2 * number
+    size = struct.unpack_from("<H", data, directory)[0]
+    return struct.unpack_from("<H", data, directory + at)[0] if at < size else 0
+
+
+def _field(data: bytes, table: int, number: int) -> int | None:
+    """Returns where a field that is a table, vector or string begins, None if it is absent."""
+    offset = _offset(data, table, number)
+    return _follow(data, table + offset) if offset else None
+
+
+def _tables(data: bytes, vector: int):
+    (count,) = struct.unpack_from("<I", data, vector)
+    if 4 * count > len(data):
+        raise IndexError(count)
+    return (_follow(data, vector + 4 + 4 * number) for number in range(count))
+
+
+def _bytes(data: bytes, vector: int) -> bytes:
+    (count,) = struct.unpack_from("<I", data, vector)
+    if vector + 4 + count > len(data):
+        raise IndexError(count)
+    return bytes(data[vector + 4 : vector + 4 + count])

@@ -1,0 +1,251 @@
+"""The network in integers: folding and evening keep its function, ranges fit, rounding lies on its grid."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+
+from kp2d import calibration, folding, networks, quantization
+from kp2d.checks import InputError
+from kp2d.decode import sharpen
+from kp2d.quantized import (
+    FLOAT,
+    INT8,
+    PIXEL_RANGE,
+    PIXEL_SHIFT,
+    Quantize,
+    QuantizedConv2D,
+    Scheme,
+    build_inspector,
+    build_quantized_network,
+    quantize_kernel,
+)
+
+SIZE = (64, 96)
+
+
+def trained_like(preset, seed=0):
+    """A float network whose batch norm does something."""
+    network, rng = networks.build_network(preset), np.random.default_rng(seed)
+    for variable in network.weights:
+        kind = variable.path.rpartition("/")[2]
+        if kind in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 2.0, variable.shape))
+        elif kind in ("beta", "moving_mean", "bias"):
+            variable.assign(rng.normal(0, 0.2, variable.shape))
+    return network
+
+
+def image(seed=0, size=SIZE):
+    return np.random.default_rng(seed).integers(0, 256, (1, *size, 3)).astype(np.float32) / 127.5 - 1
+
+
+@pytest.fixture(params=["relu", "leaky_relu"])
+def config(request, monkeypatch, small_preset):
+    import dataclasses
+
+    return dataclasses.replace(networks.get_preset(small_preset), activation=request.param)
+
+
+def assert_same_function(network, folded, config):
+    wanted = network(image(), training=False)
+    got = quantization.quantized_from(config, folded, {}, FLOAT)(image(), training=False)
+    for name, head in wanted.items():
+        difference = np.abs(ops.convert_to_numpy(head - got[name]))
+        margin = slice(difference.shape[1] // 3, -(difference.shape[1] // 3))
+        # Padding is worth half a pixel less in the shifted network, so the border differs a little.
+        assert difference[:, margin, margin].max() < 2e-3 and difference.max() < 0.05, name
+
+
+def test_folding_keeps_the_function(config):
+    network = trained_like(config)
+    assert_same_function(network, folding.fold(quantization.read_weights(network)), config)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_evening_channels_keeps_the_function(config, strength):
+    network = trained_like(config)
+    folded = folding.fold(quantization.read_weights(network))
+    tensors = quantization.inspect(config, folded, FLOAT)(image())
+    largest = {name: np.abs(values).max(axis=(0, 1, 2)) for name, values in tensors.items()}
+    evened = folding.equalize(folded, largest, config, strength=strength)
+    assert_same_function(network, evened, config)
+    after = quantization.inspect(config, evened, FLOAT)(image())
+    assert np.abs(after["conv3b"]).max() == pytest.approx(np.abs(after["descriptor_b"]).max(), rel=1e-3)
+    if strength == 1.0:
+        loud = np.abs(after["conv2a"]).max(axis=(0, 1, 2))
+        assert loud.min() > 0.99 * loud.max() or largest["conv2a"].min() < 0.02 * largest["conv2a"].max()
+
+
+def test_every_channel_has_a_reader_and_widths_fit():
+    for config in networks.PRESETS.values():
+        network = networks.build_network(config)
+        kernels = {v.path.removesuffix("/kernel"): v.shape for v in network.weights if "kernel" in v.path}
+        readers = folding.consumers(config)
+        assert set(readers) | {"score_b", "offset_b", "descriptor_map", "descriptor_b"} == set(kernels)
+        for layer, entries in readers.items():
+            for reader, source in entries:
+                assert len(source) == kernels[reader][2], (layer, reader)
+                assert source.max() == kernels[layer][3] - 1
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_kernel_is_rounded_to_a_symmetric_grid(per_channel, bits):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 5, 4)).astype(np.float32) * [1, 2, 4, 8]
+    rounded = ops.convert_to_numpy(
+        quantize_kernel(ops.convert_to_tensor(kernel, "float32"), bits, per_channel=per_channel)
+    )
+    levels = 2 ** (bits - 1) - 1
+    scales = np.abs(kernel).max(axis=(0, 1, 2) if per_channel else None) / levels
+    steps = rounded / scales
+    assert np.abs(steps - np.round(steps)).max() < 1e-3 and np.abs(steps).max() <= levels + 1e-3
+    assert np.abs(rounded - kernel).max() <= (scales / 2 + 1e-6).max()
+
+
+def test_a_channel_of_zeros_stays_zero():
+    kernel = np.zeros((3, 3, 2, 2), np.float32)
+    kernel[..., 1] = 1.0
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(quantize_kernel(ops.convert_to_tensor(kernel), 8)), kernel
+    )
+
+
+def test_pixels_are_exact():
+    layer = Quantize(ends=PIXEL_RANGE, fixed="both")
+    pixels = (np.arange(256, dtype=np.float32) - 127) / np.float32(127.5)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(pixels, bits=8)), pixels, atol=1e-6)
+    assert pytest.approx(0.5 / 127.5) == PIXEL_SHIFT
+
+
+def test_rounding_lets_gradients_through_and_ranges_learn():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("gradients are taken with TensorFlow's tape")
+    import tensorflow as tf
+
+    convolution, quantize = QuantizedConv2D(2, bits=8), Quantize(ends=(0.0, 0.5), fixed="low")
+    with tf.GradientTape() as tape:
+        loss = ops.sum(ops.square(quantize(ops.relu(convolution(ops.ones((1, 8, 8, 3)))), bits=8)))
+    kernel, high = tape.gradient(loss, [convolution.kernel.value, quantize.high.value])
+    assert np.abs(kernel).max() > 0 or np.abs(high) > 0
+    assert [v.path.rpartition("/")[2] for v in quantize.trainable_variables] == ["high"]
+
+
+def test_weights_are_the_same_for_every_scheme(small_preset):
+    of = {
+        scheme: [v.path for v in build_quantized_network(small_preset, scheme=scheme).weights]
+        for scheme in (INT8, FLOAT, Scheme(parts=("score",)), Scheme(descriptor_bits=4))
+    }
+    assert len({tuple(paths) for paths in of.values()}) == 1
+    bare = {v.path for v in build_quantized_network(small_preset, bare=True).weights}
+    assert set(of[INT8]) - bare == {"score_sharpen/sharpness"}
+
+
+@pytest.mark.parametrize("part", ["encoder", "score", "offset", "descriptor"])
+def test_a_part_that_is_not_quantized_is_not_rounded(small_preset, part):
+    scheme = Scheme(parts=tuple(p for p in ("encoder", "score", "offset", "descriptor") if p != part))
+    inspector = build_inspector(small_preset, scheme=scheme)
+    tensors = inspector(image(), training=False)
+    name = {"encoder": "conv1a", "descriptor": "descriptor_b"}.get(part, f"{part}_map")
+    assert len(np.unique(ops.convert_to_numpy(tensors[name]))) > 256
+    other = "conv1a" if part != "encoder" else "score_map"
+    assert len(np.unique(ops.convert_to_numpy(tensors[other]))) <= 256
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"weight_bits": 1}, {"activation_bits": 17}, {"descriptor_bits": 8.5}, {"parts": ("head",)}]
+)
+def test_a_scheme_refuses_what_makes_no_sense(wrong):
+    with pytest.raises(InputError):
+        Scheme(**wrong)
+
+
+@given(
+    low=st.floats(-20, 0),
+    high=st.floats(0.01, 20),
+    bits=st.integers(2, 8),
+    values=st.lists(st.floats(-30, 30), min_size=1, max_size=20),
+)
+def test_a_grid_holds_zero_and_rounds_to_the_nearest(low, high, bits, values):
+    scale = (high - low) / (2**bits - 1)
+    values = np.array([0.0, *values])
+    rounded = calibration.round_to_grid(values, low, high, bits)
+    assert rounded[0] == 0 and len(np.unique(rounded)) <= 2**bits
+    np.testing.assert_allclose(calibration.round_to_grid(rounded, low, high, bits), rounded, atol=1e-9)
+    inner = (values > low + scale) & (values < high - scale)
+    assert (np.abs(rounded - values)[inner] <= scale / 2 + 1e-9).all()
+
+
+def statistics(values):
+    run = {"x": np.asarray(values, np.float32).reshape(1, 1, -1, 1)}
+    return calibration.measure(lambda _: run, [None])["x"]
+
+
+def test_ranges_cut_off_what_costs_more_than_it_is_worth():
+    rng = np.random.default_rng(0)
+    one = statistics(np.append(np.abs(rng.normal(size=200_000)), 40.0))
+    assert calibration.choose_range("x", one, method="minmax") == (0.0, pytest.approx(40.0))
+    _, percentile = calibration.choose_range("x", one, method="percentile")
+    _, mse = calibration.choose_range("x", one, method="mse")
+    assert 3 < percentile < 5 and 10 < mse < 36
+
+    def error(high):
+        return np.square(calibration.round_to_grid(one.centers(), 0, high) - one.centers()) @ one.counts
+
+    assert error(mse) < min(error(40.0), error(2.0))
+
+
+def test_ranges_before_a_squash_look_at_what_comes_out():
+    values = np.random.default_rng(0).normal(scale=6, size=100_000)
+    plain = calibration.choose_range("descriptor_map", statistics(values))
+    squashed = calibration.choose_range("offset_b", statistics(values))
+    assert squashed[1] < 0.5 * plain[1] and squashed[0] > 0.5 * plain[0]
+
+
+@pytest.mark.parametrize("values", [[0, 0, 0], [2.0, 3.0], [-1.0, -2.0]])
+@pytest.mark.parametrize("method", calibration.METHODS)
+def test_ranges_hold_zero(values, method):
+    low, high = calibration.choose_range("x", statistics(values), method=method)
+    assert low <= 0 < high
+
+
+def test_measuring_needs_images_and_finite_values():
+    with pytest.raises(InputError, match="images to calibrate with"):
+        calibration.measure(lambda _: {}, [])
+    with pytest.raises(InputError, match="NaN or infinity in x"):
+        calibration.measure(lambda _: {"x": np.full((1, 1, 1, 1), np.nan)}, [None])
+    with pytest.raises(InputError, match="method"):
+        calibration.choose_range("x", statistics([1.0]), method="best")
+
+
+def test_bias_correction_is_the_mean_error():
+    rng = np.random.default_rng(0)
+    kernel, inputs = rng.normal(size=(3, 3, 4, 5)), rng.uniform(0, 2, (4,))
+    rounded = kernel + rng.normal(size=kernel.shape) * 0.01
+    constant = np.broadcast_to(inputs, (3, 3, 4))
+    wanted = np.einsum("hwc,hwcn->n", constant, rounded - kernel)
+    np.testing.assert_allclose(calibration.bias_correction(kernel, rounded, inputs), wanted)
+
+
+def test_sharpening_undoes_flat_scores():
+    logits = np.linspace(-6, 12, 50)
+    flat = 1 / (1 + np.exp(-logits / 2.5))
+    np.testing.assert_allclose(sharpen(flat, 2.5), 1 / (1 + np.exp(-logits)), atol=1e-3)
+    levels = sharpen(np.arange(256) / 256, 3.0)
+    assert (np.diff(levels[:-1]) > 0).all() and levels.min() > 0 and levels.max() < 1
+
+
+def test_spread_scores_share_fewer_levels(small_preset):
+    config = networks.get_preset(small_preset)
+    network = trained_like(config)
+    for variable in network.weights:  # scores as saturated as those of a trained network
+        if variable.path == "score_b/kernel":
+            variable.assign(variable * 30)
+    distinct = {}
+    for spread in (True, False):
+        options = quantization.PostTraining(spread_scores=spread)
+        quantized = quantization.post_training(network, config, [image(1)], options=options)
+        distinct[spread] = len(np.unique(ops.convert_to_numpy(quantized(image())["score_map"])))
+    assert distinct[True] > distinct[False]
