@@ -6,6 +6,7 @@ PROFILE ?= fast
 EXTRAS  := reproduce,train,onnx,test
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+OLD     := .venv-tflite-runtime
 OPENCV  := $(shell sed -n 's/^opencv-python==\([^ ;]*\).*/\1/p' constraints.txt)
 
 .PHONY: reproduce test lint format readme lab strip setup clean help
@@ -13,7 +14,7 @@ OPENCV  := $(shell sed -n 's/^opencv-python==\([^ ;]*\).*/\1/p' constraints.txt)
 reproduce: $(READY)  ## run every notebook (PROFILE=smoke|fast|full) and make all tables and pictures
 	$(BIN)/kp2d reproduce --profile $(PROFILE)
 
-test: $(READY)  ## run the tests
+test: $(READY) $(OLD)/.ready  ## run the tests
 	$(BIN)/python -m pytest
 
 lint: $(READY)  ## check style and formatting of modules and notebooks
@@ -50,8 +51,16 @@ $(READY): pyproject.toml constraints.txt
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt opencv-python-headless==$(OPENCV); }
 	@touch $@
 
-clean:  ## remove the virtual environment, made data and executed notebooks
-	rm -rf $(VENV) data results/runs
+# The runtime of older devices, which wants NumPy 1: an environment of its own, for the tests that compare the two.
+$(OLD)/.ready: $(READY)
+	@$(PYTHON) -m venv $(OLD)
+	@$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check 'numpy<2' tflite-runtime==2.14.0 2>/dev/null || { \
+	  echo "tflite-runtime cannot be installed here (it stops at Python 3.11): tests that compare with it are skipped"; \
+	  rm -rf $(OLD)/bin; }
+	@touch $@
+
+clean:  ## remove the virtual environments, made data and executed notebooks
+	rm -rf $(VENV) $(OLD) data results/runs
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile

@@ -138,6 +138,9 @@ class Profile:
     methods: tuple[str, ...]
     train_size: tuple[int, int]  # (height, width) px of a training view
     train_steps: Mapping[str, int]  # recipe to its steps; where there are two, both take the same time
+    int8_size: tuple[int, int]  # (height, width) px, for the study of the quantization
+    int8_images: int  # to calibrate with
+    int8_steps: int  # of training on the int8 grid
 
 
 PROFILES = {
@@ -154,6 +157,9 @@ PROFILES = {
             methods=("sift", "orb"),
             train_size=(64, 80),
             train_steps={"kp2d": 3, "kp2d_plus": 4},
+            int8_size=(64, 80),
+            int8_images=2,
+            int8_steps=2,
         ),
         Profile(
             name="fast",
@@ -166,6 +172,9 @@ PROFILES = {
             methods=("sift", "rootsift", "orb", "kp2d_tiny_f", "kp2d_tiny_s"),
             train_size=(64, 96),
             train_steps={"kp2d": 62, "kp2d_plus": 80},
+            int8_size=(120, 160),
+            int8_images=7,
+            int8_steps=16,
         ),
         Profile(
             name="full",
@@ -178,6 +187,9 @@ PROFILES = {
             methods=("sift", "rootsift", "orb", "kp2d_tiny_f", "kp2d_tiny_s"),
             train_size=(240, 320),
             train_steps={"kp2d": 739_294},  # 50 epochs of COCO's 118,287 photographs, 8 a step
+            int8_size=(240, 320),
+            int8_images=100,
+            int8_steps=400,
         ),
     )
 }

@@ -71,6 +71,13 @@ def write_text(path: Path | str, text: str) -> Path:
     return Path(path)
 
 
+def write_bytes(path: Path | str, content: bytes) -> Path:
+    """Writes bytes atomically and returns the path."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)
+
+
 def write_json(path: Path | str, content: Any) -> Path:
     """Writes JSON atomically, sorted and indented, and returns the path."""
     return write_text(path, json.dumps(content, indent=1, sort_keys=True, default=str) + "\n")

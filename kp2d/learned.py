@@ -31,6 +31,7 @@ class NetworkExtractor:
         descriptor_dim: Length of a descriptor.
         predict: From uint8 RGB `[1, H, W, 3]` to the three heads as float32 NumPy arrays.
         sha256: Of the weights; tells exported features of other weights apart.
+        bytes: Of the file.
         top_k: Features kept an image; None keeps all.
         kernels: Those of a TFLite runtime; see `kp2d.runtimes.KERNELS`.
     """
@@ -40,6 +41,7 @@ class NetworkExtractor:
     descriptor_dim: int
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
     sha256: str
+    bytes: int = 0
     top_k: int | None = None
     precision: str = "float32"
     runtime: str = "keras"
@@ -133,6 +135,7 @@ def load(
         descriptor_dim=config.descriptor_dim,
         predict=lambda image: predict(normalized(image)),
         sha256=files.sha256(path),
+        bytes=path.stat().st_size,
     )
 
 
@@ -160,6 +163,7 @@ def load_model(
         descriptor_dim=model.metadata["descriptor_dim"],
         predict=model.heads,
         sha256=files.sha256(path),
+        bytes=Path(path).stat().st_size,
         precision=model.metadata["precision"],
         runtime=model.runtime,
         kernels=kernels,
@@ -239,7 +243,9 @@ def load_trained(path: str | Path, *, precision: str | None = None) -> NetworkEx
     """
     weights = find_weights(path)
     if weights.name.endswith(MODEL):
-        extractor = dataclasses.replace(load_model(weights), name=weights.stem)
+        extractor = load_model(weights)
+        stem = weights.name.removesuffix(MODEL).removesuffix(f".{extractor.precision}")
+        extractor = dataclasses.replace(extractor, name=stem)
         one_of(f"precision of {weights.name}", precision or extractor.precision, [extractor.precision])
         return extractor
     one_of(f"precision of {weights.name}", precision or "float32", ["float32"])

@@ -6,13 +6,16 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from IPython.display import Markdown, clear_output
 
-from kp2d import checks, config, datasets, extractors, paths, provenance, samples, tables
+from kp2d import backend, checks, config, datasets, extractors, learned, paths, provenance, samples, tables
 from kp2d.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from kp2d.sensitivity import Variant
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,11 @@ class Run:
     def cache(self) -> Path:
         """Returns the folder for exported features; what lies there is reused."""
         return paths.runs(self.profile.name) / "features"
+
+    @property
+    def models(self) -> Path:
+        """Returns the folder for models in other precisions."""
+        return paths.runs(self.profile.name) / "models"
 
     @property
     def trained(self) -> Path:
@@ -156,6 +164,92 @@ def training_settings(
     sequences = load_data(run)
     if run.profile.dataset == "sample":
         sequences = [s for s in sequences if s.name.partition("_")[2] in samples.HELD_OUT]
+    return TrainingSettings(
+        steps=dict(zip(chosen, counts, strict=True)),
+        image_size=tuple(image_size) or run.profile.train_size,
+        photographs=photographs_of(run, photographs),
+        sequences=sequences,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Int8Settings:
+    """How a network is quantized and on what the cost is measured.
+
+    Attributes:
+        photographs: Folder to calibrate with and to train on.
+        image_size: (height, width) px.
+        num_images: To calibrate with.
+        steps: Of training on the int8 grid.
+        variants: What the study compares.
+        sequences: Image pairs to measure on.
+        protocol: How to score.
+    """
+
+    photographs: Path
+    image_size: tuple[int, int]
+    num_images: int
+    steps: int
+    variants: list[Variant]
+    sequences: list[datasets.Sequence]
+    protocol: config.Protocol
+
+
+def int8_settings(
+    run: Run,
+    *,
+    image_size: Sequence[int] = (),
+    num_images: int = 0,
+    steps: int = 0,
+    questions: Sequence[str] = (),
+    photographs: str = "",
+) -> Int8Settings:
+    """Turns a notebook's parameters into settings; whatever is empty or 0 comes from the profile.
+
+    Of the data set `sample`, two scenes are measured on, of which no photograph is learned from, and all
+    others are calibrated with.
+
+    Raises:
+        InputError: If a value is out of range, or there are no photographs.
+    """
+    backend.quiet()
+    from kp2d import sensitivity
+
+    sequences = load_data(run)
+    if run.profile.dataset == "sample":
+        sequences = [s for s in sequences if s.name.partition("_")[2] in samples.HELD_OUT]
+    folder = photographs_of(run, photographs)
+    size = tuple(image_size) or run.profile.int8_size
+    most = len(datasets.list_images(folder))
+    count = num_images or min(run.profile.int8_images, most)
+    variants = sensitivity.variants(count, most)
+    known = list(dict.fromkeys(variant.group for variant in variants))
+    asked = tuple(questions) or (known[:3:2] if run.profile.name == "smoke" else known)
+    for question in asked:
+        checks.one_of("question of the study", question, known)
+    top_k = max(run.profile.top_k) if min(size) >= 240 else 150
+    return Int8Settings(
+        photographs=folder,
+        image_size=size,
+        num_images=count,
+        steps=steps or run.profile.int8_steps,
+        variants=[variant for variant in variants if variant.group in asked],
+        sequences=sequences,
+        protocol=config.protocol(image_size=size, top_k=(top_k,)),
+    )
+
+
+def shipped_precisions(network: str) -> list[str]:
+    """Returns the int8 precisions that come with the package for a network, none for weights of your own."""
+    return [kind for kind in ("int8_ptq", "int8") if network in learned.shipped(kind)]
+
+
+def photographs_of(run: Run, photographs: str) -> Path:
+    """Returns the folder of photographs to learn from: the one named, else the profile's.
+
+    Raises:
+        InputError: If there are none.
+    """
     if photographs:
         folder = Path(photographs).expanduser()
     elif run.profile.dataset == "sample":
@@ -163,12 +257,7 @@ def training_settings(
     else:
         folder = datasets.resolve("coco", run.profile.name)
     datasets.list_images(folder)  # none at all fails here rather than after the first pictures
-    return TrainingSettings(
-        steps=dict(zip(chosen, counts, strict=True)),
-        image_size=tuple(image_size) or run.profile.train_size,
-        photographs=folder,
-        sequences=sequences,
-    )
+    return folder
 
 
 def begin(profile: str, **settings: Any) -> Run:

@@ -63,6 +63,20 @@ STAGES = (
         patient=True,
     ),
     Stage(
+        name="03_quantize",
+        inputs=(DATA, "results/{profile}/data.csv"),
+        outputs=(
+            "results/{profile}/quantization.csv",
+            "results/{profile}/precisions.csv",
+            "results/{profile}/layer_errors.csv",
+            "results/{profile}/sensitivity.csv",
+            "figures/{profile}/activations.svg",
+            "figures/{profile}/layer_errors.svg",
+            "figures/{profile}/sensitivity.svg",
+        ),
+        patient=True,
+    ),
+    Stage(
         name="05_evaluate",
         inputs=(DATA, "results/{profile}/data.csv"),
         outputs=(

@@ -34,9 +34,11 @@ class FloatNetwork:
         network: From `kp2d.networks.build_network`.
         config: Its architecture.
         sha256: Of the weights' file.
+        method: As for `kp2d.extractors.from_name`.
     """
 
     name: str
+    method: str
     network: keras.Model
     config: NetworkConfig
     sha256: str
@@ -48,6 +50,7 @@ def load_float(name: str) -> FloatNetwork:
     Raises:
         InputError: If there are no such weights.
     """
+    method = name
     if learned.is_path(name):
         weights = learned.find_weights(name)
         if not weights.name.endswith(learned.WEIGHTS):
@@ -61,7 +64,9 @@ def load_float(name: str) -> FloatNetwork:
     config = get_preset(preset)
     network = build_network(config)
     load_weights(network, network, weights)
-    return FloatNetwork(name=name, network=network, config=config, sha256=files.sha256(weights))
+    return FloatNetwork(
+        name=name, method=method, network=network, config=config, sha256=files.sha256(weights)
+    )
 
 
 def calibration_images(
@@ -282,6 +287,15 @@ def ranges(
         bits = scheme.descriptor_bits if name == "descriptor_map" else scheme.activation_bits
         chosen[name] = calibration.choose_range(name, one, method=method, bits=bits)
     return chosen
+
+
+def chosen_ranges(network: keras.Model) -> dict[str, tuple[float, float]]:
+    """Returns (smallest, largest) of every tensor of a quantized network, by name."""
+    ends = {path: float(value) for path, value in read_weights(network).items() if "_range/" in path}
+    tensors = {path.partition("_range/")[0] for path in ends}
+    found = {name: (ends[f"{name}_range/low"], ends[f"{name}_range/high"]) for name in tensors}
+    skip = found.pop("skip")
+    return {**found, "conv3b": skip, "descriptor_b": skip}
 
 
 def quantized_from(

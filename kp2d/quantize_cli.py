@@ -162,8 +162,7 @@ def _write(path: Path, data: bytes) -> None:
 
         files.write_text(path, convert.to_c_array(data, path.stem))
         return
-    with files.atomic(path) as temporary:
-        temporary.write_bytes(data)
+    files.write_bytes(path, data)
 
 
 def _write_onnx(path: Path, options: argparse.Namespace) -> None:
@@ -172,8 +171,7 @@ def _write_onnx(path: Path, options: argparse.Namespace) -> None:
 
     source = quantization.load_float(options.network)
     data = convert.to_onnx(source.network, source.config, options.image_size or (240, 320))
-    with files.atomic(path) as temporary:
-        temporary.write_bytes(data)
+    files.write_bytes(path, data)
 
 
 def _report(outputs: list[Path], model: Path | None, data: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kp2d import tflite_file
+from kp2d import backend, tflite_file
 from kp2d.checks import one_of, problem
 from kp2d.decode import dequantize, sharpen
 
@@ -63,8 +63,9 @@ class TFLiteModel:
             resolver = getattr(module, "OpResolverType", None)
             options["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         try:
-            self._interpreter = module.Interpreter(model_content=data, **options)
-            self._interpreter.allocate_tensors()
+            with backend.no_stderr():  # where the runtime tells of its delegates
+                self._interpreter = module.Interpreter(model_content=data, **options)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise problem(
                 "a whole .tflite model", f"{path} ({_first_line(error)})", "Make it again."

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kp2d import calibration, datasets, evaluation, images, provenance, quantization
+from kp2d import calibration, comparison, datasets, evaluation, extractors, images, provenance, quantization
 from kp2d.config import Protocol, fingerprint
 from kp2d.decode import normalized
 from kp2d.learned import NetworkExtractor, compile_predict
@@ -116,7 +116,7 @@ class Study:
             InputError: If data is missing.
         """
         plain = compile_predict(self.source.network)
-        inputs = self._inputs()
+        inputs = self.inputs()
         wanted = [plain(image) for image in inputs]
         float_scores: dict[float, dict[str, float]] = {}
         calibrated: dict[tuple, Calibrated] = {}
@@ -148,11 +148,51 @@ class Study:
         table = pd.DataFrame(rows)
         return table[["group", "variant", *_METRICS, *deltas, *(f"sqnr_{head}" for head in HEADS)]]
 
-    def _inputs(self, count: int = 8) -> list[np.ndarray]:
+    def inputs(self, count: int = 8) -> list[np.ndarray]:
+        """Returns some images of the pairs as network inputs, float32 `[1, H, W, 3]` each."""
         paths = sorted({pair.path0 for sequence in self.sequences for pair in sequence.pairs})
         chosen = paths[:: max(1, len(paths) // count)][:count]
         read = (images.resize_image(images.read_image(path), self.protocol.image_size) for path in chosen)
         return [normalized(image[None]) for image in read]
+
+    def compare(self, models: Mapping[str, str], *, profile: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Measures the float network and models made of it.
+
+        Args:
+            models: How a model is made to its method, as for `kp2d.extractors.from_name`.
+            profile: The profile's name, for the rows.
+
+        Returns:
+            Result rows (`kp2d.tables.EVALUATION_COLUMNS`), and one row a model: kind, precision, bytes,
+            `sqnr_<head>` in dB on images of the pairs, and for all pairs the differences
+            `delta_<metric>` from the float network.
+
+        Raises:
+            InputError: If a model is not there.
+        """
+        plain = compile_predict(self.source.network)
+        inputs = self.inputs()
+        wanted = [plain(image) for image in inputs]
+        parts, facts, first = [], [], None
+        for kind, method in {"float32": self.source.method, **models}.items():
+            rows, _ = comparison.evaluate_methods(
+                [method], self.sequences, self.protocol, profile=profile, cache=self.cache, progress=False
+            )
+            parts.append(rows.assign(kind=kind))
+            extractor = extractors.from_name(method)
+            scores = rows[rows["subset"] == "all"].iloc[-1]
+            first = scores if first is None else first
+            got = [extractor.predict(np.round((image + 1) * 127.5).astype(np.uint8)) for image in inputs]
+            facts.append(
+                {
+                    "kind": kind,
+                    "precision": extractor.precision,
+                    "bytes": extractor.bytes,
+                    **{f"sqnr_{head}": head_sqnr(wanted, got, head) for head in HEADS},
+                    **{f"delta_{name}": scores[name] - first[name] for name in _METRICS},
+                }
+            )
+        return pd.concat(parts, ignore_index=True), pd.DataFrame(facts)
 
     def _calibrate(self, variant: Variant) -> Calibrated:
         size, count = self.protocol.image_size, variant.num_images
@@ -211,11 +251,11 @@ def layer_errors(
     # The float network with the kernels of the quantized one, which may be scaled and trained further.
     run_float = quantization.inspect(source.config, weights, FLOAT)
     run_int8 = quantization.inspect(source.config, weights, INT8)
+    chosen = quantization.chosen_ranges(network)
     pairs = [(run_float(image), run_int8(image)) for image in inputs]
     rows = []
     for name in pairs[0][0]:
-        shared = "skip" if name in ("conv3b", "descriptor_b") else name
-        low, high = (float(weights[f"{shared}_range/{end}"]) for end in ("low", "high"))
+        low, high = chosen[name]
         exact = [tensors[name] for tensors, _ in pairs]
         row = {"tensor": name, "low": low, "high": high, "beyond": _beyond(statistics[name], low, high)}
         kernel = weights.get(f"{name}/kernel")

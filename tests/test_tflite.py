@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+import kp2d
 from kp2d import (
     cli,
     convert,
@@ -348,3 +349,112 @@ def test_training_on_the_grid_brings_the_network_nearer(small_preset, small, tmp
     assert cli.main(["quantize", str(weights), "-o", str(output), "--precision", "int8"]) == 2
     assert "--data PHOTOGRAPHS" in capsys.readouterr().err
     assert len(datasets.list_images(photos)) == 4
+
+
+# Other runtimes compute the same. Limits are those of real pictures, with the shipped networks.
+
+
+def shipped_models():
+    return [
+        pytest.param(name, precision, id=f"{name}-{precision}")
+        for precision in ("int8", "int8_ptq")
+        for name in learned.shipped(precision)
+    ]
+
+
+def size_of(name):
+    return (88, 88) if name.endswith("_88") else (240, 320)
+
+
+def shipped_file(name, precision):
+    return learned.PRETRAINED / f"{name}{learned.SUFFIXES[precision]}"
+
+
+def test_every_shipped_network_has_int8_models():
+    assert learned.shipped("int8") == learned.shipped("int8_ptq") == learned.shipped()
+
+
+@pytest.mark.parametrize(("name", "precision"), shipped_models())
+def test_a_shipped_int8_network_is_near_its_float_network(name, precision):
+    model = runtimes.TFLiteModel(shipped_file(name, precision))
+    source = quantization.load_float(name)
+    assert model.metadata["float_sha256"] == source.sha256
+    assert model.metadata["preset"] == source.config.name and "dirty" not in model.metadata["git_commit"]
+    float_network, int8_network = kp2d.load(name), kp2d.load(name, precision=precision)
+    pixels = np.concatenate([photo(each, size_of(name)) for each in ("astronaut", "coffee", "camera")])
+    wanted, got = [], []
+    for image in pixels:
+        wanted.append(float_network.predict(image[None]))
+        got.append(model.heads(image[None]))
+    for head, least in LEAST_SQNR.items():
+        ratio = sqnr(*(np.concatenate([heads[head] for heads in each]) for each in (wanted, got)))
+        assert ratio > least, head
+    shares = []
+    for image in pixels:
+        theirs, ours = (n.extract(image).take(slice(150)).keypoints for n in (float_network, int8_network))
+        distances = np.linalg.norm(theirs[:, None] - ours[None], axis=-1).min(axis=1)
+        shares.append((distances < 1.0).mean())
+    assert np.mean(shares) > 0.85  # of the 150 best keypoints, found within a pixel
+
+
+LEAST_SQNR = {"score_map": 30, "offset_map": 20, "descriptor_map": 22}  # dB
+
+
+@pytest.mark.parametrize(("name", "precision"), shipped_models())
+def test_shipped_models_are_as_large_as_the_papers(name, precision):
+    mebibytes = shipped_file(name, precision).stat().st_size / 2**20
+    assert mebibytes == pytest.approx(1.9 if name.startswith("kp2d_tiny_f") else 0.37, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "precision"), shipped_models())
+def test_tflite_runtime_and_the_builtin_kernels_agree(name, precision, tmp_path, project):
+    python = project / ".venv-tflite-runtime" / "bin" / "python"
+    if not python.is_file():
+        pytest.skip("`make test` installs tflite-runtime, up to Python 3.11")
+    pixels, path = photo(size=size_of(name)), shipped_file(name, precision)
+    np.save(tmp_path / "pixels.npy", pixels)
+    files_there = (
+        project / "tests" / "runtime_probe.py",
+        path,
+        tmp_path / "pixels.npy",
+        tmp_path / "heads.npz",
+    )
+    subprocess.run([python, *files_there], check=True, capture_output=True)
+    ours = runtimes.TFLiteModel(path, kernels="builtin").raw_heads(pixels)
+    with np.load(tmp_path / "heads.npz") as theirs:
+        for head, values in ours.items():
+            assert np.abs(values.astype(int) - theirs[head]).max() <= 1, head
+
+
+@pytest.mark.parametrize(("name", "precision"), shipped_models())
+def test_fast_kernels_differ_in_values_but_not_in_keypoints(name, precision):
+    fast, exact = (
+        learned.load_model(shipped_file(name, precision), kernels=kernels) for kernels in runtimes.KERNELS
+    )
+    assert fast.settings() != exact.settings()
+    image = photo("coffee", size_of(name))[0]
+    for head, values in exact.predict(image[None]).items():
+        assert sqnr(values, fast.predict(image[None])[head]) > LEAST_SQNR[head], head
+    ours, theirs = (each.extract(image).take(slice(150)).keypoints for each in (fast, exact))
+    distances = np.linalg.norm(ours[:, None] - theirs[None], axis=-1).min(axis=1)
+    assert (distances < 1.0).mean() > 0.85
+
+
+def test_microcontrollers_compute_the_same(tmp_path, capfd):
+    micro = pytest.importorskip("tflite_micro", reason="no wheel for this platform").runtime
+    data = flatbuffer.resize(shipped_file("kp2d_tiny_s", "int8").read_bytes(), (88, 88))
+    (tmp_path / "small.tflite").write_bytes(data)
+    pixels = photo(size=(88, 88))
+    interpreter = micro.Interpreter.from_bytes(data)
+    interpreter.set_input((pixels.astype(np.int16) - 128).astype(np.int8), 0)
+    interpreter.invoke()
+    ours = runtimes.TFLiteModel(tmp_path / "small.tflite", kernels="builtin").raw_heads(pixels)
+    by_shape = {values.shape: values.astype(int) for values in ours.values()}
+    for index in range(3):
+        output = interpreter.get_output(index)
+        difference = np.abs(by_shape[output.shape] - output)
+        assert (difference > 0).mean() < 0.02 and difference.max() <= 8
+    interpreter.print_allocations()
+    arena = int(re.search(r"Arena allocation total (\d+) bytes", "".join(capfd.readouterr()))[1])
+    assert arena < 512 * 1024  # what a large microcontroller has
