@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 WHAT = {
     "evaluate": "milliseconds an image and a pair, memory",
+    "latency": "milliseconds a network takes, precision against precision",
     "train": "pairs a second, and what costs them",
     "recipes": "what each change of the training recipe is worth, trained for the same time",
 }
 
-# What makes two rows of `train` or `recipes` measurements of the same thing.
-KEY = ("variant", "preset", "backend", "precision", "image_height", "image_width", "seconds", "dataset")
+# What makes two rows of `latency`, `train` or `recipes` measurements of the same thing.
+KEY = (
+    *("variant", "preset", "backend", "method", "precision", "runtime", "threads"),
+    *("image_height", "image_width", "seconds", "dataset"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=int, default=3, help="evaluate: passes over the pairs; the fastest of a pair counts"
     )
-    parser.add_argument("--preset", nargs="+", help="train, recipes: networks; default: those that fit")
+    parser.add_argument(
+        "--preset", nargs="+", help="latency, train, recipes: networks; default: those that fit"
+    )
+    parser.add_argument(
+        "--image-size", type=image_size, nargs="+", metavar="HxW", help="latency: sizes of an image"
+    )
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="latency: of the runtime")
     parser.add_argument(
         "--train-size", type=image_size, nargs="+", metavar="HxW", help="train, recipes: sizes of a view"
     )
@@ -68,7 +78,8 @@ def run(options: argparse.Namespace) -> None:
     if options.what == "recipes":
         rows, path = _recipes(options), paths.results() / "recipes.csv"
     else:
-        rows = _evaluate(options, profile) if options.what == "evaluate" else _train(options)
+        measure = {"evaluate": _evaluate, "latency": _latency, "train": _train}[options.what]
+        rows = measure(options, profile)
         path = paths.results(profile.name) / f"bench_{options.what}.csv"
     rows = _beside_others(rows, path)
     tables.write_csv(path, rows)
@@ -97,7 +108,18 @@ def _evaluate(options: argparse.Namespace, profile: config.Profile) -> pd.DataFr
     return bench.bench_evaluate(profile, repeats=options.repeats)
 
 
-def _train(options: argparse.Namespace) -> pd.DataFrame:
+def _latency(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFrame:
+    backend.quiet()
+    from kp2d import latency, learned
+
+    return latency.bench_latency(
+        options.preset or [name for name in learned.shipped() if not name.endswith("_88")],
+        options.image_size or [(88, 88), (240, 320)],
+        threads=options.threads,
+    )
+
+
+def _train(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFrame:
     backend.quiet()
     import pandas as pd
 

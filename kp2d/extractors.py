@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -184,5 +184,11 @@ def from_name(name: str) -> Extractor:
 
 
 def label(name: str) -> str:
-    """Returns how a method is named in pictures: its own word, or the short name of trained weights."""
-    return from_name(name).name if learned.is_path(name) else name
+    """Returns how a method is named in pictures: its own words, or the short name of trained weights."""
+    return from_name(name).name if learned.is_path(name) else name.replace(":", " ")
+
+
+def one_precision(names: Sequence[str]) -> list[str]:
+    """Leaves out networks of which a later name has another precision: pictures show each once."""
+    last = {name.partition(":")[0]: name for name in names}
+    return [name for name in names if last[name.partition(":")[0]] == name]

@@ -74,7 +74,7 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-SCORES = ("method", "top_k", "num_pairs", "num_failed", *tables.METRICS)
+SCORES = ("method", "precision", "top_k", "num_pairs", "num_failed", *tables.METRICS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

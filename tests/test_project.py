@@ -33,7 +33,7 @@ LAYERS = {
     2: "cards charts checkpoint curves datasets download extractors folding groundtruth learned learner"
     " quantization_charts runlog samples scenes train_cli transfer viewer views viz",
     3: "convert export loader registration tables",
-    4: "bench comparison evaluation quantization showcase train_bench training validation",
+    4: "bench comparison evaluation latency quantization showcase train_bench training validation",
     5: "__main__ bench_cli cli notebook pipeline quantize_cli ranking readme sensitivity trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
