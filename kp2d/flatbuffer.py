@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import flatbuffers
@@ -102,6 +103,11 @@ def summary(data: bytes) -> dict[str, Any]:
     counts = Counter(f"{operator['name']} v{operator['version']}" for operator in operators(data))
     types = Counter(_TYPES[tensor.type] for graph in parse(data).subgraphs for tensor in graph.tensors)
     return {"operators": dict(counts), "tensors": dict(types), "bytes": len(data)}
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Returns the `summary` of a model file; raises an InputError where `kp2d.tflite_file.read` does."""
+    return summary(tflite_file.read(path))
 
 
 def finish(data: bytes, metadata: Mapping[str, Any]) -> bytes:

@@ -15,7 +15,8 @@ from kp2d import backend, checks, config, datasets, extractors, learned, paths, 
 from kp2d.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from kp2d.sensitivity import Variant
+    from kp2d.quantization import FloatNetwork
+    from kp2d.sensitivity import Study, Variant
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,6 +194,23 @@ class Int8Settings:
     variants: list[Variant]
     sequences: list[datasets.Sequence]
     protocol: config.Protocol
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Returns the settings of `kp2d.quantization.aware_training`."""
+        return {"steps": self.steps, "batch_size": 4, "image_size": self.image_size, "log_every": 4}
+
+    def study(self, source: FloatNetwork, cache: Path) -> Study:
+        """Returns what measures a network's variants; features are kept in the folder `cache`."""
+        from kp2d.sensitivity import Study
+
+        return Study(
+            source=source,
+            photographs=self.photographs,
+            sequences=self.sequences,
+            protocol=self.protocol,
+            cache=cache,
+        )
 
 
 def int8_settings(

@@ -60,8 +60,8 @@ KP2D_PLUS = {
 KP2D_INT8 = {
     "quantized": True,
     "steps": 400,
-    "learning_rate": 5e-4,
-    "warmup": 30,
+    "learning_rate": 1e-4,
+    "warmup": 10,
     "ema": 0.99,
     "loss": LossConfig(
         localization=0.0,

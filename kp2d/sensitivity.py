@@ -13,7 +13,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kp2d import calibration, comparison, datasets, evaluation, extractors, images, provenance, quantization
+from kp2d import (
+    calibration,
+    comparison,
+    convert,
+    datasets,
+    evaluation,
+    extractors,
+    files,
+    images,
+    provenance,
+    quantization,
+)
 from kp2d.config import Protocol, fingerprint
 from kp2d.decode import normalized
 from kp2d.learned import NetworkExtractor, compile_predict
@@ -226,6 +237,41 @@ class Study:
             summary = evaluation.summarize(pairs)
             rows.append(summary[summary["subset"] == "all"].iloc[-1])
         return {name: float(np.mean([row[name] for row in rows])) for name in _METRICS}
+
+
+def write_models(
+    source: FloatNetwork,
+    made: Mapping[str, keras.Model],
+    folder: Path,
+    *,
+    image_size: tuple[int, int],
+    inputs: Sequence[np.ndarray],
+) -> dict[str, str]:
+    """Writes models to compare: the float network in other precisions, and int8 networks made of it.
+
+    Args:
+        source: The float network.
+        made: Quantized networks by precision, "int8_ptq" and "int8".
+        folder: Where to.
+        image_size: (height, width) px.
+        inputs: Network inputs to calibrate int16x8 with.
+
+    Returns:
+        How each was made ("float16", "int8, here") to its file.
+
+    Raises:
+        InputError: If a file cannot be written.
+    """
+    networks = {"float16": source.network, "int16x8": source.network, **made}
+    written = {}
+    for precision, network in networks.items():
+        here = precision in made
+        name = "made_here" if here else source.name
+        export = convert.Export(name=name, precision=precision, image_size=image_size)
+        data = convert.to_tflite(network, source.config, export, images=inputs)
+        path = files.write_bytes(folder / f"{name}.{precision}.tflite", data)
+        written[f"{precision}, here" if here else precision] = str(path)
+    return written
 
 
 def layer_errors(
