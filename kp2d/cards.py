@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import files, provenance
+from kp2d import files, provenance, tflite_file
 from kp2d.checks import problem
 
 
@@ -54,6 +54,42 @@ def write_card(
         "metrics": list(metrics),
     }
     return files.write_json(weights.with_name(f"{card['name']}.json"), card)
+
+
+def write_model_card(
+    model: str | Path,
+    metrics: Sequence[dict[str, Any]] = (),
+    *,
+    calibration: str = "",
+    run: str | Path | None = None,
+) -> Path:
+    """Writes the card of an int8 model beside it.
+
+    Args:
+        model: The `.tflite` file.
+        metrics: Rows of results.
+        calibration: What its ranges were chosen by.
+        run: Folder of its training on the int8 grid, if there was one.
+
+    Returns:
+        The card, a JSON file.
+
+    Raises:
+        InputError: If the file is no model of ours, or the folder holds no run.
+    """
+    model = Path(model)
+    data, about = tflite_file.open_model(model)
+    stages = [] if run is None else [_stage(Path(run))]
+    card = {
+        **about,
+        "bytes": len(data),
+        "sha256": files.sha256(model),
+        "calibration": calibration,
+        "device": provenance.device(),
+        "stages": stages,
+        "metrics": list(metrics),
+    }
+    return files.write_json(model.with_name(f"{model.name.removesuffix('.tflite')}.json"), card)
 
 
 def _stage(run: Path) -> dict[str, Any]:

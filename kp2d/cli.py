@@ -37,10 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except checks.RunError as error:
         failure, code = error, 1
+    except ModuleNotFoundError as error:
+        failure, code = _missing(error), 2
     if options.verbose:
         logging.getLogger(__name__).exception("details")
     print(f"kp2d {options.verb}: error: {failure}", file=sys.stderr)
     return code
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    """Says which package a command lacks; the core of kp2d installs few."""
+    if (error.name or "kp2d").partition(".")[0] == "kp2d":
+        raise error
+    return checks.problem(
+        f"the package {error.name}, which this command needs",
+        "none installed",
+        "Run pip install 'kp2d[reproduce,train]'.",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

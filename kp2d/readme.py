@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from kp2d import paths, tables
 
-_COLUMNS = ("method", "top_k", *tables.METRICS)
+_COLUMNS = ("method", "precision", "top_k", *tables.METRICS)
 
 
 def fill(text: str) -> str:
@@ -22,6 +23,8 @@ def fill(text: str) -> str:
         "bench": _comparison("bench/evaluation", 1000),
         "bench88": _comparison("bench/evaluation_88x88", 150),
         "sample": _comparison("fast/evaluation", 300),
+        "int8": _int8(),
+        "latency": _latency(),
         "paper": _paper(),
         "recipes": _recipes(),
     }
@@ -39,6 +42,23 @@ def _comparison(name: str, top_k: int) -> str:
     return "\n".join(parts).rstrip()
 
 
+def _int8() -> str:
+    parts = []
+    for name in ("bench/evaluation", "bench/evaluation_88x88"):
+        rows = tables.read_csv(paths.results() / f"{name}.csv", tables.EVALUATION_COLUMNS)
+        parts.append(rows[rows["method"].str.startswith("kp2d") & (rows["subset"] == "all")])
+    rows = pd.concat(parts)
+    rows["size"] = rows["image_width"].astype(str) + "×" + rows["image_height"].astype(str)
+    return tables.markdown(rows, ("method", "size", *_COLUMNS[1:]))
+
+
+def _latency() -> str:
+    rows = tables.read_csv(paths.results() / "fast" / "bench_latency.csv")
+    rows["size"] = rows["image_width"].astype(str) + "×" + rows["image_height"].astype(str)
+    columns = ("method", "size", "precision", "threads", "network_ms", "times_as_fast_as_float32")
+    return tables.markdown(rows, columns)
+
+
 def _recipes() -> str:
     rows = tables.read_csv(paths.results() / "recipes.csv")
     return tables.markdown(rows[rows["subset"] == "all"], ("variant", "pairs", *tables.METRICS))
@@ -48,4 +68,4 @@ def _paper() -> str:
     printed = tables.paper("comparison")
     printed = printed[(printed["image_height"] == 240) & ~printed["method"].str.startswith("kp2d_v")]
     printed["method"] += np.where(printed["doubt"].isna(), "", " †")
-    return tables.markdown(printed, ("method", "precision", *_COLUMNS[1:]))
+    return tables.markdown(printed, _COLUMNS)

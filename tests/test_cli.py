@@ -1,5 +1,7 @@
 """The command line: every verb, and one clear line for every wrong input."""
 
+import sys
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -162,3 +164,14 @@ def test_bench_keeps_the_rows_that_were_not_measured_again(tmp_path):
     assert list(bench_cli._beside_others(ours, path)["backend"]) == ["jax", "jax", "tensorflow", "tensorflow"]
     faster = theirs.assign(pairs_per_second=3.0).iloc[:1]
     assert sorted(bench_cli._beside_others(faster, path)["pairs_per_second"]) == [1.0, 3.0]
+
+
+def test_a_missing_package_is_one_clear_line(monkeypatch, capsys, tmp_path):
+    for name in ("kp2d.convert", "kp2d.quantization", "kp2d.networks"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "keras", None)
+    weights = tmp_path / "kp2d_tiny_s.weights.h5"
+    weights.touch()
+    assert cli.main(["quantize", str(weights), "-o", str(tmp_path / "x.tflite")]) == 2
+    said = capsys.readouterr().err
+    assert "the package keras, which this command needs" in said and "pip install" in said

@@ -159,6 +159,12 @@ def test_a_name_may_carry_its_precision():
             extractors.from_name(wrong)
 
 
+def test_pictures_show_a_network_in_one_precision():
+    names = ["sift", "kp2d_tiny_s", "kp2d_tiny_s:int8_ptq", "orb", "kp2d_tiny_s:int8"]
+    assert extractors.one_precision(names) == ["sift", "orb", "kp2d_tiny_s:int8"]
+    assert extractors.label("kp2d_tiny_s:int8") == "kp2d_tiny_s int8"
+
+
 def test_options_replace_the_defaults_and_are_part_of_the_settings(textured):
     few = extractors.create("sift", nfeatures=20)
     assert (

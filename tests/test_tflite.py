@@ -10,6 +10,7 @@ import pytest
 
 import kp2d
 from kp2d import (
+    cards,
     cli,
     convert,
     datasets,
@@ -288,6 +289,23 @@ def test_equal_int8_scores_keep_the_order_of_the_cells(model_file):
     rows = features.keypoints[:, 1] // 4 * 100 + features.keypoints[:, 0] // 4
     assert len(rows)  # offsets of a constant image are equal, so positions follow the cells
     assert (np.diff(rows)[ties] > 0).mean() > 0.95
+
+
+def test_the_card_of_a_model_says_what_the_file_says(model_file, tmp_path):
+    card = cards.write_model_card(model_file, [{"d3": 0.5}], calibration="blocks")
+    assert card.name == "small.json"
+    content = files.read_json(card)
+    assert content["sha256"] == files.sha256(model_file) and content["calibration"] == "blocks"
+    assert (content["precision"], content["metrics"], content["stages"]) == ("int8_ptq", [{"d3": 0.5}], [])
+
+
+def test_every_shipped_model_has_an_honest_card():
+    for parameter in shipped_models():
+        path = shipped_file(*parameter.values)
+        card = files.read_json(path.with_suffix(".json"))
+        assert card["sha256"] == files.sha256(path) and card["metrics"] and card["calibration"]
+        assert len(card["stages"]) == (card["precision"] == "int8")
+        assert tflite_file.open_model(path)[1].items() <= card.items()
 
 
 # The command line.
