@@ -143,12 +143,12 @@ class Profile:
     int8_steps: int  # of training on the int8 grid
 
 
-# The last one is what pictures show.
-_NETWORKS = ("kp2d_tiny_f", "kp2d_tiny_s")
-_ALL = (
-    *("sift", "rootsift", "orb"),
-    *(f"{name}{precision}" for name in _NETWORKS for precision in ("", ":int8_ptq", ":int8")),
-)
+_CLASSICAL = ("sift", "rootsift", "orb")
+
+
+def _networks(*precisions: str) -> tuple[str, ...]:
+    return tuple(f"{name}{kind}" for name in ("kp2d_tiny_f", "kp2d_tiny_s") for kind in precisions)
+
 
 PROFILES = {
     profile.name: profile
@@ -176,7 +176,7 @@ PROFILES = {
             num_images=6,
             image_size=(240, 320),
             top_k=(150, 300, 1000),
-            methods=_ALL,
+            methods=(*_CLASSICAL, *_networks("", ":int8")),  # pictures show the last one
             train_size=(64, 96),
             train_steps={"kp2d": 62, "kp2d_plus": 80},
             int8_size=(120, 160),
@@ -191,7 +191,7 @@ PROFILES = {
             num_images=6,
             image_size=(240, 320),
             top_k=(150, 300, 1000),
-            methods=_ALL,
+            methods=(*_CLASSICAL, *_networks("", ":int8_ptq", ":int8")),
             train_size=(240, 320),
             train_steps={"kp2d": 739_294},  # 50 epochs of COCO's 118,287 photographs, 8 a step
             int8_size=(240, 320),

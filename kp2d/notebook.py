@@ -257,9 +257,22 @@ def int8_settings(
     )
 
 
-def shipped_precisions(network: str) -> list[str]:
-    """Returns the int8 precisions that come with the package for a network, none for weights of your own."""
-    return [kind for kind in ("int8_ptq", "int8") if network in learned.shipped(kind)]
+def shipped_models(network: str) -> dict[str, Any]:
+    """Returns the int8 models that come with the package for a network, none for weights of your own.
+
+    Returns:
+        What each is called in a table to its method; of the best one also with the built-in kernels, which
+        repeat to the bit on every machine.
+    """
+    found: dict[str, Any] = {
+        f"{kind}, shipped": f"{network}:{kind}"
+        for kind in ("int8_ptq", "int8")
+        if network in learned.shipped(kind)
+    }
+    if "int8, shipped" in found:
+        path = learned.PRETRAINED / f"{network}{learned.SUFFIXES['int8']}"
+        found["int8, shipped, built-in kernels"] = learned.load_model(path, kernels="builtin")
+    return found
 
 
 def photographs_of(run: Run, photographs: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,6 @@ from tqdm import tqdm
 
 from kp2d import (
     calibration,
-    comparison,
     convert,
     datasets,
     evaluation,
@@ -24,6 +24,7 @@ from kp2d import (
     images,
     provenance,
     quantization,
+    tables,
 )
 from kp2d.config import Protocol, fingerprint
 from kp2d.decode import normalized
@@ -129,35 +130,24 @@ class Study:
         plain = compile_predict(self.source.network)
         inputs = self.inputs()
         wanted = [plain(image) for image in inputs]
-        float_scores: dict[float, dict[str, float]] = {}
-        calibrated: dict[tuple, Calibrated] = {}
-        rows = []
-        for variant in tqdm([None, *chosen], desc="variants", disable=not progress, leave=False):
-            limit = variant.score_threshold if variant else 0.0
-            if limit not in float_scores:
-                float_scores[limit] = self._scores(plain, self.source.sha256, limit)
-            row = {
-                "group": variant.group if variant else "float32",
-                "variant": variant.name if variant else "",
-            }
-            if variant is None:
-                scores = float_scores[limit]
-            else:
-                options = variant.options
-                key = (variant.data, variant.num_images, options.equalize, options.spread_scores)
-                if key not in calibrated:
-                    calibrated[key] = self._calibrate(variant)
-                network = quantization.quantize(
-                    calibrated[key], self.source.config, variant.options, variant.scheme
-                )
-                predict = compile_predict(network)
-                scores = self._scores(predict, _digest(network, variant.scheme), limit)
-                got = [predict(image) for image in inputs]
-                row |= {f"sqnr_{head}": head_sqnr(wanted, got, head) for head in HEADS}
-            deltas = {f"delta_{name}": scores[name] - float_scores[limit][name] for name in _METRICS}
-            rows.append({**row, **scores, **deltas})
-        table = pd.DataFrame(rows)
-        return table[["group", "variant", *_METRICS, *deltas, *(f"sqnr_{head}" for head in HEADS)]]
+        float_scores = functools.cache(lambda limit: self._scores(plain, self.source.sha256, limit))
+        calibrated = functools.cache(self._calibrate)
+
+        def row(group: str, name: str, scores: dict[str, float], limit: float) -> dict[str, Any]:
+            deltas = {f"delta_{metric}": scores[metric] - float_scores(limit)[metric] for metric in _METRICS}
+            return {"group": group, "variant": name, **scores, **deltas}
+
+        rows = [row("float32", "", float_scores(0.0), 0.0)]
+        for variant in tqdm(chosen, desc="variants", disable=not progress, leave=False):
+            options, limit = variant.options, variant.score_threshold
+            ready = calibrated(variant.data, variant.num_images, options.equalize, options.spread_scores)
+            network = quantization.quantize(ready, self.source.config, options, variant.scheme)
+            predict = compile_predict(network)
+            scores = self._scores(predict, _digest(network, variant.scheme), limit)
+            got = [predict(image) for image in inputs]
+            noise = {f"sqnr_{head}": head_sqnr(wanted, got, head) for head in HEADS}
+            rows.append({**row(variant.group, variant.name, scores, limit), **noise})
+        return pd.DataFrame(rows)
 
     def inputs(self, count: int = 8) -> list[np.ndarray]:
         """Returns some images of the pairs as network inputs, float32 `[1, H, W, 3]` each."""
@@ -166,11 +156,13 @@ class Study:
         read = (images.resize_image(images.read_image(path), self.protocol.image_size) for path in chosen)
         return [normalized(image[None]) for image in read]
 
-    def compare(self, models: Mapping[str, str], *, profile: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def compare(
+        self, models: Mapping[str, str | NetworkExtractor], *, profile: str
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Measures the float network and models made of it.
 
         Args:
-            models: How a model is made to its method, as for `kp2d.extractors.from_name`.
+            models: How a model is made to the extractor, or its name as for `kp2d.extractors.from_name`.
             profile: The profile's name, for the rows.
 
         Returns:
@@ -185,12 +177,16 @@ class Study:
         inputs = self.inputs()
         wanted = [plain(image) for image in inputs]
         parts, facts, first = [], [], None
-        for kind, method in {"float32": self.source.method, **models}.items():
-            rows, _ = comparison.evaluate_methods(
-                [method], self.sequences, self.protocol, profile=profile, cache=self.cache, progress=False
+        dataset = datasets.label(self.sequences)
+        for kind, model in {"float32": self.source.method, **models}.items():
+            extractor = extractors.from_name(model) if isinstance(model, str) else model
+            pairs = evaluation.evaluate(
+                extractor, self.sequences, self.protocol, cache=self.cache, progress=False
+            )
+            rows = tables.evaluation_rows(
+                evaluation.summarize(pairs), extractor, self.protocol, profile=profile, dataset=dataset
             )
             parts.append(rows.assign(kind=kind))
-            extractor = extractors.from_name(method)
             scores = rows[rows["subset"] == "all"].iloc[-1]
             first = scores if first is None else first
             got = [extractor.predict(np.round((image + 1) * 127.5).astype(np.uint8)) for image in inputs]
@@ -205,19 +201,15 @@ class Study:
             )
         return pd.concat(parts, ignore_index=True), pd.DataFrame(facts)
 
-    def _calibrate(self, variant: Variant) -> Calibrated:
-        size, count = self.protocol.image_size, variant.num_images
-        if variant.data == "noise":
+    def _calibrate(self, data: str, count: int, equalize: float | None, spread_scores: bool) -> Calibrated:
+        size = self.protocol.image_size
+        if data == "noise":
             rng = np.random.default_rng(0)
             inputs = [normalized(rng.integers(0, 256, (1, *size, 3), np.uint8)) for _ in range(count)]
         else:
             inputs = quantization.calibration_images(self.photographs, self.source.config, size, count=count)
         return quantization.calibrate(
-            self.source.network,
-            self.source.config,
-            inputs,
-            equalize=variant.options.equalize,
-            spread_scores=variant.options.spread_scores,
+            self.source.network, self.source.config, inputs, equalize=equalize, spread_scores=spread_scores
         )
 
     def _scores(self, predict: Callable, key: str, score_threshold: float) -> dict[str, float]:
