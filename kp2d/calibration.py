@@ -11,8 +11,10 @@ from kp2d.checks import one_of, problem
 
 METHODS = ("minmax", "percentile", "mse")
 PERCENTILE = 99.99  # of the values, kept on either side by the method of that name
-_BINS = 2048
-_CANDIDATES = np.linspace(0.2, 1.0, 81)  # parts of the widest range that `mse` tries
+_BINS = 8192
+_CANDIDATES = np.geomspace(
+    0.01, 1.0, 140
+)  # parts of the widest range that `mse` tries; outliers may be far out
 _SQUASH: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "score_b": lambda x: 1 / (1 + np.exp(-x)),
     "offset_b": np.tanh,

@@ -21,6 +21,8 @@ from kp2d.quantized import FLOAT, INT8, Scheme, build_inspector, build_quantized
 from kp2d.recipes import from_recipe
 
 NUM_IMAGES = 40  # to calibrate with
+NUM_EXAMPLES = 4  # of them, to refine ranges with
+_REFINED_PARTS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.16)  # of a range
 # So many of the logits of scores are to be below so much: sigmoid(5) is two of 256 steps below the largest.
 HIGHEST_SCORES, HIGHEST_LOGIT = 0.9999, 5.0
 
@@ -119,12 +121,15 @@ class PostTraining:
         spread_scores: Whether score logits are divided so that good keypoints do not share one int8 score;
             what reads the model multiplies them again (`kp2d.decode.sharpen`).
         correct_bias: Whether the mean error of rounded kernels is taken out of the biases.
+        refine: Whether the hidden tensors of the heads are cut off where the heads' outputs are nearest to
+            the float network's: what is rare and large there often ends where sigmoid and tanh are flat.
     """
 
     method: str = "mse"
     equalize: float | None = 0.5
     spread_scores: bool = True
     correct_bias: bool = True
+    refine: bool = True
 
     def __post_init__(self) -> None:
         one_of("calibration method", self.method, calibration.METHODS)
@@ -169,10 +174,12 @@ class Calibrated:
     Attributes:
         weights: Kernels and biases, batch norm folded, channels evened, scores spread; and the sharpness.
         statistics: What its tensors held on the images.
+        examples: A few of the images, each with the float network's outputs.
     """
 
     weights: folding.Weights
     statistics: dict[str, calibration.TensorStatistics]
+    examples: list[tuple[np.ndarray, dict[str, np.ndarray]]]
 
 
 def calibrate(
@@ -216,8 +223,9 @@ def calibrate(
     for kind in ("kernel", "bias"):
         weights[f"score_b/{kind}"] = weights[f"score_b/{kind}"] / np.float32(sharpness)
     weights["score_sharpen/sharpness"] = np.float32(sharpness)
-    statistics = measured()
-    return Calibrated(weights=weights, statistics=statistics)
+    plain = compile_predict(network)
+    examples = [(image, plain(image)) for image in images[:NUM_EXAMPLES]]
+    return Calibrated(weights=weights, statistics=measured(), examples=examples)
 
 
 def quantize(
@@ -227,7 +235,32 @@ def quantize(
     weights = calibrated.weights
     if options.correct_bias:
         weights = _correct_biases(weights, calibrated.statistics, config, scheme)
-    return quantized_from(config, weights, ranges(calibrated.statistics, options.method, scheme), scheme)
+    chosen = ranges(calibrated.statistics, options.method, scheme)
+    network = quantized_from(config, weights, chosen, scheme)
+    if options.refine:
+        _refine(network, calibrated.examples)
+    return network
+
+
+def _refine(network: keras.Model, examples: Sequence[tuple[np.ndarray, dict[str, np.ndarray]]]) -> None:
+    """Cuts off the hidden tensor of each head where the head's output is best."""
+    predict = compile_predict(network)
+    for head in ("score", "offset", "descriptor"):
+        high = network.get_layer(f"{head}_a_range").high
+        widest = float(ops.convert_to_numpy(high))
+        errors = {}
+        for part in _REFINED_PARTS:
+            high.assign(widest * part)
+            errors[part] = sum(
+                _head_error(f"{head}_map", predict(image), wanted) for image, wanted in examples
+            )
+        high.assign(widest * min(errors, key=errors.get))
+
+
+def _head_error(name: str, heads: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
+    """Squared error of a head, by the float network's score where the map has its resolution."""
+    error = np.square(heads[name] - wanted[name], dtype=np.float64)
+    return float((error * wanted["score_map"]).sum() if name != "descriptor_map" else error.sum())
 
 
 def aware_training(

@@ -138,7 +138,7 @@ def plot_activations(
         figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
         for place, (name, one) in enumerate(statistics.items(), start=1):
             panel = figure.add_subplot(count, _COLUMNS, place)
-            counts = one.counts.reshape(-1, 32).sum(axis=1) / one.counts.sum()
+            counts = one.counts.reshape(64, -1).sum(axis=1) / one.counts.sum()
             edges = np.linspace(one.low, one.high, len(counts) + 1)
             panel.stairs(np.maximum(counts, 1e-7), edges, fill=True, color="#0a6fb5", baseline=1e-7)
             for end in ranges[name]:

@@ -67,7 +67,7 @@ def variants(num_images: int = quantization.NUM_IMAGES, most_images: int = 500) 
         num_images: To calibrate with, where a variant does not change it.
         most_images: Largest calibration set.
     """
-    plain = {"correct_bias": False, "equalize": None, "spread_scores": False}
+    plain = {"correct_bias": False, "equalize": None, "spread_scores": False, "refine": False}
 
     def one(group: str, name: str, **changes: Any) -> Variant:
         return Variant(**{"group": group, "name": name, "num_images": num_images, **changes})
@@ -78,12 +78,13 @@ def variants(num_images: int = quantization.NUM_IMAGES, most_images: int = 500) 
         one("all int8", "post-training"),
         *(one("calibration images", f"{count}", num_images=count) for count in counts),
         one("calibration data", "noise", data="noise"),
-        one("ranges", "smallest to largest", options=PostTraining(method="minmax")),
+        one("ranges", "smallest to largest", options=PostTraining(method="minmax", refine=False)),
         one("ranges", "percentiles", options=PostTraining(method="percentile")),
         one("corrections", "none", options=PostTraining(**plain)),
         one("corrections", "channels not evened", options=PostTraining(equalize=None)),
         one("corrections", "biases as they are", options=PostTraining(correct_bias=False)),
         one("corrections", "scores not spread", options=PostTraining(spread_scores=False)),
+        one("corrections", "ranges not refined", options=PostTraining(refine=False)),
         one("corrections", "none, smallest to largest", options=PostTraining(method="minmax", **plain)),
         one("kernels", "one scale each", scheme=Scheme(per_channel=False)),
         one("kernels", "4 bits", scheme=Scheme(weight_bits=4)),
