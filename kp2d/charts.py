@@ -147,7 +147,6 @@ def plot_against(
     method: str,
     reference: str = "sift",
     *,
-    precision: str | None = None,
     axes: Axes | None = None,
 ) -> Figure:
     """Plots a method against a reference, one point a pair; the title counts who does better.
@@ -156,9 +155,8 @@ def plot_against(
         pairs: One row a method × precision × pair, with columns `method`, `pair`, the metric
             and where given `precision`, `subset`.
         metric: A column, such as `repeatability` or `corner_error` (logarithmic; NaN is "failed").
-        method: On the vertical axis.
+        method: On the vertical axis; as "METHOD:PRECISION" where the table holds several precisions.
         reference: On the horizontal axis.
-        precision: Of the method, needed when the table holds several.
         axes: Where to draw; a new figure 3.4 in wide by default.
 
     Returns:
@@ -168,7 +166,7 @@ def plot_against(
         InputError: If columns, rows or shared pairs are missing, or a method has a pair twice.
     """
     pairs = _table(pairs, ["method", "pair", metric], once_by=["pair"])
-    both = [_of(pairs, name, wanted) for name, wanted in ((reference, None), (method, precision))]
+    both = [_of(pairs, name) for name in (reference, method)]
     labels = [figures.method_label(*part[["method", "precision"]].iloc[0]) for part in both]
     joined = both[0].merge(both[1], on="pair", suffixes=("_x", "_y"))
     name, larger_is_better, top = METRICS.get(metric, (metric, True, None))
@@ -199,7 +197,7 @@ def plot_against(
         panel = axes or _panels(1, 1, None, width=figures.NARROW, height=3.6)[0]
         panel.plot([low, high], [low, high], color="#999999", linewidth=0.8, zorder=1)
         subsets = joined["subset_y"] if "subset_y" in joined else pd.Series("pairs", joined.index)
-        _against_points(panel, x, y, known, subsets, figures.method_style(method)["color"])
+        _against_points(panel, x, y, known, subsets, figures.method_style(method.partition(":")[0])["color"])
         pad = 0.02 * (high - low)
         limits = (low - pad, high + pad)
         if logarithmic:
@@ -267,17 +265,15 @@ def _table(rows: pd.DataFrame, columns: Iterable[str], once_by: list[str] | None
     return rows
 
 
-def _of(pairs: pd.DataFrame, method: str, precision: str | None) -> pd.DataFrame:
-    """Returns the rows of one method at one precision."""
+def _of(pairs: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Returns the rows of one method; where it has several precisions, "METHOD:PRECISION" or float32."""
+    method, _, precision = name.partition(":")
     checks.one_of("method", method, pairs["method"].unique())
     part = pairs[pairs["method"] == method]
     held = list(part["precision"].unique())
-    if precision is None and len(held) > 1:
-        remedy = f"Give precision= one of {', '.join(held)}."
-        raise checks.problem(f"a precision of {method}", "none", remedy)
-    if precision is not None:
-        part = part[part["precision"] == checks.one_of("precision", precision, held)]
-    return part
+    if not precision:
+        precision = held[0] if len(held) == 1 else "float32"
+    return part[part["precision"] == checks.one_of(f"precision of {method}", precision, held)]
 
 
 def _subset_rank(subset: str) -> tuple[int, str]:

@@ -412,3 +412,13 @@ def test_names_beside_curves_never_overlap():
     assert np.diff(np.sort(heights)).min() >= 0.06 - 1e-9
     assert heights.min() >= 0 and heights.max() <= 1.0 + 1e-9
     assert list(np.argsort(heights)) == [3, 2, 0, 4, 1, 5]
+
+
+def test_a_method_may_be_set_against_another_in_one_of_its_precisions():
+    rows = pair_table()
+    both = pd.concat([rows, rows[rows["method"] == "kp2d_tiny_s"].assign(precision="int8")])
+    for method, label in (("kp2d_tiny_s:int8", "kp2d_tiny_s int8"), ("kp2d_tiny_s", "kp2d_tiny_s float32")):
+        panel = charts.plot_against(both, "corner_error", method).axes[0]
+        assert panel.get_ylabel().startswith(label)
+    with pytest.raises(checks.InputError, match="precision of kp2d_tiny_s"):
+        charts.plot_against(both, "corner_error", "kp2d_tiny_s:int4")
