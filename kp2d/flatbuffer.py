@@ -151,14 +151,16 @@ def resize(data: bytes, image_size: tuple[int, int]) -> bytes:
     about = tflite_file.metadata(data)
     height, width = fits_cells(image_size, about["cell"])
     builtin = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    engine = interpreter.Interpreter(model_content=data, experimental_op_resolver_type=builtin)
-    (image,) = engine.get_input_details()
     try:
+        engine = interpreter.Interpreter(model_content=data, experimental_op_resolver_type=builtin)
+        (image,) = engine.get_input_details()
         engine.resize_tensor_input(image["index"], (1, height, width, 3))
         engine.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise problem(
-            "a model whose size can change", f"{about['precision']} ({error})", "Convert its weights again."
+            f"a whole model that can take {height}x{width} px",
+            f"one of {about['precision']} that cannot",
+            "Convert the weights for that size, or choose a smaller one.",
         ) from error
     model = parse(data)
     (graph,) = model.subgraphs

@@ -58,7 +58,8 @@ def load_float(name: str) -> FloatNetwork:
         if not weights.name.endswith(learned.WEIGHTS):
             raise problem("float weights, a .weights.h5 file", str(weights))
         preset, stem = learned.preset_of(weights), weights.name.removesuffix(learned.WEIGHTS)
-        name = weights.parent.name if stem == preset else stem
+        run = stem == preset and weights.with_name("config.json").is_file()
+        name = weights.parent.name if run else stem
     else:
         one_of("shipped network", name, learned.shipped())
         weights = learned.PRETRAINED / f"{name}{learned.WEIGHTS}"
@@ -94,6 +95,8 @@ def calibration_images(
         InputError: If the folder holds no readable picture, the count is below 1, or the size does not fit.
     """
     fits_cells(image_size, config.cell)
+    if seed < 0:
+        raise problem("a seed of at least 0", seed)
     if count < 1:
         raise problem("one or more images to calibrate with", count)
     paths = datasets.list_images(folder)
@@ -291,6 +294,9 @@ def aware_training(
     """
     from kp2d.training import train
 
+    for name in ("data", "output", "recipe", "preset", "quantized", "teacher", "initial_weights"):
+        if name in settings:
+            raise problem("a setting that the training on the int8 grid leaves open", name)
     start, teacher = (Path(output) / f"{name}.weights.h5" for name in ("start", "teacher"))
     files.check_writable(start)
     checkpoint.save_weights(network, start)

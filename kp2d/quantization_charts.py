@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kp2d import checks, figures
 from kp2d.calibration import TensorStatistics
@@ -54,6 +55,7 @@ def plot_sensitivity(rows: pd.DataFrame) -> Figure:
                     panel.plot(shown, place, marker="o", color=color, markersize=3.6)
             panel.set_xlim(-1.04 * limit, 1.04 * limit)
             panel.set_xlabel(label)
+            panel.xaxis.set_major_locator(MaxNLocator(4))
             panel.grid(axis="x")
         panels[0].set_ylim(places.max() + 0.8, places.min() - 0.8)
         names = [f"{group}: {name}" for group, name in zip(rows["group"], rows["variant"], strict=True)]

@@ -35,21 +35,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        default="int8",
         choices=PRECISIONS,
-        help="int8: trained on its grid; int8_ptq: quantized after training; the others to compare with",
+        help="int8 (the default): trained on its grid; int8_ptq: quantized after training; others to compare",
     )
     parser.add_argument(
-        "--image-size", type=image_size, metavar="HxW", help="of the model, px; default: 240x320"
+        "--image-size",
+        type=image_size,
+        metavar="HxW",
+        help="of the model, px; default: a model's own, or 240x320",
     )
-    parser.add_argument("--input", default="int8", choices=["int8", "uint8"], help="of an int8 model's image")
+    parser.add_argument("--input", choices=["int8", "uint8"], help="of an int8 model's image; default: int8")
     parser.add_argument(
-        "--data", help="int8: photographs to train on, searched recursively; shipped networks need none"
+        "--data",
+        help="int8: photographs to train on, searched recursively; the run is kept in OUTPUT_training, beside"
+        " the output. Shipped networks need none",
     )
     parser.add_argument(
         "--calibration", help="photographs to choose ranges by; default: those of --data, else of `sample`"
     )
-    parser.add_argument("--num-images", type=int, default=40, help="of them, at most")
+    parser.add_argument("--num-images", type=int, help="of them, at most; default: 40")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images, and of the training")
     parser.add_argument("--steps", type=int, help="int8: optimizer steps of the training; default: 400")
     parser.add_argument(
@@ -73,72 +77,100 @@ def run(options: argparse.Namespace) -> None:
     for path in options.output:
         checks.one_of("suffix of an output", path.suffix, SUFFIXES)
         files.check_writable(path)
+    if len(set(options.output)) < len(options.output):
+        raise checks.problem("different outputs", ", ".join(map(str, options.output)))
+    onnx = [path for path in options.output if path.suffix == ".onnx"]
     models = [path for path in options.output if path.suffix != ".onnx"]
-    if options.input == "uint8" and not options.precision.startswith("int8"):
-        raise checks.problem("an int8 model for --input uint8", f"--precision {options.precision}")
-    if models:
-        data = _model(options)
-        if options.input == "uint8":
-            from kp2d import flatbuffer
-
-            data = flatbuffer.with_uint8_input(data)
-        for path in models:
-            _write(path, data)
+    if onnx and not models:
+        _refuse(options, (*_TRAINING, "precision", "input"), "an ONNX file, which is float32")
+    content = {path: _onnx(options) for path in onnx}  # nothing is written before everything is made
+    data = _model(options) if models else b""
+    for path in models:
+        is_array = path.suffix == ".h"
+        content[path] = tflite_file.to_c_array(data, path.stem).encode() if is_array else data
     for path in options.output:
-        if path.suffix == ".onnx":
-            _write_onnx(path, options)
-    _report(options.output, models[0] if models else None, data if models else b"")
+        files.write_bytes(path, content[path])
+    _report(options.output, data)
+
+
+_TRAINING = ("data", "calibration", "num_images", "steps", "set")
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], what: str) -> None:
+    """Refuses options that would change nothing: a user who gives them expects something else."""
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, [])]
+    if given:
+        raise checks.problem(f"no {', '.join(given)} for {what}", " ".join(given), "Leave them out.")
 
 
 def _model(options: argparse.Namespace) -> bytes:
     """Takes a finished model where there is one, at the size that is wanted; else converts weights."""
-    from kp2d import flatbuffer
-
-    finished = None
+    precision, finished = options.precision or "int8", None
+    if options.input == "uint8" and not precision.startswith("int8"):
+        raise checks.problem("an int8 model for --input uint8", f"--precision {precision}")
     if options.network.endswith(learned.MODEL):
         finished = Path(options.network).expanduser()
-    elif not learned.is_path(options.network) and not (options.data or options.calibration):
+        _refuse(options, _TRAINING, "a finished model")
+    elif not learned.is_path(options.network):
         checks.one_of("shipped network", options.network, learned.shipped())
-        if options.precision in ("int8", "int8_ptq") and options.network in learned.shipped(
-            options.precision
-        ):
-            finished = learned.PRETRAINED / f"{options.network}{learned.SUFFIXES[options.precision]}"
-    if finished is None:
-        return _convert(options)
-    data, about = tflite_file.open_model(finished)
+        shipped = precision in ("int8", "int8_ptq") and options.network in learned.shipped(precision)
+        if shipped and not (options.data or options.calibration):
+            finished = learned.PRETRAINED / f"{options.network}{learned.SUFFIXES[precision]}"
+            _refuse(options, _TRAINING, "a shipped model, which is taken as it is")
+    data = _convert(options, precision) if finished is None else _finished(finished, options)
+    if options.input == "uint8":
+        from kp2d import flatbuffer
+
+        return flatbuffer.with_uint8_input(data)
+    return data
+
+
+def _finished(path: Path, options: argparse.Namespace) -> bytes:
+    data, about = tflite_file.open_model(path)
+    if options.precision is not None:
+        checks.one_of(f"precision of {path.name}", options.precision, [about["precision"]])
     size = options.image_size or tuple(about["image_size"])
-    return data if list(size) == about["image_size"] else flatbuffer.resize(data, size)
+    if list(size) == about["image_size"]:
+        return data
+    from kp2d import flatbuffer
+
+    return flatbuffer.resize(data, size)
 
 
-def _convert(options: argparse.Namespace) -> bytes:
+def _convert(options: argparse.Namespace, precision: str) -> bytes:
     backend.quiet()
     from kp2d import convert, quantization, samples
 
+    convert.require_tensorflow()  # now rather than after the training
     size = options.image_size or (240, 320)
     source = quantization.load_float(options.network)
     checks.fits_cells(size, source.config.cell)
-    if options.precision == "int8" and not options.data:
+    export = convert.Export(name=source.name, precision=precision, image_size=size)
+    about = {"float_sha256": source.sha256}
+    if precision in ("float32", "float16"):
+        _refuse(options, _TRAINING, f"{precision}, which needs no photographs")
+        return convert.to_tflite(source.network, source.config, export, about=about)
+    if precision != "int8":
+        _refuse(options, ("steps", "set"), f"{precision}, which is not trained")
+    elif not options.data:
         raise checks.problem(
             f"photographs to train {source.name} on its int8 grid",
             "no --data",
             "Write --data PHOTOGRAPHS, or --precision int8_ptq, which needs no training.",
         )
-    export = convert.Export(name=source.name, precision=options.precision, image_size=size)
-    about = {"float_sha256": source.sha256}
-    if options.precision in ("float32", "float16"):
-        return convert.to_tflite(source.network, source.config, export, about=about)
     folder = options.calibration or options.data
     if folder is None:
         folder = samples.training_photographs(paths.data("fast") / "photographs")
-    images = quantization.calibration_images(
-        folder, source.config, size, count=options.num_images, seed=options.seed
-    )
-    if options.precision == "int16x8":
+    count = quantization.NUM_IMAGES if options.num_images is None else options.num_images
+    images = quantization.calibration_images(folder, source.config, size, count=count, seed=options.seed)
+    if precision == "int16x8":
         return convert.to_tflite(source.network, source.config, export, images=images, about=about)
     network = quantization.post_training(source.network, source.config, images)
-    if options.precision == "int8":
+    if precision == "int8":
         network = _train(network, source, options)
-    return convert.to_tflite(network, source.config, export, about=about)
+    return convert.to_tflite(
+        network, source.config, export, about={**about, "calibration_images": len(images)}
+    )
 
 
 def _train(network: Any, source: Any, options: argparse.Namespace) -> Any:
@@ -148,40 +180,37 @@ def _train(network: Any, source: Any, options: argparse.Namespace) -> Any:
     if options.steps is not None:
         given["steps"] = options.steps
     folder = options.output[0].with_suffix("")
-    folder = folder.with_name(f"{folder.name}_training")
-    progress = sys.stderr.isatty()
     trained, _ = quantization.aware_training(
-        network, source, data=options.data, output=folder, progress=progress, **given
+        network,
+        source,
+        data=options.data,
+        output=folder.with_name(f"{folder.name}_training"),
+        progress=sys.stderr.isatty(),
+        **given,
     )
     return trained
 
 
-def _write(path: Path, data: bytes) -> None:
-    if path.suffix == ".h":
-        from kp2d import convert
-
-        files.write_text(path, convert.to_c_array(data, path.stem))
-        return
-    files.write_bytes(path, data)
-
-
-def _write_onnx(path: Path, options: argparse.Namespace) -> None:
+def _onnx(options: argparse.Namespace) -> bytes:
     backend.quiet()
     from kp2d import convert, quantization
 
+    convert.require_tensorflow()
     source = quantization.load_float(options.network)
-    data = convert.to_onnx(source.network, source.config, options.image_size or (240, 320))
-    files.write_bytes(path, data)
+    return convert.to_onnx(source.network, source.config, options.image_size or (240, 320))
 
 
-def _report(outputs: list[Path], model: Path | None, data: bytes) -> None:
+def _report(outputs: list[Path], data: bytes) -> None:
     lines = []
-    if model is not None:
+    if data:
         from kp2d import flatbuffer
 
         found, about = flatbuffer.summary(data), tflite_file.metadata(data)
         height, width = about["image_size"]
         lines.append(f"{about['name']} {about['precision']} {height}x{width}, {found['bytes']:,} bytes")
+        if "calibration_images" in about:
+            lines.append(f"calibrated with {about['calibration_images']} images")
         lines.append("operators: " + ", ".join(f"{name} ×{n}" for name, n in found["operators"].items()))
         lines.append("tensors: " + ", ".join(f"{kind} ×{n}" for kind, n in found["tensors"].items()))
-    sys.stdout.write("\n".join([*lines, *map(str, outputs)]) + "\n")
+    lines += [f"{path} (float32)" if path.suffix == ".onnx" else str(path) for path in outputs]
+    sys.stdout.write("\n".join(lines) + "\n")

@@ -190,6 +190,7 @@ class QuantizedParts:
     dtype = "float32"
 
     def __init__(self, config: NetworkConfig, scheme: Scheme, *, bare: bool) -> None:
+        one_of("activation that can be quantized", config.activation, ("relu", "leaky_relu"))
         self._config, self._scheme, self._bare = config, scheme, bare
         self.tensors: dict[str, keras.KerasTensor] = {}
         # Both inputs of a concatenation must lie on one grid, so they share its range.

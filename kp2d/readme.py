@@ -44,9 +44,10 @@ def _comparison(name: str, top_k: int) -> str:
 
 def _int8() -> str:
     parts = []
-    for name in ("bench/evaluation", "bench/evaluation_88x88"):
+    for name, top_k in (("bench/evaluation", (300, 1000)), ("bench/evaluation_88x88", (150,))):
         rows = tables.read_csv(paths.results() / f"{name}.csv", tables.EVALUATION_COLUMNS)
-        parts.append(rows[rows["method"].str.startswith("kp2d") & (rows["subset"] == "all")])
+        rows = rows[rows["method"].str.startswith("kp2d") & rows["top_k"].isin(top_k)]
+        parts.append(rows[rows["subset"] == "all"])
     rows = pd.concat(parts)
     rows["size"] = rows["image_width"].astype(str) + "×" + rows["image_height"].astype(str)
     return tables.markdown(rows, ("method", "size", *_COLUMNS[1:]))

@@ -55,6 +55,8 @@ class TFLiteModel:
         Raises:
             InputError: If the file is no such model or no runtime is installed.
         """
+        if threads is not None and threads < 1:
+            raise problem("one or more threads", threads)
         data, self.metadata = tflite_file.open_model(path)
         self.runtime = choose(runtime)
         module = importlib.import_module(RUNTIMES[self.runtime])
@@ -96,12 +98,25 @@ class TFLiteModel:
     def raw_heads(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the network and returns "score", "offset" and "descriptor" as the model computes them."""
         if tuple(self._input["shape"]) != pixels.shape:
-            self._interpreter.resize_tensor_input(self._input["index"], pixels.shape)
-            self._interpreter.allocate_tensors()
-            (self._input,) = self._interpreter.get_input_details()
+            self._resize(pixels.shape)
         self._interpreter.set_tensor(self._input["index"], self._levels[pixels])
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(one["index"]) for name, one in self._outputs.items()}
+
+    def _resize(self, shape: tuple[int, ...]) -> None:
+        before = tuple(self._input["shape"])
+        try:
+            self._interpreter.resize_tensor_input(self._input["index"], shape)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            self._interpreter.resize_tensor_input(self._input["index"], before)
+            self._interpreter.allocate_tensors()
+            raise problem(
+                f"an image of {before[1]}x{before[2]} px for this {self.metadata['precision']} model",
+                f"{shape[1]}x{shape[2]} px",
+                "Resize the image, or convert the weights with another --image-size.",
+            ) from error
+        (self._input,) = self._interpreter.get_input_details()
 
     def _name_outputs(self) -> dict[str, dict[str, Any]]:
         """Finds the heads by the names in the signature: converters order them as they like."""
