@@ -107,7 +107,7 @@ def test_the_simulation_is_what_the_model_computes(small, model_file):
     heads = runtimes.TFLiteModel(model_file, kernels="builtin").heads(random_pixels())
     simulated = quantized(normalized(random_pixels()), training=False)
     for name, head in heads.items():  # a step here or there, which later layers carry on
-        assert sqnr(np.asarray(simulated[name]), head) > 20, name
+        assert sqnr(np.asarray(simulated[name]), head) > 15, name
 
 
 @pytest.mark.parametrize("size", [(24, 32), (88, 88), (48, 64)])
