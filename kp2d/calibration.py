@@ -12,9 +12,8 @@ from kp2d.checks import one_of, problem
 METHODS = ("minmax", "percentile", "mse")
 PERCENTILE = 99.99  # of the values, kept on either side by the method of that name
 _BINS = 8192
-_CANDIDATES = np.geomspace(
-    0.01, 1.0, 140
-)  # parts of the widest range that `mse` tries; outliers may be far out
+# Parts of the widest range that `mse` tries; outliers may be far out.
+_CANDIDATES = np.geomspace(0.01, 1.0, 140)
 _SQUASH: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "score_b": lambda x: 1 / (1 + np.exp(-x)),
     "offset_b": np.tanh,
@@ -49,6 +48,12 @@ class TensorStatistics:
         reached = np.searchsorted(np.cumsum(self.counts), share * self.counts.sum())
         return float(self.centers()[min(reached, _BINS - 1)])
 
+    def count(self, values: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Adds values within [low, high] to the histogram."""
+        span = max(self.high - self.low, 1e-12)
+        bins = ((values.ravel() - self.low) * ((_BINS - 1e-3) / span)).astype(np.int32)
+        self.counts += np.bincount(np.clip(bins, 0, _BINS - 1), weights=weights, minlength=_BINS)
+
 
 def measure(
     run: Callable[[np.ndarray], Mapping[str, np.ndarray]], images: Sequence[np.ndarray]
@@ -80,10 +85,7 @@ def measure(
             one.channel_mean = mean if first else one.channel_mean + mean
     for image in images:  # histograms want to know the range first
         for name, values in run(image).items():
-            one = statistics[name]
-            span = max(one.high - one.low, 1e-12)
-            bins = ((values.ravel() - one.low) * ((_BINS - 1e-3) / span)).astype(np.int32)
-            one.counts += np.bincount(np.clip(bins, 0, _BINS - 1), minlength=_BINS)
+            statistics[name].count(values)
     return statistics
 
 
@@ -165,8 +167,6 @@ def merged(statistics: Iterable[TensorStatistics]) -> TensorStatistics:
     """Joins the statistics of tensors that share a range; channels are forgotten."""
     parts = list(statistics)
     one = TensorStatistics(low=min(p.low for p in parts), high=max(p.high for p in parts))
-    span = max(one.high - one.low, 1e-12)
     for part in parts:
-        bins = ((part.centers() - one.low) * ((_BINS - 1e-3) / span)).astype(np.int32)
-        one.counts += np.bincount(np.clip(bins, 0, _BINS - 1), weights=part.counts, minlength=_BINS)
+        one.count(part.centers(), part.counts)
     return one

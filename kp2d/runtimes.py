@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kp2d import backend, tflite_file
+from kp2d import backend, provenance, tflite_file
 from kp2d.checks import one_of, problem
 from kp2d.decode import dequantize, sharpen
 
@@ -60,7 +59,7 @@ class TFLiteModel:
         data, self.metadata = tflite_file.open_model(path)
         self.runtime = choose(runtime)
         module = importlib.import_module(RUNTIMES[self.runtime])
-        options: dict[str, Any] = {"num_threads": threads or _cores()}
+        options: dict[str, Any] = {"num_threads": threads or provenance.workers()}
         if one_of("kernels", kernels, KERNELS) == "builtin":
             resolver = getattr(module, "OpResolverType", None)
             options["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -153,10 +152,6 @@ def choose(runtime: str | None) -> str:
         f"installed: {', '.join(installed) or 'none'}",
         "Run pip install ai-edge-litert; on old devices pip install 'numpy<2' tflite-runtime.",
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _first_line(error: Exception) -> str:
