@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kp2d import backend, flatbuffer, provenance, tflite_file
+from kp2d import backend, flatbuffer, provenance, rewriting, tflite_file
 from kp2d.checks import fits_cells, one_of, problem
 from kp2d.networks import (
     FloatParts,
@@ -115,7 +115,7 @@ def to_tflite(
         data = converter.convert()
     sharpness = values.get("score_sharpen/sharpness", 1.0)
     about = {"score_sharpness": float(keras.ops.convert_to_numpy(sharpness)), **(about or {})}
-    data = flatbuffer.finish(data, metadata(config, export, about))
+    data = rewriting.finish(data, metadata(config, export, about))
     if export.integer:
         _check_integer(data)
     return data
@@ -170,9 +170,9 @@ def metadata(config: NetworkConfig, export: Export, about: dict[str, Any]) -> di
 
 def _check_integer(data: bytes) -> None:
     floats = [
-        f"{operator['name']} at {operator['output_shapes']}"
-        for operator in flatbuffer.operators(data)
-        if any(kind.startswith("float") for kind in (*operator["inputs"], *operator["outputs"]))
+        f"{operator.name} at {operator.outputs[0].shape}"
+        for operator in flatbuffer.read_graph(data).operators
+        if any(tensor.type.startswith("float") for tensor in (*operator.inputs, *operator.outputs))
     ]
     if floats:
         raise problem("a model without float tensors", f"float in {', '.join(floats)}")

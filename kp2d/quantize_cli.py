@@ -119,9 +119,9 @@ def _model(options: argparse.Namespace) -> bytes:
             _refuse(options, _TRAINING, "a shipped model, which is taken as it is")
     data = _convert(options, precision) if finished is None else _finished(finished, options)
     if options.input == "uint8":
-        from kp2d import flatbuffer
+        from kp2d import rewriting
 
-        return flatbuffer.with_uint8_input(data)
+        return rewriting.with_uint8_input(data)
     return data
 
 
@@ -132,9 +132,9 @@ def _finished(path: Path, options: argparse.Namespace) -> bytes:
     size = options.image_size or tuple(about["image_size"])
     if list(size) == about["image_size"]:
         return data
-    from kp2d import flatbuffer
+    from kp2d import rewriting
 
-    return flatbuffer.resize(data, size)
+    return rewriting.resize(data, size)
 
 
 def _convert(options: argparse.Namespace, precision: str) -> bytes:

@@ -31,7 +31,7 @@ LAYERS = {
     1: "archives augment calibration decode figures flatbuffer geometry images losses matching metrics"
     " networks overlay parallel quantized recipes runtimes",
     2: "cards charts checkpoint curves datasets download extractors folding groundtruth learned learner"
-    " quantization_charts runlog samples scenes train_cli transfer viewer views viz",
+    " lowering quantization_charts rewriting runlog samples scenes train_cli transfer viewer views viz",
     3: "convert export loader registration tables",
     4: "bench comparison evaluation latency quantization showcase train_bench training validation",
     5: "__main__ bench_cli cli notebook pipeline quantize_cli ranking readme sensitivity trials",

@@ -21,6 +21,7 @@ from kp2d import (
     learned,
     networks,
     quantization,
+    rewriting,
     runtimes,
     scenes,
     tflite_file,
@@ -68,11 +69,11 @@ def random_pixels(size=SIZE, seed=3):
 
 
 def test_an_int8_model_is_integers_from_end_to_end(small):
-    operators = flatbuffer.operators(small[3])
-    assert {operator["name"] for operator in operators} == ALLOWED
-    types = {kind for operator in operators for kind in (*operator["inputs"], *operator["outputs"])}
+    operators = flatbuffer.read_graph(small[3]).operators
+    assert {operator.name for operator in operators} == ALLOWED
+    types = {tensor.type for operator in operators for tensor in (*operator.inputs, *operator.outputs)}
     assert types == {"int8", "int32"}
-    assert [operator["name"] for operator in operators].count("CONV_2D") == 16
+    assert [operator.name for operator in operators].count("CONV_2D") == 16
 
 
 def names(entries):
@@ -114,7 +115,7 @@ def test_the_simulation_is_what_the_model_computes(small, model_file):
 def test_a_model_of_another_size_computes_the_same(small, size, tmp_path):
     config, _, quantized, data = small
     export = convert.Export(name="test_small", precision="int8_ptq", image_size=size)
-    converted, resized = convert.to_tflite(quantized, config, export), flatbuffer.resize(data, size)
+    converted, resized = convert.to_tflite(quantized, config, export), rewriting.resize(data, size)
     assert tflite_file.metadata(resized)["image_size"] == list(size)
     found = []
     for name, content in (
@@ -131,14 +132,14 @@ def test_a_model_of_another_size_computes_the_same(small, size, tmp_path):
 
 def test_a_uint8_input_changes_no_value(small, tmp_path, model_file):
     path = tmp_path / "uint8.tflite"
-    path.write_bytes(flatbuffer.with_uint8_input(small[3]))
+    path.write_bytes(rewriting.with_uint8_input(small[3]))
     model = runtimes.TFLiteModel(path)
     assert model._input["dtype"] == np.uint8
     np.testing.assert_array_equal(model._levels, np.arange(256))
     for head, values in runtimes.TFLiteModel(model_file).raw_heads(random_pixels()).items():
         np.testing.assert_array_equal(values, model.raw_heads(random_pixels())[head])
     with pytest.raises(InputError, match="int8 input; received one with uint8"):
-        flatbuffer.with_uint8_input(path.read_bytes())
+        rewriting.with_uint8_input(path.read_bytes())
 
 
 def test_pixels_enter_an_int8_model_exactly(model_file):
@@ -275,7 +276,7 @@ def test_tensorflow_is_asked_for_where_it_is_missing(small, monkeypatch):
 )
 def test_metadata_that_cannot_be_is_refused(small, tmp_path, change):
     model = flatbuffer.parse(small[3])
-    flatbuffer._set_metadata(model, {**tflite_file.metadata(small[3]), **change})
+    rewriting.set_metadata(model, {**tflite_file.metadata(small[3]), **change})
     (tmp_path / "x.tflite").write_bytes(flatbuffer.pack(model))
     with pytest.raises(InputError, match="does not say how to feed and decode"):
         learned.load_model(tmp_path / "x.tflite")
@@ -293,7 +294,7 @@ def test_a_model_that_cannot_take_a_size_says_so_and_goes_on(small, tmp_path):
         model.heads(random_pixels((24, 32)))
     np.testing.assert_array_equal(model.heads(random_pixels())["score_map"], before["score_map"])
     with pytest.raises(InputError, match="Convert the weights for that size"):
-        flatbuffer.resize(path.read_bytes(), (24, 32))
+        rewriting.resize(path.read_bytes(), (24, 32))
 
 
 # A model is a method.
@@ -501,7 +502,7 @@ def test_fast_kernels_differ_in_values_but_not_in_keypoints(name, precision):
 
 def test_microcontrollers_compute_the_same(tmp_path, capfd):
     micro = pytest.importorskip("tflite_micro", reason="no wheel for this platform").runtime
-    data = flatbuffer.resize(shipped_file("kp2d_tiny_s", "int8").read_bytes(), (88, 88))
+    data = rewriting.resize(shipped_file("kp2d_tiny_s", "int8").read_bytes(), (88, 88))
     (tmp_path / "small.tflite").write_bytes(data)
     pixels = photo(size=(88, 88))
     interpreter = micro.Interpreter.from_bytes(data)
