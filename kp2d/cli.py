@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import __version__, backend, bench_cli, checks, config, quantize_cli, train_cli
+from kp2d import (
+    __version__,
+    backend,
+    bench_cli,
+    checks,
+    config,
+    edgetpu_cli,
+    method_cli,
+    quantize_cli,
+    train_cli,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kp2d {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
-        *(_add_match, _add_evaluate, _add_train, _add_quantize, _add_reproduce),
+        *(_add_match, _add_evaluate, _add_train, _add_quantize, _add_lint, _add_compile, _add_reproduce),
         *(_add_prepare, _add_download, _add_bench, _add_readme),
     ):
         add(verbs)
@@ -85,24 +95,12 @@ def _verb(verbs: Any, name: str, run: Any, description: str) -> argparse.Argumen
     return parser
 
 
-def _add_method(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--method",
-        default="sift",
-        help="keypoint method: sift, rootsift, orb, a network as kp2d_tiny_s, a .weights.h5 or .tflite file",
-    )
-    parser.add_argument(
-        "--precision",
-        help="of a network: float32, int8 or int8_ptq; default: float32, or that of a .tflite file",
-    )
-
-
 def _add_match(verbs: Any) -> None:
     parser = _verb(verbs, "match", _match, "match two images and draw the result")
     parser.add_argument("image0", help="first image")
     parser.add_argument("image1", help="second image")
     parser.add_argument("-o", "--output", default="matches.png", help="picture to write (.png or .svg)")
-    _add_method(parser)
+    method_cli.add_arguments(parser)
     parser.add_argument("--top-k", type=int, default=1000, help="keypoints kept an image")
     parser.add_argument(
         "--image-size",
@@ -118,7 +116,7 @@ def _match(options: argparse.Namespace) -> None:
 
     figures.check_target(options.output)  # before the work
     protocol = config.protocol(top_k=(options.top_k,), ransac_threshold=options.ransac_threshold)
-    extractor = extractors.create(options.method, precision=options.precision)
+    extractor = method_cli.extractor_from(options)
     image0, image1 = images.read_image(options.image0), images.read_image(options.image1)
     found = registration.register_images(
         image0,
@@ -147,7 +145,7 @@ def _match(options: argparse.Namespace) -> None:
 
 def _add_evaluate(verbs: Any) -> None:
     parser = _verb(verbs, "evaluate", _evaluate, "score a method on a folder in the layout of HPatches")
-    _add_method(parser)
+    method_cli.add_arguments(parser)
     parser.add_argument("--data", default="sample", help="a folder, or: sample, hpatches")
     parser.add_argument("--profile", default="fast", help="whose `sample` is meant")
     parser.add_argument(
@@ -185,7 +183,7 @@ def _add_evaluate(verbs: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from kp2d import datasets, evaluation, extractors, files, paths, tables
+    from kp2d import datasets, evaluation, files, paths, tables
 
     overrides: dict[str, Any] = {
         "half_pixel": options.half_pixel,
@@ -198,7 +196,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         seed=options.seed,
         **{name: value for name, value in overrides.items() if value is not None},
     )
-    extractor = extractors.create(options.method, precision=options.precision)
+    extractor = method_cli.extractor_from(options)
     if options.output and options.output == options.pairs:
         raise checks.problem("two different files for --output and --pairs", str(options.output))
     for target in filter(None, (options.output, options.pairs)):
@@ -252,6 +250,16 @@ def _add_quantize(verbs: Any) -> None:
         verbs, "quantize", quantize_cli.run, "make .tflite models, int8 and others, ONNX and C arrays"
     )
     quantize_cli.add_arguments(parser)
+
+
+def _add_lint(verbs: Any) -> None:
+    parser = _verb(verbs, "lint", edgetpu_cli.lint, "forecast what of a model runs on an Edge TPU")
+    edgetpu_cli.add_lint(parser)
+
+
+def _add_compile(verbs: Any) -> None:
+    parser = _verb(verbs, "compile", edgetpu_cli.compile_model, "compile an int8 model for the Edge TPU")
+    edgetpu_cli.add_compile(parser)
 
 
 def _add_reproduce(verbs: Any) -> None:

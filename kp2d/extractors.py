@@ -117,7 +117,12 @@ def methods() -> tuple[str, ...]:
 
 
 def create(
-    name: str, *, precision: str | None = None, runtime: str | None = None, **options: Any
+    name: str,
+    *,
+    precision: str | None = None,
+    runtime: str | None = None,
+    use_tpu: bool | None = None,
+    **options: Any,
 ) -> Extractor:
     """Makes an extractor.
 
@@ -127,6 +132,7 @@ def create(
         precision: "float32", and for networks "int8" or "int8_ptq"; None takes "float32", or what a file is.
         runtime: None chooses: "opencv" for classical methods, "keras" for networks in float32, one of
             `kp2d.runtimes.RUNTIMES` for others.
+        use_tpu: Whether a network must run on an Edge TPU, or must not; None does as its model is compiled.
         **options: Replace a classical method's own settings, by OpenCV's names (`nfeatures=500`).
 
     Returns:
@@ -141,13 +147,12 @@ def create(
     if name not in _CLASSICAL:
         if options:
             raise checks.problem(f"no options for {name}", ", ".join(options))
-        return (
-            _trained(name, precision)
-            if trained
-            else _network(name, "float32" if precision is None else precision, runtime)
-        )
+        find = _trained if trained else _network
+        return find(name, precision, runtime, use_tpu)
     checks.one_of(f"precision of {name}", "float32" if precision is None else precision, ["float32"])
     checks.one_of(f"runtime of {name}", runtime or "opencv", ["opencv"])
+    if use_tpu:
+        raise checks.problem("a network for the Edge TPU", name, "Name a model that kp2d compile made.")
     recipe = _CLASSICAL[name]
     for option in options:
         checks.one_of(f"option of {name}", option, recipe["options"])
@@ -160,19 +165,23 @@ def create(
 
 
 @functools.cache
-def _network(name: str, precision: str | None, runtime: str | None) -> Extractor:
-    precision = "float32" if precision is None else precision
-    return learned.load(name, precision=precision, runtime=runtime)  # reading and tracing takes a second
+def _network(name: str, precision: str | None, runtime: str | None, use_tpu: bool | None) -> Extractor:
+    if precision is None:
+        precision = "int8" if use_tpu else "float32"
+    # Cached, since reading and tracing takes a second.
+    return learned.load(name, precision=precision, runtime=runtime, use_tpu=use_tpu)
 
 
-def _trained(path: str, precision: str | None) -> Extractor:
+def _trained(path: str, *how: Any) -> Extractor:
     weights = learned.find_weights(path)
-    return _trained_network(weights, precision, weights.stat().st_mtime_ns)
+    return _trained_network(weights, weights.stat().st_mtime_ns, *how)
 
 
 @functools.lru_cache(maxsize=16)
-def _trained_network(weights: Path, precision: str | None, _written: int) -> Extractor:
-    return learned.load_trained(weights, precision=precision)
+def _trained_network(
+    weights: Path, _written: int, precision: str | None, runtime: str | None, use_tpu: bool | None
+) -> Extractor:
+    return learned.load_trained(weights, precision=precision, runtime=runtime, use_tpu=use_tpu)
 
 
 def from_name(name: str) -> Extractor:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from kp2d import tflite_file
@@ -68,6 +69,7 @@ class Tensor:
         shape: Of an image of the model's own size.
         constant: Whether its values are in the file.
         scales: Of its quantization: none, one, or one a channel.
+        values: Of a constant with at most 16 whole numbers, as axes and sizes are; else empty.
     """
 
     index: int
@@ -75,7 +77,8 @@ class Tensor:
     type: str
     shape: tuple[int, ...]
     constant: bool
-    scales: tuple[float, ...]
+    scales: tuple[float, ...] = ()
+    values: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -171,13 +174,16 @@ def _tensors(model: schema.ModelT, graph: schema.SubGraphT, indices: Any) -> tup
 def _tensor(model: schema.ModelT, index: int, tensor: schema.TensorT) -> Tensor:
     scales = tensor.quantization.scale if tensor.quantization is not None else None
     values = model.buffers[tensor.buffer].data
+    constant = values is not None and len(values) > 0
+    whole = constant and tensor.type == schema.TensorType.INT32 and len(values) <= 64
     return Tensor(
         index=index,
         name=text(tensor.name or ""),
         type=type_name(tensor),
         shape=() if tensor.shape is None else tuple(int(side) for side in tensor.shape),
-        constant=values is not None and len(values) > 0,
+        constant=constant,
         scales=() if scales is None else tuple(float(scale) for scale in scales),
+        values=tuple(int(one) for one in np.asarray(values).view("<i4")) if whole else (),
     )
 
 

@@ -94,8 +94,7 @@ def load(
     *,
     precision: str = "float32",
     weights: str | Path | None = None,
-    runtime: str | None = None,
-    threads: int | None = None,
+    **running: Any,
 ) -> NetworkExtractor:
     """Loads a network that this package ships, or float weights that you trained.
 
@@ -103,8 +102,8 @@ def load(
         name: A preset, or a shipped variant of one ("kp2d_tiny_s_88").
         precision: A key of `SUFFIXES`.
         weights: A `.weights.h5` file of your own; None takes the shipped ones.
-        runtime: Of an int8 network, a key of `kp2d.runtimes.RUNTIMES`; None takes the best there is.
-        threads: Of that runtime; None takes one a core.
+        **running: Of an int8 network: `runtime`, `threads`, `kernels`, `use_tpu`, `device`; see
+            `kp2d.runtimes.TFLiteModel`.
 
     Returns:
         The extractor.
@@ -117,8 +116,8 @@ def load(
         one_of(f"shipped network in {precision}", name, shipped(precision))
     path = Path(weights) if weights is not None else PRETRAINED / f"{name}{SUFFIXES[precision]}"
     if path.name.endswith(MODEL):
-        return dataclasses.replace(load_model(path, runtime=runtime, threads=threads), name=name)
-    one_of(f"runtime of {name} in {precision}", runtime or "keras", ["keras"])
+        return dataclasses.replace(load_model(path, **running), name=name)
+    _only_keras(f"{name} in {precision}", **running)
     backend.quiet()
     from kp2d import networks
 
@@ -139,16 +138,18 @@ def load(
     )
 
 
-def load_model(
-    path: str | Path, *, runtime: str | None = None, threads: int | None = None, kernels: str = "default"
-) -> NetworkExtractor:
+def _only_keras(name: str, *, runtime: str | None = None, use_tpu: bool | None = None, **_: Any) -> None:
+    one_of(f"runtime of {name}", runtime or "keras", ["keras"])
+    if use_tpu:
+        raise problem("an int8 network for the Edge TPU", name, "Add --precision int8.")
+
+
+def load_model(path: str | Path, **running: Any) -> NetworkExtractor:
     """Loads a `.tflite` model made by kp2d; the file says which network it is.
 
     Args:
         path: The file.
-        runtime: A key of `kp2d.runtimes.RUNTIMES`; None takes the best there is.
-        threads: Of the runtime; None takes one a core.
-        kernels: See `kp2d.runtimes.TFLiteModel`.
+        **running: `runtime`, `threads`, `kernels`, `use_tpu`, `device`; see `kp2d.runtimes.TFLiteModel`.
 
     Returns:
         The extractor, named and with the precision as the file says.
@@ -156,7 +157,7 @@ def load_model(
     Raises:
         InputError: If the file is no such model or there is nothing to run it.
     """
-    model = runtimes.TFLiteModel(path, runtime=runtime, threads=threads, kernels=kernels)
+    model = runtimes.TFLiteModel(path, **running)
     return NetworkExtractor(
         name=model.metadata["name"],
         cell=model.metadata["cell"],
@@ -166,7 +167,7 @@ def load_model(
         bytes=Path(path).stat().st_size,
         precision=model.metadata["precision"],
         runtime=model.runtime,
-        kernels=kernels,
+        kernels=running.get("kernels", "default"),
     )
 
 
@@ -227,12 +228,13 @@ def preset_of(weights: Path) -> str:
     return preset
 
 
-def load_trained(path: str | Path, *, precision: str | None = None) -> NetworkExtractor:
+def load_trained(path: str | Path, *, precision: str | None = None, **running: Any) -> NetworkExtractor:
     """Loads a model, or weights that you trained.
 
     Args:
         path: As for `find_weights`.
         precision: What it must be; None takes what it is.
+        **running: As for `load`.
 
     Returns:
         The extractor, named after the folder of the run (or the file, if that is not named after a preset).
@@ -243,7 +245,7 @@ def load_trained(path: str | Path, *, precision: str | None = None) -> NetworkEx
     """
     weights = find_weights(path)
     if weights.name.endswith(MODEL):
-        extractor = load_model(weights)
+        extractor = load_model(weights, **running)
         stem = weights.name.removesuffix(MODEL).removesuffix(f".{extractor.precision}")
         extractor = dataclasses.replace(extractor, name=stem)
         one_of(f"precision of {weights.name}", precision or extractor.precision, [extractor.precision])
@@ -251,7 +253,7 @@ def load_trained(path: str | Path, *, precision: str | None = None) -> NetworkEx
     one_of(f"precision of {weights.name}", precision or "float32", ["float32"])
     stem = weights.name.removesuffix(WEIGHTS)
     preset = preset_of(weights)
-    extractor = load(preset, weights=weights)
+    extractor = load(preset, weights=weights, **running)
     return dataclasses.replace(extractor, name=weights.parent.name if stem == preset else stem)
 
 

@@ -131,8 +131,8 @@ def for_edgetpu(data: bytes) -> bytes:
     """Rewrites a model so that the Edge TPU compiler can map all of it.
 
     Depth-to-space, for which the Edge TPU has no operator, becomes a transposed convolution with a fixed
-    kernel; versions are lowered. The model computes the same integers, and is to be made anew for another
-    size of the image, since a transposed convolution has its size written in.
+    kernel; versions are lowered. The model computes the same integers, for images of its own size only, as a
+    transposed convolution has it written in (`kp2d.rewriting.resize` changes it).
 
     Args:
         data: An int8 model's bytes.

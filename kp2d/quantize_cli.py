@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HxW",
         help="of the model, px; default: a model's own, or 240x320",
     )
+    parser.add_argument(
+        "--target",
+        choices=["cpu", "edgetpu"],
+        default="cpu",
+        help="edgetpu: in operators that the Edge TPU has, with the same results (int8 only)",
+    )
     parser.add_argument("--input", choices=["int8", "uint8"], help="of an int8 model's image; default: int8")
     parser.add_argument(
         "--data",
@@ -106,8 +112,10 @@ def _refuse(options: argparse.Namespace, names: tuple[str, ...], what: str) -> N
 def _model(options: argparse.Namespace) -> bytes:
     """Takes a finished model where there is one, at the size that is wanted; else converts weights."""
     precision, finished = options.precision or "int8", None
-    if options.input == "uint8" and not precision.startswith("int8"):
-        raise checks.problem("an int8 model for --input uint8", f"--precision {precision}")
+    asked = {"--input uint8": options.input == "uint8", "--target edgetpu": options.target == "edgetpu"}
+    for option in (option for option, given in asked.items() if given):
+        if not precision.startswith("int8"):
+            raise checks.problem(f"an int8 model for {option}", f"--precision {precision}")
     if options.network.endswith(learned.MODEL):
         finished = Path(options.network).expanduser()
         _refuse(options, _TRAINING, "a finished model")
@@ -118,6 +126,10 @@ def _model(options: argparse.Namespace) -> bytes:
             finished = learned.PRETRAINED / f"{options.network}{learned.SUFFIXES[precision]}"
             _refuse(options, _TRAINING, "a shipped model, which is taken as it is")
     data = _convert(options, precision) if finished is None else _finished(finished, options)
+    if options.target == "edgetpu":
+        from kp2d import lowering
+
+        data = lowering.for_edgetpu(data)
     if options.input == "uint8":
         from kp2d import rewriting
 

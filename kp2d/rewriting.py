@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kp2d import tflite_file
 from kp2d.checks import fits_cells, problem
-from kp2d.flatbuffer import pack, parse, text, type_name
+from kp2d.flatbuffer import builtin, pack, parse, text, type_name
 
 
 def finish(data: bytes, metadata: Mapping[str, Any]) -> bytes:
@@ -55,9 +55,16 @@ def resize(data: bytes, image_size: tuple[int, int]) -> bytes:
     """
     about = tflite_file.metadata(data)
     height, width = fits_cells(image_size, about["cell"])
-    builtin = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    model = parse(data)
+    (graph,) = model.subgraphs
+    for size in _sizes(model):
+        sides = np.frombuffer(bytes(size.data), "<i4").copy()
+        first = 1 if len(sides) == 4 else 0  # behind the batch
+        sides[first : first + 2] = sides[first : first + 2] * (height, width) // about["image_size"]
+        size.data = np.frombuffer(sides.tobytes(), np.uint8)
+    kernels = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        engine = interpreter.Interpreter(model_content=data, experimental_op_resolver_type=builtin)
+        engine = interpreter.Interpreter(model_content=pack(model), experimental_op_resolver_type=kernels)
         (image,) = engine.get_input_details()
         engine.resize_tensor_input(image["index"], (1, height, width, 3))
         engine.allocate_tensors()
@@ -67,12 +74,22 @@ def resize(data: bytes, image_size: tuple[int, int]) -> bytes:
             f"one of {about['precision']} that cannot",
             "Convert the weights for that size, or choose a smaller one.",
         ) from error
-    model = parse(data)
-    (graph,) = model.subgraphs
     for index, details in enumerate(engine.get_tensor_details()[: len(graph.tensors)]):
         graph.tensors[index].shape = np.asarray(details["shape"], np.int32)
     set_metadata(model, {**about, "image_size": [height, width]})
     return pack(model)
+
+
+def _sizes(model: schema.ModelT) -> list[schema.BufferT]:
+    """Finds the constants that hold the size of a result, [height, width] or with batch and channels."""
+    place = {
+        schema.BuiltinOperator.TRANSPOSE_CONV: 0,
+        schema.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR: 1,
+    }
+    (graph,) = model.subgraphs
+    kinds = [(operator, builtin(model.operatorCodes[operator.opcodeIndex])) for operator in graph.operators]
+    inputs = [operator.inputs[place[kind]] for operator, kind in kinds if kind in place]
+    return [model.buffers[graph.tensors[index].buffer] for index in inputs]
 
 
 def with_uint8_input(data: bytes) -> bytes:
@@ -119,6 +136,27 @@ def with_uint8_input(data: bytes) -> bytes:
     for signature in model.signatureDefs or []:
         signature.inputs[0].tensorIndex = outer
     set_metadata(model, about)
+    return pack(model)
+
+
+def with_metadata(data: bytes, source: bytes) -> bytes:
+    """Gives a compiled model what the compiler drops: our metadata and the signature.
+
+    Args:
+        data: The compiled file's bytes.
+        source: Those of the model that it was made of.
+
+    Returns:
+        The same model; what is for the Edge TPU is not touched.
+
+    Raises:
+        InputError: If one of them is damaged, or the second is no model of ours.
+    """
+    model = parse(data)
+    (graph,) = model.subgraphs
+    names = {text(graph.tensors[index].name): int(index) for index in graph.outputs}
+    model.signatureDefs = [_signature(int(graph.inputs[0]), names)]
+    set_metadata(model, tflite_file.metadata(source))
     return pack(model)
 
 

@@ -1,20 +1,26 @@
-"""Owns running `.tflite` models of ours: pixels in, the three heads in floats out."""
+"""Owns running `.tflite` models of ours, on CPU or Edge TPU: pixels in, the three heads in floats out."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kp2d import backend, provenance, tflite_file
-from kp2d.checks import one_of, problem
+from kp2d import backend, paths, provenance, tflite_file, tpu
+from kp2d.checks import InputError, one_of, problem
 from kp2d.decode import dequantize, sharpen
 
 # Name to the module that has an `Interpreter`, best first.
-RUNTIMES = {"litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
+RUNTIMES = {
+    "litert": "ai_edge_litert.interpreter",
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "tensorflow": "tensorflow.lite.python.interpreter",
+}
+PYCORAL = "pycoral"  # a runtime for models that are compiled for the Edge TPU, and for those only
 KERNELS = ("default", "builtin")  # `default` lets the runtime use XNNPACK
 
 
@@ -32,7 +38,7 @@ class TFLiteModel:
 
     Attributes:
         metadata: What the model says of itself; see `kp2d.tflite_file`.
-        runtime: What runs it, a key of `RUNTIMES`.
+        runtime: What runs it: a key of `RUNTIMES` or "pycoral", with "+edgetpu" if on an Edge TPU.
     """
 
     def __init__(
@@ -42,38 +48,58 @@ class TFLiteModel:
         runtime: str | None = None,
         threads: int | None = None,
         kernels: str = "default",
+        use_tpu: bool | None = None,
+        device: str | None = None,
     ) -> None:
         """Loads a model.
 
         Args:
             path: A `.tflite` file made by kp2d.
-            runtime: A key of `RUNTIMES`; None takes the best that is installed.
+            runtime: A key of `RUNTIMES`, or "pycoral"; None takes the best that is installed.
             threads: Of the runtime; None takes one a core.
             kernels: `"default"`, or `"builtin"`, which repeats to the bit on every machine and is slower.
+            use_tpu: Whether it must run on an Edge TPU, or must not; None does as the model is compiled.
+            device: Which Edge TPU, as "usb:0"; None takes the first.
 
         Raises:
-            InputError: If the file is no such model or no runtime is installed.
+            InputError: If the file is no such model, no runtime is installed, or no Edge TPU answers.
         """
         if threads is not None and threads < 1:
             raise problem("one or more threads", threads)
+        one_of("kernels", kernels, KERNELS)
         data, self.metadata = tflite_file.open_model(path)
-        self.runtime = choose(runtime)
-        module = importlib.import_module(RUNTIMES[self.runtime])
-        options: dict[str, Any] = {"num_threads": threads or provenance.workers()}
-        if one_of("kernels", kernels, KERNELS) == "builtin":
-            resolver = getattr(module, "OpResolverType", None)
-            options["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        self._on_tpu = _wants_tpu(path, data, self.metadata, use_tpu)
+        self.runtime = choose(runtime, use_tpu=self._on_tpu)
         try:
             with backend.no_stderr():  # where the runtime tells of its delegates
-                self._interpreter = module.Interpreter(model_content=data, **options)
+                self._interpreter = self._open(data, threads, kernels, device)
                 self._interpreter.allocate_tensors()
+        except InputError as error:
+            raise InputError(f"{error} {on_cpu(self.metadata)}") from error
         except (ValueError, RuntimeError) as error:
             raise problem(
                 "a whole .tflite model", f"{path} ({_first_line(error)})", "Make it again."
             ) from error
+        if self._on_tpu:
+            self.runtime += "+edgetpu"
         (self._input,) = self._interpreter.get_input_details()
         self._outputs = self._name_outputs()
         self._levels = self._input_levels()
+        self._exact = np.array_equal(self._levels, (np.arange(256) - 128).astype(np.int8))
+
+    def _open(self, data: bytes, threads: int | None, kernels: str, device: str | None) -> Any:
+        if self.runtime == PYCORAL:
+            return tpu.pycoral_interpreter(data, device)
+        module = importlib.import_module(RUNTIMES[self.runtime])
+        options: dict[str, Any] = {"num_threads": threads or provenance.workers()}
+        if self._on_tpu:
+            options["experimental_delegates"] = [tpu.delegate(module, device)]
+        if kernels == "builtin":
+            resolver = getattr(module, "OpResolverType", None)
+            options["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # TensorFlow's, that LiteRT succeeds it
+            return module.Interpreter(model_content=data, **options)
 
     def heads(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the network.
@@ -98,12 +124,18 @@ class TFLiteModel:
         """Runs the network and returns "score", "offset" and "descriptor" as the model computes them."""
         if tuple(self._input["shape"]) != pixels.shape:
             self._resize(pixels.shape)
-        self._interpreter.set_tensor(self._input["index"], self._levels[pixels])
+        self._interpreter.set_tensor(self._input["index"], self._enter(pixels))
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(one["index"]) for name, one in self._outputs.items()}
 
     def _resize(self, shape: tuple[int, ...]) -> None:
         before = tuple(self._input["shape"])
+        if self._on_tpu:
+            raise problem(
+                f"an image of {before[1]}x{before[2]} px, for which this model is compiled",
+                f"{shape[1]}x{shape[2]} px",
+                "Resize the image, or compile with another --image-size.",
+            )
         try:
             self._interpreter.resize_tensor_input(self._input["index"], shape)
             self._interpreter.allocate_tensors()
@@ -122,6 +154,11 @@ class TFLiteModel:
         by_name = {one["name"].partition(":")[0]: one for one in self._interpreter.get_output_details()}
         return {name: by_name[name] for name in tflite_file.SIGNATURE[1]}
 
+    def _enter(self, pixels: np.ndarray) -> np.ndarray:
+        if self._exact:  # a pixel p is the int8 value p − 128
+            return (pixels ^ 128).view(np.int8)
+        return self._levels[pixels]
+
     def _input_levels(self) -> np.ndarray:
         """What each of the 256 values of a pixel is in the model's input tensor."""
         values = (np.arange(256) - self.metadata["pixel_offset"]) / self.metadata["pixel_scale"]
@@ -133,17 +170,19 @@ class TFLiteModel:
         return np.clip(np.floor(values / scale + 0.5) + zero_point, limits.min, limits.max).astype(kind)
 
 
-def choose(runtime: str | None) -> str:
+def choose(runtime: str | None, *, use_tpu: bool = False) -> str:
     """Returns the name of a runtime that is installed.
 
     Args:
-        runtime: A key of `RUNTIMES`; None takes the best.
+        runtime: A key of `RUNTIMES`, or "pycoral" for an Edge TPU; None takes the best.
+        use_tpu: Whether it is for an Edge TPU.
 
     Raises:
         InputError: If it is unknown or not installed.
     """
-    installed = available()
-    if runtime is not None and one_of("runtime", runtime, RUNTIMES) in installed:
+    names = (PYCORAL, *RUNTIMES) if use_tpu else tuple(RUNTIMES)
+    installed = (*((PYCORAL,) if use_tpu and tpu.has_pycoral() else ()), *available())
+    if runtime is not None and one_of("runtime", runtime, names) in installed:
         return runtime
     if runtime is None and installed:
         return installed[0]
@@ -152,6 +191,32 @@ def choose(runtime: str | None) -> str:
         f"installed: {', '.join(installed) or 'none'}",
         "Run pip install ai-edge-litert; on old devices pip install 'numpy<2' tflite-runtime.",
     )
+
+
+def _wants_tpu(path: str | Path, data: bytes, metadata: dict[str, Any], use_tpu: bool | None) -> bool:
+    compiled = tpu.is_compiled(data)
+    if use_tpu and not compiled:
+        raise problem(
+            "a model compiled for the Edge TPU",
+            f"{path}, which is not",
+            f"Run kp2d compile {_shipped_name(metadata) or path}, and name what it makes. {on_cpu(metadata)}",
+        )
+    if use_tpu is False and compiled:
+        raise problem("a model for the CPU", f"{path}, compiled for the Edge TPU", on_cpu(metadata))
+    return compiled
+
+
+def on_cpu(metadata: dict[str, Any]) -> str:
+    """Returns the sentence that says how the network of a model runs without an Edge TPU."""
+    name = _shipped_name(metadata)
+    what = f"--method {name} --precision {metadata['precision']}" if name else "the model before compilation"
+    return f"On the CPU: {what}, without --use-tpu."
+
+
+def _shipped_name(metadata: dict[str, Any]) -> str:
+    """The name of a model that comes with this package, else nothing."""
+    name = metadata["name"]
+    return name if list((paths.PACKAGE / "pretrained").glob(f"{name}.{metadata['precision']}.*")) else ""
 
 
 def _first_line(error: Exception) -> str:

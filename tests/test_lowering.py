@@ -57,6 +57,11 @@ def test_codes_that_nothing_uses_are_dropped():
     assert len(codes) == 6 and len({flatbuffer.builtin(code) for code in codes}) == 6
 
 
+def test_a_lowered_model_can_be_made_for_another_size():
+    direct = lowering.for_edgetpu(shipped("kp2d_tiny_s", (88, 88)))
+    assert rewriting.resize(lowering.for_edgetpu(shipped("kp2d_tiny_s")), (88, 88)) == direct
+
+
 def test_a_lowered_model_is_left_as_it_is():
     data = lowering.for_edgetpu(shipped("kp2d_tiny_s"))
     assert lowering.for_edgetpu(data) is data

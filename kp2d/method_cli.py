@@ -1,0 +1,57 @@
+"""Owns the arguments that choose a keypoint method and what runs it, for every verb that takes one."""
+
+from __future__ import annotations
+
+import argparse
+
+from kp2d import extractors, runtimes
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, method: str = "sift") -> None:
+    """Adds the arguments.
+
+    Args:
+        parser: Parser of a verb.
+        method: The method if none is given.
+    """
+    parser.add_argument(
+        "--method",
+        default=method,
+        help="keypoint method: sift, rootsift, orb, a network as kp2d_tiny_s, a .weights.h5 or .tflite file",
+    )
+    parser.add_argument(
+        "--precision",
+        help="of a network: float32, int8 or int8_ptq; default: float32, or that of a .tflite file",
+    )
+    parser.add_argument(
+        "--runtime",
+        help=f"of a .tflite model: {', '.join(runtimes.RUNTIMES)}; default: the best that is installed",
+    )
+    add_tpu(parser)
+
+
+def add_tpu(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument that asks for an Edge TPU."""
+    parser.add_argument(
+        "--use-tpu",
+        action="store_true",
+        default=None,
+        help="run on a Coral Edge TPU, or say what is missing; models that kp2d compile made do so anyway",
+    )
+
+
+def extractor_from(options: argparse.Namespace) -> extractors.Extractor:
+    """Makes the method that was asked for.
+
+    Args:
+        options: From a parser with `add_arguments`.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        InputError: As `kp2d.extractors.create`.
+    """
+    return extractors.create(
+        options.method, precision=options.precision, runtime=options.runtime, use_tpu=options.use_tpu
+    )

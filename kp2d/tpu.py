@@ -1,0 +1,145 @@
+"""Owns the way to a Coral Edge TPU: its library, its stick, and what is missing when it does not answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from kp2d.checks import InputError, problem
+
+CUSTOM_OPERATOR = b"edgetpu-custom-op"  # what the Edge TPU compiler leaves of the operators that it mapped
+LIBRARIES = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
+LIBRARY_VARIABLE = "EDGETPU_LIBRARY"  # names another library
+# USB vendor and product of a stick: before and after its firmware is loaded, which the first use does.
+_USB = {("1a6e", "089a"), ("18d1", "9302")}
+_INSTALL = "install libedgetpu1-std as the README's page on the Coral stick says"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Device:
+    """An Edge TPU that the system sees.
+
+    Attributes:
+        kind: "usb" or "pci".
+        path: What is opened to reach it.
+        usable: Whether this process may write to it.
+    """
+
+    kind: str
+    path: Path
+    usable: bool
+
+
+def is_compiled(data: bytes) -> bool:
+    """Tells whether a model is compiled for the Edge TPU, so that nothing else can run it."""
+    return CUSTOM_OPERATOR in data
+
+
+def devices(root: Path = Path("/")) -> list[Device]:
+    """Lists the Edge TPUs that Linux sees; elsewhere none are found.
+
+    Args:
+        root: Of the file system.
+
+    Returns:
+        USB sticks first.
+    """
+    found = [("pci", path) for path in sorted(root.glob("dev/apex_*"))]
+    for entry in sorted(root.glob("sys/bus/usb/devices/*"), reverse=True):
+        identity = tuple(_line(entry / name) for name in ("idVendor", "idProduct"))
+        if identity in _USB:
+            bus, number = (_line(entry / name).zfill(3) for name in ("busnum", "devnum"))
+            found.insert(0, ("usb", root / "dev/bus/usb" / bus / number))
+    return [Device(kind=kind, path=path, usable=os.access(path, os.R_OK | os.W_OK)) for kind, path in found]
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def has_pycoral() -> bool:
+    """Tells whether Google's pycoral is installed; another package has the same name."""
+    try:
+        return importlib.util.find_spec("pycoral.utils.edgetpu") is not None
+    except Exception:  # whatever that other package does when it is imported
+        return False
+
+
+def pycoral_interpreter(data: bytes, device: str | None = None) -> Any:
+    """Makes an interpreter by pycoral, which finds library and stick by itself.
+
+    Args:
+        data: A compiled model's bytes.
+        device: "usb", "pci", ":1", "usb:0" …; None takes the first.
+
+    Returns:
+        TFLite's interpreter, its tensors not yet allocated.
+
+    Raises:
+        InputError: If there is no stick, or it cannot be used.
+    """
+    module = importlib.import_module("pycoral.utils.edgetpu")
+    try:
+        return module.make_interpreter(data, device=device)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise explained(error) from error
+
+
+def delegate(module: Any, device: str | None = None) -> Any:
+    """Loads libedgetpu into a runtime.
+
+    Args:
+        module: With `load_delegate`, as `ai_edge_litert.interpreter`.
+        device: As for `pycoral_interpreter`.
+
+    Returns:
+        For an interpreter's `experimental_delegates`.
+
+    Raises:
+        InputError: If library or stick are missing, or the stick may not be used.
+    """
+    try:
+        return module.load_delegate(library(), {"device": device} if device else {})
+    except (OSError, ValueError, RuntimeError) as error:
+        raise explained(error) from error
+
+
+def library() -> str:
+    """Returns the name or path of libedgetpu; the environment variable EDGETPU_LIBRARY has the first word."""
+    return os.environ.get(LIBRARY_VARIABLE) or LIBRARIES.get(sys.platform, LIBRARIES["linux"])
+
+
+def explained(error: Exception, root: Path = Path("/")) -> InputError:
+    """Says what is missing: the library, the stick, or the right to use it.
+
+    Args:
+        error: Of a runtime that could not load libedgetpu, which gives no reasons.
+        root: Of the file system.
+
+    Returns:
+        The error to raise.
+    """
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    name, found = library(), devices(root)
+    expected = f"an Edge TPU, through {name}"
+    if isinstance(error, OSError) or any(word in first for word in ("cannot open shared", "not found")):
+        return problem(expected, f"no such library ({first})", f"To get it, {_INSTALL}.")
+    if any(device.usable for device in found):
+        remedy = f"Plug it out and in again; if that does not help, {_INSTALL}, made for your TFLite runtime."
+        return problem(expected, f"one that does not answer ({first})", remedy)
+    if found:
+        group = "plugdev" if found[0].kind == "usb" else "apex"
+        return problem(
+            expected,
+            f"no permission for {found[0].path}",
+            f"Run sudo usermod -aG {group} $USER, log in again, and plug it out and in again.",
+        )
+    return problem(expected, "none plugged in", "Plug it in, at best into a blue (USB 3) port; see lsusb.")
