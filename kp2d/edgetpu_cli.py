@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 from kp2d import checks, files, learned, tflite_file, tpu
+from kp2d.tflite_file import COMPILED
 from kp2d.train_cli import image_size
-
-COMPILED = "_edgetpu"  # at the end of a compiled file's stem, as the compiler names it
 
 
 def add_lint(parser: argparse.ArgumentParser) -> None:

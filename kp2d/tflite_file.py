@@ -13,9 +13,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from kp2d.checks import problem
+from kp2d.checks import InputError, problem
 
 ENTRY = "kp2d"
+COMPILED = "_edgetpu"  # at the end of the stem of what the Edge TPU compiler makes
 SIGNATURE = ("image", ("score", "offset", "descriptor"))  # input and outputs by name
 REQUIRED = (
     *("name", "preset", "precision", "image_size", "cell", "descriptor_dim"),
@@ -60,25 +61,46 @@ def metadata(data: bytes, source: str | Path = "the model") -> dict[str, Any]:
     Raises:
         InputError: If the file is cut off, or is not one of ours.
     """
+    found = _found(data, source)
+    content = _object(found) if found is not None else None
+    if content is None or not _usable(content):
+        raise _not_ours(source, "Convert the weights with kp2d quantize.")
+    return content
+
+
+def _found(data: bytes, source: str | Path) -> bytes | None:
     try:
-        found = _entry(data)
+        return _entry(data)
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise problem(
             "a whole .tflite model", f"{source}, which is damaged or cut off", "Copy or make it again."
         ) from error
-    content = _object(found) if found is not None else None
-    if content is None or not _usable(content):
-        raise problem(
-            "a .tflite model made by kp2d",
-            f"{source}, which does not say how to feed and decode it",
-            "Convert the weights with kp2d quantize.",
-        )
-    return content
+
+
+def _not_ours(source: str | Path, remedy: str) -> InputError:
+    what = f"{source}, which does not say how to feed and decode it"
+    return problem("a .tflite model made by kp2d", what, remedy)
 
 
 def open_model(path: str | Path) -> tuple[bytes, dict[str, Any]]:
-    """Reads a model of ours: its bytes and what it says of itself; raises an InputError as those do."""
-    data = read(path)
+    """Reads a model of ours and what it says of itself.
+
+    Args:
+        path: A `.tflite` file. What the Edge TPU compiler made, which drops the latter, is taken for what the
+            file without "_edgetpu" in its name says, where that lies beside it.
+
+    Returns:
+        Its bytes, and the object of `metadata`.
+
+    Raises:
+        InputError: As `read` and `metadata`.
+    """
+    path, data = Path(path).expanduser(), read(path)
+    source = path.with_name(path.name.replace(f"{COMPILED}.", "."))
+    if source != path and _found(data, path) is None:
+        if not source.is_file():
+            raise _not_ours(path, f"Put {source.name} beside it, of which it was compiled.")
+        return data, metadata(read(source), source)
     return data, metadata(data, path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import importlib
 import importlib.util
@@ -107,6 +108,7 @@ def delegate(module: Any, device: str | None = None) -> Any:
         InputError: If library or stick are missing, or the stick may not be used.
     """
     try:
+        ctypes.CDLL(library())  # which says what is wrong with a library; the runtimes do not
         return module.load_delegate(library(), {"device": device} if device else {})
     except (OSError, ValueError, RuntimeError) as error:
         raise explained(error) from error
@@ -130,7 +132,7 @@ def explained(error: Exception, root: Path = Path("/")) -> InputError:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     name, found = library(), devices(root)
     expected = f"an Edge TPU, through {name}"
-    if isinstance(error, OSError) or any(word in first for word in ("cannot open shared", "not found")):
+    if isinstance(error, OSError) or "cannot open shared" in first:
         return problem(expected, f"no such library ({first})", f"To get it, {_INSTALL}.")
     if any(device.usable for device in found):
         remedy = f"Plug it out and in again; if that does not help, {_INSTALL}, made for your TFLite runtime."
