@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kp2d import backend, config
+from kp2d import backend, config, method_cli
 from kp2d.train_cli import image_size
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WHAT = {
     "evaluate": "milliseconds an image and a pair, memory",
-    "latency": "milliseconds a network takes, precision against precision",
+    "latency": "milliseconds a method takes: network, decoding, matching; networks beside SIFT and ORB",
     "train": "pairs a second, and what costs them",
     "recipes": "what each change of the training recipe is worth, trained for the same time",
 }
@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repeats", type=int, default=3, help="evaluate: passes over the pairs; the fastest of a pair counts"
     )
     parser.add_argument(
-        "--preset", nargs="+", help="latency, train, recipes: networks; default: those that fit"
+        "--preset",
+        nargs="+",
+        help="latency, train, recipes: networks; default: those that fit; latency also takes .tflite files",
     )
     parser.add_argument(
         "--image-size", type=image_size, nargs="+", metavar="HxW", help="latency: sizes of an image"
@@ -52,8 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train-size", type=image_size, nargs="+", metavar="HxW", help="train, recipes: sizes of a view"
     )
     parser.add_argument(
-        "--precision", nargs="+", help="train, recipes: float32, or bfloat16 where the processor has AMX"
+        "--precision",
+        nargs="+",
+        help="train, recipes: float32, or bfloat16 where the processor has AMX; latency: int8, float32 …",
     )
+    parser.add_argument("--runtime", help="latency: of the models; default: the best that is installed")
+    method_cli.add_tpu(parser)
     parser.add_argument("--data", help="recipes: folder of photographs to train on")
     parser.add_argument("--pairs", type=Path, help="recipes: folder in HPatches layout to measure on")
     parser.add_argument("--seconds", type=float, default=150.0, help="recipes: training time of each variant")
@@ -116,6 +122,9 @@ def _latency(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFr
         options.preset or [name for name in learned.shipped() if not name.endswith("_88")],
         options.image_size or [(88, 88), (240, 320)],
         threads=options.threads,
+        precisions=options.precision,
+        runtime=options.runtime,
+        use_tpu=options.use_tpu,
     )
 
 

@@ -1,21 +1,28 @@
-"""Owns how long networks take on this machine, precision against precision in one run."""
+"""Owns how long methods take on this machine, split into network, decoding and matching, in one run."""
 
 from __future__ import annotations
 
-import statistics
+import dataclasses
+import importlib.util
+import itertools
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 
-from kp2d import convert, files, learned, provenance, quantization, runtimes, samples, scenes
-from kp2d.checks import one_of
+from kp2d import checks, extractors, files, learned, matching, provenance, samples, scenes
+from kp2d.extractors import Extractor
 from kp2d.images import resize_image
 
 PRECISIONS = ("float32", "float16", "int8_ptq", "int8")
+CLASSICAL = ("sift", "orb")
+_FLOAT = ("float32", "float16")  # converted on the spot, for which TensorFlow is needed
+_PARTS = ("extract", "network", "decode", "match")
+_UNTIMED = 3  # runs before the first that counts
 
 
 def bench_latency(
@@ -23,77 +30,148 @@ def bench_latency(
     image_sizes: Sequence[tuple[int, int]],
     *,
     threads: Sequence[int] = (1, 2),
-    precisions: Sequence[str] = PRECISIONS,
+    precisions: Sequence[str] | None = None,
+    classical: Sequence[str] = CLASSICAL,
+    top_k: int = 1000,
     repeats: int = 30,
+    runtime: str | None = None,
+    use_tpu: bool | None = None,
 ) -> pd.DataFrame:
-    """Measures the networks alone, without decoding, all precisions of one size in turn.
+    """Measures methods side by side on photographs of `sample`.
 
-    They take turns image by image, so that a busy moment of the machine hits all alike.
+    At every size and number of threads the methods take turns image by image, so that a busy moment of the
+    machine hits all alike.
 
     Args:
-        networks: Shipped networks.
+        networks: Shipped networks, or paths of `.tflite` models.
         image_sizes: (height, width) px.
-        threads: Of the runtime.
-        precisions: Which are compared.
+        threads: Of the runtime, and of OpenCV.
+        precisions: Of shipped networks; None takes all, without those that need TensorFlow where it is
+            missing.
+        classical: Methods of OpenCV to compare with.
+        top_k: Features kept an image, and matched.
         repeats: Runs that are timed, after three that are not.
+        runtime: Of the models; None takes the best.
+        use_tpu: See `kp2d.runtimes.TFLiteModel`.
 
     Returns:
-        One row a network × size × threads × precision: median and 90th percentile in ms, and how many
-        times as fast as float32 it is.
+        One row a size × threads × method × precision: median and 90th percentile in ms of extracting
+        features (for networks split into the network itself and decoding) and of matching two images, and
+        how many times as fast as float32 and as SIFT the extraction is.
 
     Raises:
-        InputError: If a network is not shipped or there is no runtime.
+        InputError: If a network is neither shipped nor a model, or there is no runtime.
     """
-    rows = []
+    if precisions is None:
+        full = importlib.util.find_spec("tensorflow") is not None
+        precisions = [one for one in PRECISIONS if full or one not in _FLOAT]
     for name in networks:
-        one_of("shipped network", name, learned.shipped())
-        for image_size in image_sizes:
-            with tempfile.TemporaryDirectory() as folder:
-                paths = {kind: _model(name, kind, image_size, Path(folder)) for kind in precisions}
-                for count in threads:
-                    models = {kind: runtimes.TFLiteModel(path, threads=count) for kind, path in paths.items()}
-                    rows += _compare(name, models, _photographs(image_size), count, repeats)
+        if not learned.is_path(name):
+            checks.one_of("shipped network", name, learned.shipped())
+    if repeats < 1 or top_k < 1:
+        raise checks.problem("at least one repeat and one feature", f"{repeats} and {top_k}")
+    rows = []
+    for image_size in image_sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            models = list(_models(networks, precisions, image_size, Path(folder)))
+            for count in threads:
+                methods: dict[tuple[str, str], Extractor] = {
+                    (name, kind): dataclasses.replace(
+                        learned.load_model(path, threads=count, runtime=runtime, use_tpu=use_tpu),
+                        top_k=top_k,
+                    )
+                    for name, kind, path in models
+                }
+                methods |= {(name, "float32"): extractors.create(name) for name in classical}
+                taken = _measure(methods, _photographs(image_size), count, top_k, repeats)
+                rows += _rows(methods, taken, image_size, count, top_k)
     return pd.DataFrame(rows)
 
 
-def _model(name: str, precision: str, image_size: tuple[int, int], folder: Path) -> Path:
-    if precision in learned.SUFFIXES and precision != "float32":
-        return learned.PRETRAINED / f"{name}{learned.SUFFIXES[precision]}"
+def _models(
+    networks: Sequence[str], precisions: Iterable[str], image_size: tuple[int, int], folder: Path
+) -> Iterable[tuple[str, str, Path]]:
+    """Yields name, precision and file of every model."""
+    for name in networks:
+        if learned.is_path(name):
+            path = learned.find_weights(name)
+            yield path.name.removesuffix(learned.MODEL), "int8", path
+            continue
+        for precision in precisions:
+            if precision not in _FLOAT:
+                yield name, precision, learned.PRETRAINED / f"{name}{learned.SUFFIXES[precision]}"
+            else:
+                path = folder / f"{name}.{precision}.tflite"
+                yield name, precision, files.write_bytes(path, _converted(name, precision, image_size))
+
+
+def _converted(name: str, precision: str, image_size: tuple[int, int]) -> bytes:
+    from kp2d import convert, quantization
+
     source = quantization.load_float(name)
     export = convert.Export(name=name, precision=precision, image_size=image_size)
-    data = convert.to_tflite(source.network, source.config, export)
-    return files.write_bytes(folder / f"{precision}.tflite", data)
+    return convert.to_tflite(source.network, source.config, export)
 
 
 def _photographs(image_size: tuple[int, int]) -> list[np.ndarray]:
     chosen = [scene for scene in scenes.SCENES if scene.name in samples.HELD_OUT]
-    return [resize_image(scenes.photograph(scene), image_size)[None] for scene in chosen]
+    return [resize_image(scenes.photograph(scene), image_size) for scene in chosen]
 
 
-def _compare(
-    name: str, models: dict[str, runtimes.TFLiteModel], images: list[np.ndarray], threads: int, repeats: int
-) -> list[dict[str, object]]:
-    times: dict[str, list[float]] = {kind: [] for kind in models}
-    for turn in range(repeats + 3):
-        for kind, model in models.items():
-            image = images[turn % len(images)]
-            started = time.perf_counter()
-            model.raw_heads(image)
-            if turn >= 3:
-                times[kind].append(1e3 * (time.perf_counter() - started))
-    medians = {kind: statistics.median(taken) for kind, taken in times.items()}
-    return [
-        {
+def _measure(
+    methods: dict[Any, Extractor], images: list[np.ndarray], threads: int, top_k: int, repeats: int
+) -> dict[Any, dict[str, list[float]]]:
+    taken: dict[Any, dict[str, list[float]]] = {key: {part: [] for part in _PARTS} for key in methods}
+    found: dict[Any, list[np.ndarray]] = {key: [] for key in methods}
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(threads)
+    try:
+        for turn, (key, extractor) in itertools.product(range(repeats + _UNTIMED), methods.items()):
+            features, parts = extractors.timed(extractor, images[turn % len(images)])
+            found[key].append(features.descriptors[:top_k])
+            for part, spent in parts.items():
+                taken[key][part] += [spent] * (turn >= _UNTIMED)
+    finally:
+        cv2.setNumThreads(before)
+    # By itself, as threads of NumPy's that still wait for work would slow a network down.
+    for turn, key in itertools.product(range(1, repeats + _UNTIMED), methods):
+        pair = found[key][turn - 1 : turn + 1]
+        spent = extractors.milliseconds(
+            lambda pair=pair: matching.mutual(matching.descriptor_distances(*pair))
+        )
+        taken[key]["match"] += [spent] * (turn >= _UNTIMED)
+    return taken
+
+
+def _rows(
+    methods: dict[Any, Extractor],
+    taken: dict[Any, dict[str, list[float]]],
+    image_size: tuple[int, int],
+    threads: int,
+    top_k: int,
+) -> list[dict[str, Any]]:
+    extract = {key: _quantile(parts["extract"], 0.5) for key, parts in taken.items()}
+    sift = extract.get(("sift", "float32"), np.nan)
+    rows = []
+    for (name, precision), extractor in methods.items():
+        key = name, precision
+        row: dict[str, Any] = {
             "method": name,
-            "precision": kind,
-            "runtime": models[kind].runtime,
-            "image_height": images[0].shape[1],
-            "image_width": images[0].shape[2],
+            "precision": precision,
+            "runtime": extractor.runtime,
+            "image_height": image_size[0],
+            "image_width": image_size[1],
             "threads": threads,
-            "network_ms": round(medians[kind], 2),
-            "network_ms_p90": round(float(np.quantile(times[kind], 0.9)), 2),
-            "times_as_fast_as_float32": round(medians.get("float32", np.nan) / medians[kind], 2),
-            "device": provenance.device(),
+            "top_k": top_k,
         }
-        for kind in models
-    ]
+        for part in _PARTS:
+            row[f"{part}_ms"] = round(_quantile(taken[key][part], 0.5), 2)
+            row[f"{part}_ms_p90"] = round(_quantile(taken[key][part], 0.9), 2)
+        row["times_as_fast_as_float32"] = round(extract.get((name, "float32"), np.nan) / extract[key], 2)
+        row["times_as_fast_as_sift"] = round(sift / extract[key], 2)
+        rows.append({**row, "device": provenance.device()})
+    return rows
+
+
+def _quantile(values: list[float], q: float) -> float:
+    return float(np.quantile(values, q)) if values else np.nan

@@ -80,7 +80,15 @@ class NetworkExtractor:
         Raises:
             InputError: If the image is no such array.
         """
-        return decode(**self.predict(pixels(image, self.cell)), cell=self.cell, top_k=self.top_k)
+        return self.decode(self.heads(image))
+
+    def heads(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the network: the first half of `extract`."""
+        return self.predict(pixels(image, self.cell))
+
+    def decode(self, heads: dict[str, np.ndarray]) -> Features:
+        """Turns the network's heads into features: the second half of `extract`."""
+        return decode(**heads, cell=self.cell, top_k=self.top_k)
 
 
 def shipped(precision: str = "float32") -> tuple[str, ...]:

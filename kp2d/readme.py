@@ -56,8 +56,9 @@ def _int8() -> str:
 def _latency() -> str:
     rows = tables.read_csv(paths.results() / "fast" / "bench_latency.csv")
     rows["size"] = rows["image_width"].astype(str) + "×" + rows["image_height"].astype(str)
-    columns = ("method", "size", "precision", "threads", "network_ms", "times_as_fast_as_float32")
-    return tables.markdown(rows, columns)
+    milliseconds = ("network_ms", "decode_ms", "extract_ms", "match_ms")
+    columns = ("method", "size", "precision", "threads", *milliseconds, "times_as_fast_as_sift")
+    return tables.markdown(rows[rows["precision"].isin(["float32", "int8"])], columns)
 
 
 def _recipes() -> str:

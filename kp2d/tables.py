@@ -28,7 +28,11 @@ EVALUATION_COLUMNS = (
 _NOT_A_RESULT = ("git_commit", "device")  # who computed a table, not what is in it
 _DIGITS = {
     "network_ms": 1,
+    "decode_ms": 1,
+    "extract_ms": 1,
+    "match_ms": 1,
     "times_as_fast_as_float32": 1,
+    "times_as_fast_as_sift": 1,
     "num_keypoints": 1,
     "num_matches": 1,
     "num_inliers": 1,
@@ -44,6 +48,10 @@ HEADINGS = {  # as short as a table on a page wants them
     "localization_error": "localization, px",
     "matching_score": "matching",
     "network_ms": "network, ms",
+    "decode_ms": "decoding, ms",
+    "extract_ms": "together, ms",
+    "match_ms": "matching, ms",
+    "times_as_fast_as_sift": "times as fast as SIFT",
     "times_as_fast_as_float32": "times as fast as float32",
 }
 

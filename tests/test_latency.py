@@ -1,18 +1,45 @@
-"""The latency table: every precision, size and number of threads, compared within one run."""
+"""The latency table: every precision, size and number of threads, beside SIFT and ORB within one run."""
+
+import importlib.util
+import sys
 
 import pytest
 
-from kp2d import latency
+from kp2d import latency, learned, lowering, rewriting
 from kp2d.checks import InputError
 
 
-def test_every_precision_is_timed_in_the_same_run():
+def test_every_method_is_timed_in_the_same_run():
     precisions = ("float32", "int8")
     rows = latency.bench_latency(["kp2d_tiny_s"], [(88, 88)], threads=[1], precisions=precisions, repeats=2)
-    assert rows["precision"].tolist() == list(precisions)
-    assert (rows["network_ms"] > 0).all() and (rows["network_ms_p90"] >= rows["network_ms"] * 0.5).all()
-    assert rows["times_as_fast_as_float32"].iloc[0] == 1
+    assert rows["precision"].tolist() == [*precisions, "float32", "float32"]
+    assert rows["method"].tolist() == ["kp2d_tiny_s"] * 2 + ["sift", "orb"]
+    ours, classical = rows[:2], rows[2:]
+    assert (rows[["extract_ms", "match_ms"]] > 0).all(axis=None)
+    assert (ours["network_ms"] + ours["decode_ms"] - ours["extract_ms"]).abs().max() < 0.5
+    assert classical["network_ms"].isna().all()
+    assert (rows["extract_ms_p90"] >= rows["extract_ms"]).all()
+    assert rows["times_as_fast_as_float32"].iloc[0] == 1 and rows["times_as_fast_as_sift"].iloc[2] == 1
     assert set(rows["image_height"]) == {88} and set(rows["threads"]) == {1}
+
+
+def test_a_model_file_is_timed(tmp_path):
+    path = tmp_path / "mine.tflite"
+    data = rewriting.resize((learned.PRETRAINED / "kp2d_tiny_s.int8.tflite").read_bytes(), (88, 88))
+    path.write_bytes(lowering.for_edgetpu(data))
+    rows = latency.bench_latency([str(path)], [(88, 88)], threads=[1], classical=(), repeats=1)
+    assert rows[["method", "precision"]].to_numpy().tolist() == [["mine", "int8"]]
+    assert rows["times_as_fast_as_sift"].isna().all()
+
+
+def test_without_tensorflow_only_integers_are_timed(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name)
+    )
+    monkeypatch.setitem(sys.modules, "kp2d.convert", None)
+    rows = latency.bench_latency(["kp2d_tiny_s"], [(88, 88)], threads=[1], repeats=1)
+    assert rows["precision"].tolist() == ["int8_ptq", "int8", "float32", "float32"]
 
 
 def test_only_shipped_networks_are_timed():
