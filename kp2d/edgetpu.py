@@ -10,7 +10,8 @@ import dataclasses
 import math
 from typing import Any
 
-from kp2d.edgetpu_rules import MAPPED, SUBGRAPH, judge, too_new
+from kp2d.compiler import MAPPED, SUBGRAPH
+from kp2d.edgetpu_rules import judge, too_new
 from kp2d.flatbuffer import Graph, Operator, Tensor, read_graph
 
 MEMORY = 8 * 2**20  # bytes on the chip, for parameters and the executable

@@ -104,10 +104,13 @@ def compile_model(options: argparse.Namespace) -> None:
     sys.stdout.write(f"{edgetpu.lint(data).text()}\n\n{prepared}: for the compiler\n")
     found = compiler.compile_model(prepared, output, timeout=options.time_limit)
     if found.status == "skipped":
-        sys.stdout.write(f"{output}: skipped, no Edge TPU compiler here.\n{compiler.INSTALL}\n")
+        sys.stdout.write(f"{output}: skipped. {found.reason}\n")
         return
     files.write_bytes(output, rewriting.with_metadata(tflite_file.read(output), data))
-    sys.stdout.write(f"{output}: compiled, {found.summary()}\n")
+    where = f"{found.mapped} operators on the Edge TPU, {found.unmapped} on the CPU"
+    sys.stdout.write(f"{output}: compiled by version {found.version}, {where}\n")
+    for one in found.blockers:
+        sys.stdout.write(f"  {one.count} {one.name}: {one.status}\n")
 
 
 def _path(model: str) -> Path:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kp2d.compiler import MAPPED
 from kp2d.flatbuffer import Operator, Tensor
 from kp2d.lowering import needed_version
 from kp2d.tpu import CUSTOM_OPERATOR
 
-# What the compiler writes beside an operator.
-MAPPED = "Mapped to Edge TPU"
-SUBGRAPH = "More than one subgraph is not supported"
+# What the compiler writes beside an operator that has a reason of its own to stay on the CPU.
 UNSUPPORTED = "Operation not supported"
 VERSION = "Operation version not supported"
 LIMITED = "Operation is otherwise supported, but not mapped due to some unspecified limitation"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kp2d import cli, edgetpu, edgetpu_rules, learned, lowering, networks, rewriting
+from kp2d import cli, compiler, edgetpu, edgetpu_rules, learned, lowering, networks, rewriting
 from kp2d.checks import InputError
 from kp2d.flatbuffer import Graph, Operator, Tensor
 
@@ -108,11 +108,11 @@ def test_what_comes_after_an_unmapped_operator_stays_on_the_cpu(b):
     joined = b.op("CONCATENATION", [behind, beside], 1, 8, 8, 16, version=2)
     report = edgetpu.forecast(b.graph([x], [joined]))
     assert [finding.status for finding in report.findings] == [
-        edgetpu_rules.MAPPED,
+        compiler.MAPPED,
         edgetpu_rules.UNSUPPORTED,
-        edgetpu_rules.SUBGRAPH,
-        edgetpu_rules.MAPPED,
-        edgetpu_rules.SUBGRAPH,
+        compiler.SUBGRAPH,
+        compiler.MAPPED,
+        compiler.SUBGRAPH,
     ]
     assert "after LEAKY_RELU" in report.unmapped[-1].why
     assert "--to-coral" in report.unmapped[0].why
@@ -123,25 +123,25 @@ def test_quantizing_the_image_first_does_not_keep_the_rest_from_the_edge_tpu(b):
     x = b.t(1, 8, 8, 8, kind="float32")
     y = b.conv(b.op("QUANTIZE", [x], 1, 8, 8, 8))
     b.op("DEQUANTIZE", [y], 1, 8, 8, 8, kind="float32", version=2)
-    assert statuses(b, [x]) == [edgetpu_rules.LIMITED, edgetpu_rules.MAPPED, edgetpu_rules.TYPE]
+    assert statuses(b, [x]) == [edgetpu_rules.LIMITED, compiler.MAPPED, edgetpu_rules.TYPE]
 
 
 def test_from_uint8_to_int8_is_mapped(b):
     x = b.t(1, 8, 8, 8, kind="uint8")
     b.conv(b.op("QUANTIZE", [x], 1, 8, 8, 8))
-    assert statuses(b, [x]) == [edgetpu_rules.MAPPED] * 2
+    assert statuses(b, [x]) == [compiler.MAPPED] * 2
 
 
 def test_the_detection_operator_stays_on_the_cpu(b):
     x = b.t(1, 8, 8, 8)
     b.op("TFLite_Detection_PostProcess", [b.conv(x)], 1, 10, 4, kind="float32", custom=True)
-    assert statuses(b, [x]) == [edgetpu_rules.MAPPED, edgetpu_rules.TYPE]
+    assert statuses(b, [x]) == [compiler.MAPPED, edgetpu_rules.TYPE]
 
 
 def test_a_compiled_part_is_mapped(b):
     x = b.t(1, 8, 8, 8)
     b.op("edgetpu-custom-op", [x], 1, 8, 8, 8, custom=True)
-    assert statuses(b, [x]) == [edgetpu_rules.MAPPED]
+    assert statuses(b, [x]) == [compiler.MAPPED]
 
 
 def test_floats_are_not_compiled(b):
@@ -166,7 +166,7 @@ CASES = {
     ),
     "same dilation": (
         lambda b: b.conv(b.t(1, 8, 8, 8), dilationWFactor=2, dilationHFactor=2),
-        edgetpu_rules.MAPPED,
+        compiler.MAPPED,
     ),
     "kernel that is computed": (
         lambda b: b.op("CONV_2D", [b.t(1, 8, 8, 8), b.t(8, 3, 3, 8)], 1, 8, 8, 8, version=3),
@@ -183,7 +183,7 @@ CASES = {
     ),
     "one vector": (
         lambda b: b.op("SOFTMAX", [b.t(1, 1000)], 1, 1000, version=2),
-        edgetpu_rules.MAPPED,
+        compiler.MAPPED,
     ),
     "softmax of a map": (
         lambda b: b.op("SOFTMAX", [b.t(1, 8, 8, 21)], 1, 8, 8, 21, version=2),
@@ -195,7 +195,7 @@ CASES = {
     ),
     "padding rows": (
         lambda b: b.op("PAD", [b.t(1, 8, 8, 8), numbers(b, 0, 0, 1, 1, 1, 1, 0, 0)], 1, 10, 10, 8, version=2),
-        edgetpu_rules.MAPPED,
+        compiler.MAPPED,
     ),
     "padding the batch": (
         lambda b: b.op("PAD", [b.t(1, 8, 8, 8), numbers(b, 0, 1, 0, 0, 0, 0, 0, 0)], 1, 8, 8, 8, version=2),
@@ -203,7 +203,7 @@ CASES = {
     ),
     "mean over the image": (
         lambda b: b.op("MEAN", [b.t(1, 8, 8, 6), numbers(b, 1, 2)], 1, 6, version=2),
-        edgetpu_rules.MAPPED,
+        compiler.MAPPED,
     ),
     "mean over six channels": (
         lambda b: b.op("MEAN", [b.t(1, 8, 8, 6), numbers(b, -1)], 1, 8, 8, version=2),
@@ -211,7 +211,7 @@ CASES = {
     ),
     "doubling": (
         lambda b: b.op("RESIZE_NEAREST_NEIGHBOR", [b.t(1, 60, 80, 8), numbers(b, 120, 160)], 1, 120, 160, 8),
-        edgetpu_rules.MAPPED,
+        compiler.MAPPED,
     ),
     "to 512": (
         lambda b: b.op("RESIZE_BILINEAR", [b.t(1, 256, 256, 8), numbers(b, 512, 512)], 1, 512, 512, 8),
@@ -268,7 +268,7 @@ CASES = {
             *(1, 16, 16, 8),
             version=3,
         ),
-        edgetpu_rules.MAPPED,
+        compiler.MAPPED,
     ),
 }
 
@@ -279,7 +279,7 @@ def test_each_rule(b, case):
     make(b)
     (finding,) = edgetpu.forecast(b.graph([], [])).findings
     assert finding.status == expected
-    assert bool(finding.why) == (expected != edgetpu_rules.MAPPED)
+    assert bool(finding.why) == (expected != compiler.MAPPED)
 
 
 def test_a_version_that_can_be_lowered_is_told_from_one_that_cannot(b):

@@ -28,8 +28,8 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 LAYERS = {
     0: "backend checks config features files normalization paths provenance schedule tflite_file"
     " tpu train_config",
-    1: "archives augment calibration decode figures flatbuffer geometry images losses matching metrics"
-    " networks overlay parallel quantized recipes runtimes",
+    1: "archives augment calibration compiler compiler_failures decode figures flatbuffer geometry images"
+    " losses matching metrics networks overlay parallel quantized recipes runtimes",
     2: "cards charts checkpoint curves datasets download edgetpu edgetpu_rules extractors"
     " folding groundtruth learned learner lowering quantization_charts rewriting runlog"
     " samples scenes train_cli transfer viewer views viz",

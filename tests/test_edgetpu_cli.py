@@ -1,0 +1,140 @@
+"""kp2d compile from end to end: with a stand-in for the compiler, without one, and what is refused."""
+
+import stat
+import sys
+
+import numpy as np
+import pytest
+from test_tpu import as_compiled
+
+from kp2d import cli, compiler, flatbuffer, learned, lowering, rewriting, runtimes, tflite_file, tpu
+
+LOG = """Edge TPU Compiler version 16.0.384591198
+Started a compilation timeout timer of 180 seconds.
+
+Model compiled successfully in 1234 ms.
+
+Input model: {name}.tflite
+Input size: 420.00KiB
+Output model: {name}_edgetpu.tflite
+Output size: 600.00KiB
+On-chip memory used for caching model parameters: 400.00KiB
+On-chip memory remaining for caching model parameters: 7.30MiB
+Off-chip memory used for streaming uncached model parameters: 0.00B
+Number of Edge TPU subgraphs: 1
+Total number of operations: 22
+Operation log: {name}_edgetpu.log
+
+Operator                       Count      Status
+
+CONV_2D                        22         Mapped to Edge TPU
+Compilation child process completed within timeout period.
+Compilation succeeded!
+"""
+
+PROGRAM = """#!{python}
+import sys
+if "--version" in sys.argv:
+    sys.exit(print("Edge TPU Compiler version 16.0.384591198"))
+name = sys.argv[-1].removesuffix(".tflite")
+sys.path[:0] = {paths!r}
+from test_tpu import as_compiled
+open("out/" + name + "_edgetpu.tflite", "wb").write(as_compiled(open(sys.argv[-1], "rb").read()))
+print({log!r}.format(name=name))
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch, project):
+    path = tmp_path / "bin" / "edgetpu_compiler"
+    path.parent.mkdir()
+    paths = [str(project), str(project / "tests")]
+    path.write_text(PROGRAM.format(python=sys.executable, paths=paths, log=LOG))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv(compiler.VARIABLE, str(path))
+
+
+@pytest.fixture
+def absent(monkeypatch):
+    monkeypatch.delenv(compiler.VARIABLE, raising=False)
+    monkeypatch.setenv("PATH", "")
+
+
+def test_a_network_is_compiled_into_a_file_that_says_what_it_is(stand_in, tmp_path, capsys):
+    output = tmp_path / "s_edgetpu.tflite"
+    assert cli.main(["compile", "kp2d_tiny_s", "--image-size", "88x88", "-o", str(output)]) == 0
+    told = capsys.readouterr().out
+    assert "22 operators on the Edge TPU, 0 on the CPU" in told
+    assert f"{output}: compiled by version 16.0.384591198" in told
+    data, about = tflite_file.open_model(output)
+    assert tpu.is_compiled(data) and about["image_size"] == [88, 88]
+    prepared = (tmp_path / "s.tflite").read_bytes()
+    assert flatbuffer.summary(prepared)["operators"]["TRANSPOSE_CONV v2"] == 1
+    (operator,) = flatbuffer.parse(data).subgraphs[0].operators
+    (made,) = flatbuffer.parse(as_compiled(prepared)).subgraphs[0].operators
+    np.testing.assert_array_equal(operator.customOptions, made.customOptions)
+
+
+def test_without_the_compiler_the_model_is_prepared_and_the_way_told(absent, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compile", "kp2d_tiny_f", "--image-size", "88x88"]) == 0
+    told = capsys.readouterr().out
+    assert "kp2d_tiny_f_88x88_edgetpu.tflite: skipped. There is no edgetpu_compiler" in told
+    assert "sudo apt-get install edgetpu-compiler" in told
+    assert "23 operators on the Edge TPU, 0 on the CPU" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["kp2d_tiny_f_88x88.tflite"]
+    image = np.random.default_rng(0).integers(0, 256, (1, 88, 88, 3), np.uint8)
+    assert runtimes.TFLiteModel(tmp_path / "kp2d_tiny_f_88x88.tflite").raw_heads(image)["score"].any()
+
+
+def test_the_image_may_enter_as_it_is(absent, tmp_path, capsys):
+    output = tmp_path / "x_edgetpu.tflite"
+    arguments = ["--image-size", "88x88", "--input", "uint8", "-o", str(output)]
+    assert cli.main(["compile", "kp2d_tiny_s", *arguments]) == 0
+    assert "23 operators on the Edge TPU, 0 on the CPU" in capsys.readouterr().out
+    graph = flatbuffer.read_graph((tmp_path / "x.tflite").read_bytes())
+    assert graph.inputs[0].type == "uint8"
+
+
+def test_quantize_makes_the_same_form(tmp_path, capsys):
+    path = tmp_path / "x.tflite"
+    arguments = ["--image-size", "88x88", "--target", "edgetpu", "-o", str(path)]
+    assert cli.main(["quantize", "kp2d_tiny_s", *arguments]) == 0
+    capsys.readouterr()
+    shipped = (learned.PRETRAINED / "kp2d_tiny_s.int8.tflite").read_bytes()
+    assert path.read_bytes() == lowering.for_edgetpu(rewriting.resize(shipped, (88, 88)))
+    assert cli.main(["quantize", "kp2d_tiny_s", "--precision", "float16", *arguments]) == 2
+    assert "an int8 model for --target edgetpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["kp2d_tiny_x"], "shipped network in int8"),
+        (["absent.tflite"], "No such file"),
+        (["kp2d_tiny_s", "-o", "x.bin"], "an output that ends with .tflite"),
+        (["kp2d_tiny_s", "-o", "x.tflite"], "an output that ends with _edgetpu.tflite"),
+        (["kp2d_tiny_s", "--image-size", "90x90"], "90"),
+        (["compiled_edgetpu.tflite"], "a model that is not compiled yet"),
+        (["mine.tflite", "-o", "mine_edgetpu.tflite"], "not overwritten"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_before_anything_is_written(
+    arguments, message, absent, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    data = lowering.for_edgetpu((learned.PRETRAINED / "kp2d_tiny_s.int8.tflite").read_bytes())
+    (tmp_path / "mine.tflite").write_bytes(data)
+    (tmp_path / "compiled_edgetpu.tflite").write_bytes(rewriting.with_metadata(as_compiled(data), data))
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(["compile", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_float_model_is_refused(absent, tmp_path, capsys):
+    path = tmp_path / "float.tflite"
+    assert cli.main(["quantize", "kp2d_tiny_s", "--precision", "float32", "-o", str(path)]) == 0
+    capsys.readouterr()
+    assert cli.main(["compile", str(path), "-o", str(tmp_path / "x_edgetpu.tflite")]) == 2
+    assert "in int8; received one in float32" in capsys.readouterr().err
