@@ -6,15 +6,15 @@ PROFILE ?= fast
 EXTRAS  := reproduce,train,onnx,test
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
-OLD     := .venv-tflite-runtime
-OPENCV  := $(shell sed -n 's/^opencv-python==\([^ ;]*\).*/\1/p' constraints.txt)
+LIGHT   := .venv-litert .venv-tflite-runtime
+SOURCES := $(wildcard kp2d/*.py kp2d/pretrained/*)
 
 .PHONY: reproduce test lint format readme lab strip setup clean help
 
 reproduce: $(READY)  ## run every notebook (PROFILE=smoke|fast|full) and make all tables and pictures
 	$(BIN)/kp2d reproduce --profile $(PROFILE)
 
-test: $(READY) $(OLD)/.ready  ## run the tests
+test: $(READY) $(LIGHT:%=%/.ready)  ## run the tests
 	$(BIN)/python -m pytest
 
 lint: $(READY)  ## check style and formatting of modules and notebooks
@@ -44,23 +44,31 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
-	@# opencv-python needs libGL, which servers often lack; the headless build is the same library without windows.
-	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
-	  echo "opencv-python cannot be loaded here (no libGL?): using opencv-python-headless"; \
-	  $(BIN)/python -m pip uninstall --quiet --yes opencv-python; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt opencv-python-headless==$(OPENCV); }
+	@$(call headless,$(VENV))
 	@touch $@
 
-# The runtime of older devices, which wants NumPy 1: an environment of its own, for the tests that compare the two.
-$(OLD)/.ready: $(READY)
-	@$(PYTHON) -m venv $(OLD)
-	@$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check 'numpy<2' tflite-runtime==2.14.0 2>/dev/null || { \
-	  echo "tflite-runtime cannot be installed here (it stops at Python 3.11): tests that compare with it are skipped"; \
-	  rm -rf $(OLD)/bin; }
+# What small devices have, each in an environment of its own: kp2d with one TFLite runtime and without TensorFlow.
+.venv-litert/.ready: PACKAGES = -c constraints.txt '.[litert]'
+.venv-tflite-runtime/.ready: PACKAGES = . 'numpy<2' tflite-runtime==2.14.0
+.venv-%/.ready: $(READY) $(SOURCES)
+	@rm -rf build && $(PYTHON) -m venv $(@D)
+	@{ $(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES) && \
+	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps . ; } 2>$(@D)/error || { \
+	  tail -1 $(@D)/error; \
+	  echo "$* cannot be installed here (tflite-runtime stops at Python 3.11): its tests are skipped"; \
+	  rm -rf $(@D)/bin; }
+	@test ! -d $(@D)/bin || $(call headless,$(@D))
 	@touch $@
+
+# opencv-python needs libGL, which servers often lack; the headless build is the same library without windows.
+headless = $(1)/bin/python -c 'import cv2' 2>/dev/null || { \
+	  echo "$(1): opencv-python cannot be loaded (no libGL?): using opencv-python-headless"; \
+	  version=$$($(1)/bin/python -m pip list --format=freeze --disable-pip-version-check | sed -n 's/^opencv-python==//p'); \
+	  $(1)/bin/python -m pip uninstall --quiet --yes opencv-python; \
+	  $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps opencv-python-headless==$$version; }
 
 clean:  ## remove the virtual environments, made data and executed notebooks
-	rm -rf $(VENV) $(OLD) data results/runs
+	rm -rf $(VENV) $(LIGHT) data results/runs
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kp2d.learned import NetworkExtractor
@@ -10,12 +10,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(name: str, *, precision: str = "float32") -> NetworkExtractor:
-    """Loads a network with the weights that come with this package.
+def load(name: str, *, precision: str | None = None, **running: Any) -> NetworkExtractor:
+    """Loads a network with the weights that come with this package, or a model that you made.
 
     Args:
-        name: "kp2d_tiny_s", or another of `kp2d.learned.shipped()`.
-        precision: "float32", "int8" (the best int8 network there is) or "int8_ptq" (without training).
+        name: "kp2d_tiny_s", or another of `kp2d.learned.shipped()`; or the path of a `.tflite` model, compiled
+            for the Edge TPU or not, or of trained weights.
+        precision: "float32" (the default for a name), "int8" (the best int8 network there is) or "int8_ptq"
+            (without training).
+        **running: Of an int8 network: `runtime`, `threads`, `use_tpu` …; see `kp2d.runtimes.TFLiteModel`.
 
     Returns:
         The network behind `extract(image) -> Features`.
@@ -25,4 +28,6 @@ def load(name: str, *, precision: str = "float32") -> NetworkExtractor:
     """
     from kp2d import learned  # so that `import kp2d` costs nothing
 
-    return learned.load(name, precision=precision)
+    if learned.is_path(name):
+        return learned.load_trained(name, precision=precision, **running)
+    return learned.load(name, precision=precision or "float32", **running)

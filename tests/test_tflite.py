@@ -465,27 +465,6 @@ def test_shipped_models_are_as_large_as_the_papers(name, precision):
     assert mebibytes == pytest.approx(1.9 if name.startswith("kp2d_tiny_f") else 0.37, rel=0.1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "precision"), shipped_models())
-def test_tflite_runtime_and_the_builtin_kernels_agree(name, precision, tmp_path, project):
-    python = project / ".venv-tflite-runtime" / "bin" / "python"
-    if not python.is_file():
-        pytest.skip("`make test` installs tflite-runtime, up to Python 3.11")
-    pixels, path = photo(size=size_of(name)), shipped_file(name, precision)
-    np.save(tmp_path / "pixels.npy", pixels)
-    files_there = (
-        project / "tests" / "runtime_probe.py",
-        path,
-        tmp_path / "pixels.npy",
-        tmp_path / "heads.npz",
-    )
-    subprocess.run([python, *files_there], check=True, capture_output=True)
-    ours = runtimes.TFLiteModel(path, kernels="builtin").raw_heads(pixels)
-    with np.load(tmp_path / "heads.npz") as theirs:
-        for head, values in ours.items():
-            assert np.abs(values.astype(int) - theirs[head]).max() <= 1, head
-
-
 @pytest.mark.parametrize(("name", "precision"), shipped_models())
 def test_fast_kernels_differ_in_values_but_not_in_keypoints(name, precision):
     fast, exact = (

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kp2d
 from kp2d import cli, extractors, flatbuffer, learned, lowering, rewriting, runtimes, tflite_file, tpu
 from kp2d.checks import InputError
 
@@ -98,6 +99,11 @@ def test_a_compiled_model_is_a_method(compiled, stick):
     assert len(features) == 20 * 20
     with pytest.raises(InputError, match="an image of 88x88 px, for which this model is compiled"):
         extractor.extract(np.zeros((96, 128, 3), np.uint8))
+
+
+def test_load_takes_a_compiled_model(compiled, stick):
+    assert kp2d.load(str(compiled), threads=1).runtime == "litert+edgetpu"
+    assert kp2d.load("kp2d_tiny_s", precision="int8", runtime="tensorflow").runtime == "tensorflow"
 
 
 def test_pycoral_is_asked_first_where_it_is_installed(compiled, prepared, monkeypatch):
