@@ -31,8 +31,8 @@ LAYERS = {
     1: "archives augment calibration decode figures flatbuffer geometry images losses matching metrics"
     " networks overlay parallel quantized recipes runtimes",
     2: "cards charts checkpoint curves datasets download edgetpu edgetpu_rules extractors"
-    " folding groundtruth learned learner lowering quantization_charts rewriting runlog"
-    " samples scenes tracking train_cli transfer viewer views viz",
+    " folding groundtruth learned learner lowering quantization_charts recording rewriting runlog"
+    " samples scenes sources tracking train_cli transfer viewer views viz",
     3: "convert export loader registration tables",
     4: "bench comparison evaluation latency quantization showcase train_bench training validation",
     5: "__main__ bench_cli cli edgetpu_cli method_cli notebook pipeline quantize_cli ranking readme"
