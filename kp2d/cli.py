@@ -15,6 +15,7 @@ from kp2d import (
     bench_cli,
     checks,
     config,
+    demo_cli,
     edgetpu_cli,
     method_cli,
     quantize_cli,
@@ -74,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kp2d {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
-        *(_add_match, _add_evaluate, _add_train, _add_quantize, _add_lint, _add_compile, _add_reproduce),
-        *(_add_prepare, _add_download, _add_bench, _add_readme),
+        *(_add_match, _add_demo, _add_evaluate, _add_train, _add_quantize, _add_lint, _add_compile),
+        *(_add_reproduce, _add_prepare, _add_download, _add_bench, _add_readme),
     ):
         add(verbs)
     return parser
@@ -141,6 +142,11 @@ def _match(options: argparse.Namespace) -> None:
     path = figures.save_figure(figure, options.output)
     known = "homography found" if found.estimate.homography is not None else "no homography"
     print(f"{len(found.features0)} and {len(found.features1)} keypoints, {facts}, {known}: {path}")
+
+
+def _add_demo(verbs: Any) -> None:
+    parser = _verb(verbs, "demo", demo_cli.run, "see keypoints live, on a camera, a video or pictures")
+    demo_cli.add_arguments(parser)
 
 
 def _add_evaluate(verbs: Any) -> None:

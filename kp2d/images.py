@@ -23,6 +23,9 @@ MIN_SIDE = 8  # px; the largest cell of our networks
 _DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _REPLACE = "Replace the file by a complete picture, or remove it."
 
+# Some versions of OpenCV 4 (4.8 is one) have these at the top, OpenCV 5 in a module of their own.
+_log = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
+_SILENT = 0
 _quiet_lock = threading.Lock()
 _quiet_depth = 0
 _quiet_level = 0
@@ -208,8 +211,8 @@ def _quiet_opencv() -> Iterator[None]:
     global _quiet_depth, _quiet_level
     with _quiet_lock:
         if _quiet_depth == 0:
-            _quiet_level = cv2.utils.logging.getLogLevel()
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            _quiet_level = _log.getLogLevel()
+            _log.setLogLevel(_SILENT)
         _quiet_depth += 1
     try:
         yield
@@ -217,4 +220,4 @@ def _quiet_opencv() -> Iterator[None]:
         with _quiet_lock:
             _quiet_depth -= 1
             if _quiet_depth == 0:
-                cv2.utils.logging.setLogLevel(_quiet_level)
+                _log.setLogLevel(_quiet_level)

@@ -128,6 +128,7 @@ def _measure(
     try:
         for turn, (key, extractor) in itertools.product(range(repeats + _UNTIMED), methods.items()):
             features, parts = extractors.timed(extractor, images[turn % len(images)])
+            parts = {"extract": sum(parts.values()), **parts}
             found[key].append(features.descriptors[:top_k])
             for part, spent in parts.items():
                 taken[key][part] += [spent] * (turn >= _UNTIMED)

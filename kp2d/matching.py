@@ -6,8 +6,12 @@ import numpy as np
 
 from kp2d import checks
 
+ONE_THREAD = 2**18  # multiplications of a matrix product up to which OpenBLAS wakes no thread
 
-def descriptor_distances(descriptors0: np.ndarray, descriptors1: np.ndarray) -> np.ndarray:
+
+def descriptor_distances(
+    descriptors0: np.ndarray, descriptors1: np.ndarray, *, one_thread: bool = False
+) -> np.ndarray:
     """Computes all pairwise distances between two sets of descriptors.
 
     Float descriptors are compared by the L2 distance, uint8 ones as packed bits by the Hamming distance.
@@ -15,6 +19,8 @@ def descriptor_distances(descriptors0: np.ndarray, descriptors1: np.ndarray) -> 
     Args:
         descriptors0: `[N, D]`, float or uint8.
         descriptors1: `[M, D]`, of the same kind.
+        one_thread: Multiply in small blocks, so that NumPy uses this thread only. Its others would keep a
+            core busy for some milliseconds after the work, and slow down a network that runs right then.
 
     Returns:
         float32 `[N, M]`; exact integers for the Hamming distance.
@@ -31,20 +37,30 @@ def descriptor_distances(descriptors0: np.ndarray, descriptors1: np.ndarray) -> 
             " and ".join(f"{each.dtype} {list(each.shape)}" for each in (descriptors0, descriptors1)),
             "Match features of one method only.",
         )
+    product = _product if one_thread else np.matmul
     if descriptors0.dtype == np.uint8:
         signs0, signs1 = (
             np.unpackbits(d, axis=1).astype(np.float32) * 2 - 1 for d in (descriptors0, descriptors1)
         )
-        return (signs0.shape[1] - signs0 @ signs1.T) / 2
+        return (signs0.shape[1] - product(signs0, signs1.T)) / 2
     descriptors0, descriptors1 = (np.asarray(d, dtype=np.float32) for d in (descriptors0, descriptors1))
     squares0 = np.einsum("nd,nd->n", descriptors0, descriptors0)
     squares1 = np.einsum("nd,nd->n", descriptors1, descriptors1)
-    squared = descriptors0 @ descriptors1.T
+    squared = product(descriptors0, descriptors1.T)
     squared *= -2
     squared += squares0[:, None]
     squared += squares1
     np.maximum(squared, 0, out=squared)
     return np.sqrt(squared, out=squared)
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Returns `a @ b`, some rows of `a` at a time."""
+    rows = max(1, ONE_THREAD // max(b.size, 1))
+    result = np.empty((len(a), b.shape[1]), np.float32)
+    for start in range(0, len(a), rows):
+        np.matmul(a[start : start + rows], b, out=result[start : start + rows])
+    return result
 
 
 def nearest(distances: np.ndarray) -> np.ndarray:

@@ -7,12 +7,15 @@ import argparse
 from kp2d import extractors, runtimes
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, method: str = "sift") -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, *, method: str = "sift", precision: str = "float32"
+) -> None:
     """Adds the arguments.
 
     Args:
         parser: Parser of a verb.
         method: The method if none is given.
+        precision: What the help says a network has if none is given; to do so is up to the verb.
     """
     parser.add_argument(
         "--method",
@@ -21,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, method: str = "sift") -> N
     )
     parser.add_argument(
         "--precision",
-        help="of a network: float32, int8 or int8_ptq; default: float32, or that of a .tflite file",
+        help=f"of a network: float32, int8 or int8_ptq; default: {precision}, or that of a .tflite file",
     )
     parser.add_argument(
         "--runtime",

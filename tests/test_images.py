@@ -122,11 +122,11 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path):
 
 
 def test_opencv_log_level_is_restored(tmp_path):
-    before = cv2.utils.logging.getLogLevel()
+    before = images._log.getLogLevel()
     (tmp_path / "text.png").write_text("words")
     with pytest.raises(checks.InputError):
         images.read_image(tmp_path / "text.png")
-    assert cv2.utils.logging.getLogLevel() == before
+    assert images._log.getLogLevel() == before
 
 
 def test_write_refuses_other_suffixes_arrays_and_places(tmp_path, picture):

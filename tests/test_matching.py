@@ -32,6 +32,17 @@ def test_float_distances_agree_with_brute_force():
     assert found == pytest.approx(cdist(first, second), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_one_thread_computes_the_same(kind, monkeypatch):
+    rng = np.random.default_rng(4)
+    first, second = ((100 * rng.random((count, 32))).astype(kind) for count in (50, 40))
+    expected = matching.descriptor_distances(first, second)
+    for limit in (1, 7 * 40 * 32, 2**18):
+        monkeypatch.setattr(matching, "ONE_THREAD", limit)
+        found = matching.descriptor_distances(first, second, one_thread=True)
+        assert found == pytest.approx(expected, abs=0.01) and found.dtype == np.float32
+
+
 def test_equal_float_descriptors_have_nearly_no_distance_and_never_nan():
     descriptors = unit(np.random.default_rng(1), 60, 128)
     distances = matching.descriptor_distances(descriptors, descriptors)

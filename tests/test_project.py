@@ -28,15 +28,15 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 LAYERS = {
     0: "backend checks config features files normalization paths provenance schedule tflite_file"
     " tpu train_config",
-    1: "archives augment calibration compiler compiler_failures decode figures flatbuffer geometry images"
-    " losses matching metrics networks overlay parallel quantized recipes runtimes",
+    1: "archives augment calibration canvas compiler compiler_failures decode figures flatbuffer geometry"
+    " images losses matching metrics networks overlay parallel quantized recipes runtimes",
     2: "cards charts checkpoint curves datasets download edgetpu edgetpu_rules extractors"
-    " folding groundtruth learned learner lowering quantization_charts rewriting runlog"
-    " samples scenes train_cli transfer viewer views viz",
+    " folding groundtruth learned learner lowering quantization_charts recording rewriting runlog"
+    " samples scenes sources tracking train_cli transfer viewer views viz",
     3: "convert export loader registration tables",
-    4: "bench comparison evaluation latency quantization showcase train_bench training validation",
-    5: "__main__ bench_cli cli edgetpu_cli method_cli notebook pipeline quantize_cli ranking readme"
-    " sensitivity trials",
+    4: "bench comparison demo evaluation latency quantization showcase train_bench training validation",
+    5: "__main__ bench_cli cli demo_cli edgetpu_cli method_cli notebook pipeline player quantize_cli"
+    " ranking readme sensitivity trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 

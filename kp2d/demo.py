@@ -1,0 +1,302 @@
+"""Owns what the live demonstration makes of a frame: keypoints, tracks, a reference, and what each costs."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import statistics
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kp2d import (
+    canvas,
+    checks,
+    extractors,
+    geometry,
+    images,
+    learned,
+    matching,
+    metrics,
+    recording,
+    registration,
+    tracking,
+)
+from kp2d.config import Protocol
+from kp2d.extractors import Extractor
+from kp2d.features import Features
+
+PIXELS = 240 * 320  # what a method sees of a frame if no size is given
+RANSAC_ITERATIONS = 1000
+MIN_INLIERS = 12  # fewer can agree by chance
+SMOOTHED = 15  # frames over which numbers on the screen are averaged
+MESSAGE_FRAMES = 40
+KEYS = {
+    "q": "quit (also Esc)",
+    "space": "pause",
+    "k": "keypoints on or off",
+    "t": "tracks on or off",
+    "r": "take this frame as the reference",
+    "s": "save a picture",
+    "h": "this help",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is looked for, and how it is shown."""
+
+    image_size: tuple[int, int] | None = None  # (height, width) px the method sees; None: see `seen_size`
+    top_k: int = 300  # keypoints kept a frame
+    score_threshold: float = 0.5  # [0, 1); for networks, whose score is a probability
+    ransac_threshold: float = 3.0  # px of the frame at 240x320, more in larger ones
+    mirror: bool = False  # show frames as in a mirror
+
+    def __post_init__(self):
+        self.protocol()
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", checks.is_image_size(self.image_size))
+
+    def protocol(self) -> Protocol:
+        """Returns the settings as those of an evaluation, which also checks them."""
+        return Protocol(
+            top_k=(self.top_k,),
+            score_threshold=self.score_threshold,
+            ransac_threshold=self.ransac_threshold,
+        )
+
+
+def label(extractor: Extractor) -> str:
+    """Returns how a method is named on the screen; only networks come in several precisions."""
+    if not isinstance(extractor, learned.NetworkExtractor):
+        return extractor.name
+    where = " on Edge TPU" if "edgetpu" in extractor.runtime else ""
+    return f"{extractor.name} {extractor.precision}{where}"
+
+
+def seen_size(frame_size: tuple[int, int], cell: int) -> tuple[int, int]:
+    """Returns the size that a method sees by default: as many pixels as 240x320, not distorted.
+
+    Args:
+        frame_size: (height, width) px.
+        cell: What both sides must be divisible by, px.
+
+    Returns:
+        (height, width) px; 240x320 for a frame of 480x640.
+    """
+    scale = math.sqrt(PIXELS / (frame_size[0] * frame_size[1]))
+    step = max(cell, 8)
+    height, width = (max(3, round(side * scale / step)) * step for side in frame_size)
+    return height, width
+
+
+class Demo:
+    """Keypoints, tracks and a reference picture over frames that come one after the other.
+
+    Attributes:
+        settings: What is looked for.
+        extractor: The method, which keeps as many keypoints as the settings say.
+        shows: What is switched on: "keypoints", "tracks", "help".
+        scene: What was found in the last frame.
+        tracks: Those that were seen in it.
+    """
+
+    def __init__(
+        self, extractor: Extractor, settings: Settings | None = None, *, reference: np.ndarray | None = None
+    ) -> None:
+        """Looks at the reference, if there is one.
+
+        Args:
+            extractor: Any method.
+            settings: What is looked for.
+            reference: uint8 RGB `[H, W, 3]`, a picture to find in the frames.
+
+        Raises:
+            InputError: If the reference has too few keypoints, or a size does not fit the method.
+        """
+        self.settings = settings or Settings()
+        if isinstance(extractor, learned.NetworkExtractor):
+            extractor = dataclasses.replace(extractor, top_k=self.settings.top_k)
+        if self.settings.image_size is not None and extractor.cell > 1:
+            checks.fits_cells(self.settings.image_size, extractor.cell)
+        self.extractor = extractor
+        self.shows = {"keypoints": True, "tracks": True, "help": False}
+        self._tracker = tracking.Tracker()
+        self._reference: tuple[np.ndarray, Features] | None = None
+        self._frame_size: tuple[int, int] | None = None
+        self._recent: collections.deque[dict[str, float]] = collections.deque(maxlen=SMOOTHED)
+        self.tracks: tracking.Tracks | None = None
+        self.scene = canvas.Scene(mirror=self.settings.mirror)
+        self._frame = np.zeros((images.MIN_SIDE, images.MIN_SIDE, 3), np.uint8)
+        self._message, self._message_left = "", 0
+        if reference is not None:
+            self.refer_to(reference)
+
+    def refer_to(self, image: np.ndarray) -> None:
+        """Makes a picture the reference.
+
+        Args:
+            image: uint8 RGB `[H, W, 3]`.
+
+        Raises:
+            InputError: If it has too few keypoints to be found again; an earlier reference stays.
+        """
+        features, _ = self._extract(image)
+        if len(features) < MIN_INLIERS:
+            raise checks.problem(
+                f"a reference picture with at least {MIN_INLIERS} keypoints",
+                f"{len(features)} at {'x'.join(map(str, image.shape[:2]))} px",
+                "Choose one with more texture, or lower the score threshold.",
+            )
+        self._reference = image, features
+
+    def step(self, frame: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """Looks at the next frame.
+
+        Args:
+            frame: uint8 RGB `[H, W, 3]`; of another size than the first, it is fitted into that.
+
+        Returns:
+            The painted frame, uint8 RGB, and a row of numbers: counts, and milliseconds a step.
+        """
+        self._frame_size = self._frame_size or checks.is_image(frame).shape[:2]
+        self._frame = recording.fitted(frame, self._frame_size)
+        features, spent = self._extract(self._frame)
+        started = time.perf_counter()
+        self.tracks = tracks = self._tracker.update(features, self._frame_size).live()
+        match = self._match(features)
+        drawing = time.perf_counter()
+        row = {
+            "keypoints": len(features),
+            "tracks": len(tracks),
+            "mean_track_length": tracks.mean_length,
+            "matches": 0 if match is None else len(match.inliers),
+            "inliers": 0 if match is None else int(match.inliers.sum()),
+            "found": None if match is None else match.homography is not None,
+        }
+        self._message_left = max(0, self._message_left - 1)
+        self.scene = self._described(features, tracks, match, row)
+        painted = self.repaint()
+        spent["match"] = 1e3 * (drawing - started)
+        spent["draw"] = 1e3 * (time.perf_counter() - drawing)
+        return painted, {**row, **{f"{name}_ms": value for name, value in spent.items()}}
+
+    def repaint(self) -> np.ndarray:
+        """Returns the last frame painted again, uint8 RGB, after something was switched on or off."""
+        scene = dataclasses.replace(
+            self.scene,
+            keypoints=self.scene.keypoints if self.shows["keypoints"] else None,
+            trails=self.scene.trails if self.shows["tracks"] else None,
+            help_lines=[f"{key} - {text}" for key, text in KEYS.items()] if self.shows["help"] else (),
+            message=self._message if self._message_left else "",
+        )
+        return canvas.paint(self._frame, scene)
+
+    def press(self, key: str) -> None:
+        """Does what a key means: k, t and h switch, r takes the last frame as the reference."""
+        switches = {"k": "keypoints", "t": "tracks", "h": "help"}
+        if key in switches:
+            self.shows[switches[key]] = not self.shows[switches[key]]
+        elif key == "r":
+            try:
+                self.refer_to(self._frame)
+                self.say("this frame is the reference")
+            except checks.InputError:
+                self.say("too few keypoints for a reference")
+
+    def say(self, message: str) -> None:
+        """Shows words for a moment."""
+        self._message, self._message_left = message, MESSAGE_FRAMES
+
+    def note(self, spent: dict[str, float]) -> None:
+        """Takes the milliseconds of a frame into the averages on the screen.
+
+        Args:
+            spent: By step, and "total".
+        """
+        self._recent.append(spent)
+
+    def _extract(self, image: np.ndarray) -> tuple[Features, dict[str, float]]:
+        """Returns the best features in the picture's own pixels, and milliseconds a step."""
+        own_size = checks.is_image(image).shape[:2]
+        image_size = self.settings.image_size or seen_size(own_size, self.extractor.cell)
+        features, spent = extractors.timed(self.extractor, images.resize_image(image, image_size))
+        features = registration.confident(features, self.extractor, self.settings.protocol())
+        features = features.take(slice(self.settings.top_k))
+        back = geometry.resize_matrix(image_size, own_size)
+        keypoints = geometry.warp_points(features.keypoints, back).astype(np.float32)
+        return dataclasses.replace(features, keypoints=keypoints), spent
+
+    def _match(self, features: Features) -> canvas.Match | None:
+        """Looks for the reference among the features of a frame."""
+        if self._reference is None:
+            return None
+        image, known = self._reference
+        distances = matching.descriptor_distances(known.descriptors, features.descriptors, one_thread=True)
+        matches = matching.mutual(distances)
+        points0, points1 = known.keypoints[matches[:, 0]], features.keypoints[matches[:, 1]]
+        scale = math.sqrt(self._frame_size[0] * self._frame_size[1] / PIXELS)
+        threshold = self.settings.ransac_threshold * scale
+        found = metrics.estimate_homography(
+            points0, points1, ransac_threshold=threshold, max_iterations=RANSAC_ITERATIONS
+        )
+        good = found.homography is not None and found.inliers.sum() >= MIN_INLIERS
+        good = good and plausible(found.homography, image.shape[:2], self._frame_size)
+        return canvas.Match(
+            image=image,
+            points0=points0,
+            points1=points1,
+            inliers=found.inliers & good,
+            homography=found.homography if good else None,
+        )
+
+    def _described(
+        self, features: Features, tracks: tracking.Tracks, match: canvas.Match | None, row: dict[str, Any]
+    ) -> canvas.Scene:
+        """Puts a frame's result into words and points."""
+        mean = {
+            name: statistics.fmean(spent[name] for spent in self._recent)
+            for name in (self._recent[0] if self._recent else ())
+        }
+        found = (
+            f"{row['keypoints']} keypoints  {row['tracks']} tracks of {row['mean_track_length']:.1f} frames"
+        )
+        lines = [found, "  ".join(f"{name} {ms:.1f}" for name, ms in mean.items() if name != "total") + " ms"]
+        if match is not None:
+            agree = f"{row['inliers']} of {row['matches']} matches agree"
+            lines.insert(1, f"reference: {agree if row['found'] else 'not found'}")
+        return canvas.Scene(
+            keypoints=features.keypoints,
+            scores=features.scores,
+            trails=tracks.trails,
+            match=match,
+            title=label(self.extractor),
+            rate=f"{1e3 / mean['total']:.0f} FPS" if mean.get("total") else "",
+            status=lines if mean else lines[:-1],
+            mirror=self.settings.mirror,
+        )
+
+
+def plausible(homography: np.ndarray, image_size0: tuple[int, int], image_size1: tuple[int, int]) -> bool:
+    """Tells whether a homography shows a picture as a camera could: whole, not mirrored, not tiny.
+
+    Args:
+        homography: `[3, 3]`, picture 0 to 1.
+        image_size0: (height, width) px of picture 0.
+        image_size1: (height, width) px of picture 1.
+    """
+    corners = np.column_stack([geometry.corners(image_size0), np.ones(4)]) @ homography.T
+    if not (corners[:, 2] > 1e-6).all():
+        return False
+    quad = corners[:, :2] / corners[:, 2:]
+    quad = quad[
+        np.argsort(np.arctan2(*(geometry.corners(image_size0) - np.array(image_size0)[::-1] / 2).T[::-1]))
+    ]
+    edges = np.roll(quad, -1, axis=0) - quad
+    after = np.roll(edges, -1, axis=0)
+    turns = edges[:, 0] * after[:, 1] - edges[:, 1] * after[:, 0]
+    area = cv2.contourArea(quad.astype(np.float32)) / (image_size1[0] * image_size1[1])
+    return bool((turns > 0).all() and 0.002 < area < 100)

@@ -1,0 +1,171 @@
+"""Owns the arguments of `kp2d demo` and what they mean; `kp2d.cli` adds the verb."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kp2d import checks, method_cli
+from kp2d.train_cli import image_size
+
+if TYPE_CHECKING:
+    from kp2d.extractors import Extractor
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    parser.add_argument(
+        "source",
+        nargs="?",
+        default="0",
+        help="number of a camera, a video, a folder of pictures, a picture, or the address of a stream",
+    )
+    method_cli.add_arguments(parser, method="kp2d_tiny_s", precision="int8")
+    parser.add_argument("--threads", type=int, help="of a .tflite model; default: one a core")
+    parser.add_argument(
+        "--image-size",
+        type=image_size,
+        metavar="HxW",
+        help="size the method sees; default: as many pixels as 240x320, in the frame's proportions",
+    )
+    parser.add_argument("--top-k", type=int, default=300, help="keypoints kept a frame")
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.5, help="smallest score of a network's keypoint, [0, 1)"
+    )
+    parser.add_argument("--reference", metavar="IMAGE", help="picture to find in every frame")
+    parser.add_argument("-o", "--output", metavar="VIDEO", help="video to write (.mp4, .avi or .webm)")
+    parser.add_argument("--stats", metavar="CSV", help="table to write, a row a frame")
+    parser.add_argument(
+        "--headless", action="store_true", help="open no window; implied where there is no display"
+    )
+    parser.add_argument("--max-frames", type=int, help="stop after so many frames")
+    parser.add_argument("--loop", action="store_true", help="begin a video or folder again at its end")
+    parser.add_argument("--mirror", action="store_true", help="show frames as in a mirror")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Shows the demonstration and says what came out of it.
+
+    Args:
+        options: From a parser with `add_arguments`.
+
+    Raises:
+        InputError: If a value is refused, or a source or file cannot be used.
+        RunError: If the video cannot be written.
+    """
+    from kp2d import demo, images, player, recording, sources
+
+    _check(options)
+    settings = demo.Settings(
+        image_size=options.image_size,
+        top_k=options.top_k,
+        score_threshold=options.score_threshold,
+        mirror=options.mirror,
+    )
+    output = recording.check_video(options.output) if options.output else None
+    table = recording.Table(options.stats) if options.stats else None
+    extractor = _extractor(options)
+    reference = images.read_image(options.reference) if options.reference else None
+    shown = demo.Demo(extractor, settings, reference=reference)
+    headless = options.headless or not player.can_show()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminated_is_interrupted())
+        source = stack.enter_context(sources.open_source(options.source, loop=options.loop))
+        if headless and options.max_frames is None and (source.live or options.loop):
+            _say("runs until Ctrl-C")
+        if headless and not options.headless:
+            _say("no display here: running without a window")
+        recorder = recording.Recorder(output, fps=source.fps, live=source.live) if output else None
+        for target in (recorder, table):
+            if target is not None:
+                stack.enter_context(target)
+        summary = player.play(
+            source,
+            shown,
+            recorder=recorder,
+            table=table,
+            window=None if headless else stack.enter_context(player.Window()),
+            max_frames=options.max_frames,
+            snapshots=output,
+            report=_progress if headless and sys.stderr.isatty() else None,
+        )
+    for trouble in _troubles(source):
+        _say(trouble)
+    written = [str(target.path) for target in (recorder, table) if target is not None and summary.frames]
+    told = f"{summary.line()}; wrote {', '.join(written)}" if written else summary.line()
+    sys.stdout.write(f"{demo.label(extractor)}: {told}\n")
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses what cannot go together, before anything is opened."""
+    for name in ("max_frames", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise checks.problem(f"a --{name.replace('_', '-')} of at least 1", value)
+    for name in ("output", "stats"):
+        target = getattr(options, name)
+        if target is not None and Path(target).expanduser().resolve() in (
+            Path(each).expanduser().resolve() for each in (options.source, options.reference) if each
+        ):
+            raise checks.problem(f"an --{name} other than what is read", target)
+
+
+def _extractor(options: argparse.Namespace) -> Extractor:
+    """Makes the method; unlike other verbs, in int8 unless told, and with as many threads as told."""
+    from kp2d import learned
+
+    method, precision = options.method, options.precision
+    names = ("runtime", "threads", "use_tpu")
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
+    if learned.is_path(method) and method.endswith(learned.MODEL):
+        return learned.load_trained(method, precision=precision, **given)
+    if method in learned.shipped("int8"):
+        precision = precision or "int8"
+        if precision != "float32":
+            return learned.load(method, precision=precision, **given)
+    if options.threads is not None:
+        raise checks.problem(f"no --threads for {method}", options.threads, "They are for .tflite models.")
+    return method_cli.extractor_from(options)
+
+
+def _troubles(source: Any) -> Iterator[str]:
+    if source.skipped:
+        yield f"{source.skipped} unreadable frames of {source.name} were left out"
+    if source.trouble:
+        yield source.trouble
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"kp2d demo: {line}\n")
+
+
+def _progress(line: str) -> None:
+    sys.stderr.write(f"\r{line:<60}")
+    sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """Lets `kill` and services end a run as Ctrl-C does, with its files whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

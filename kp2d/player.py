@@ -1,0 +1,247 @@
+"""Owns the run of the live demonstration over all frames: window, keys, files, and the sum of it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kp2d import checks, images, recording
+from kp2d.demo import Demo
+from kp2d.sources import Source
+
+SUMMARIZED = 50_000  # the last frames that medians and means are over
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What came out of a run.
+
+    Attributes:
+        frames: How many were shown.
+        fps: Median frames a second; NaN without frames, as all below.
+        milliseconds: Median by step ("network", "decode" or "extract", "match", "draw").
+        keypoints: Mean a frame.
+        track_length: Mean of the live tracks, frames.
+        found: Frames in which the reference was found; None without one.
+    """
+
+    frames: int
+    fps: float
+    milliseconds: dict[str, float]
+    keypoints: float
+    track_length: float
+    found: int | None
+
+    def line(self) -> str:
+        """Returns the summary as one line."""
+        if not self.frames:
+            return "no frames"
+        steps = ", ".join(f"{name} {value:.1f}" for name, value in self.milliseconds.items())
+        found = "" if self.found is None else f", reference found in {self.found}"
+        return (
+            f"{self.frames} frames, {self.fps:.1f} FPS ({steps} ms), {self.keypoints:.0f} keypoints and "
+            f"tracks of {self.track_length:.1f} frames on average{found}"
+        )
+
+
+def play(
+    source: Source,
+    demo: Demo,
+    *,
+    recorder: recording.Recorder | None = None,
+    table: recording.Table | None = None,
+    window: Window | None = None,
+    max_frames: int | None = None,
+    snapshots: Path | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Summary:
+    """Shows frames until they end, or a user ends them; an interrupt ends them cleanly.
+
+    Args:
+        source: Where frames come from.
+        demo: What is made of them.
+        recorder: Video to write, closed by the caller.
+        table: Numbers to write, closed by the caller.
+        window: Where to show them.
+        max_frames: After so many it is over.
+        snapshots: Saved pictures get their folder and name from it; None names them "kp2d_demo".
+        report: Called with a line of progress every two seconds.
+
+    Returns:
+        What came out of it.
+
+    Raises:
+        InputError: If no frame can be read.
+        RunError: If the video cannot be written.
+    """
+    rows: collections.deque[dict[str, Any]] = collections.deque(maxlen=SUMMARIZED)
+    count, begun, reported = 0, time.perf_counter(), time.perf_counter()
+    try:
+        for frame in source:
+            painted, row = demo.step(frame)
+            if recorder is not None:
+                recorder.write(painted)
+            waited = 0.0
+            if window is not None:
+                pace = 0.0 if source.live else 1 / source.fps - (time.perf_counter() - begun)
+                waited = window.attend(painted, demo, pace, _snapshot(snapshots, count))
+            now = time.perf_counter()
+            total = 1e3 * (now - begun - waited)
+            begun = now
+            row = {"frame": count, **row, "total_ms": total}
+            demo.note({key[:-3]: value for key, value in row.items() if key.endswith("_ms")})
+            rows.append(row)
+            count += 1
+            if table is not None:
+                table.write({key: _plain(value) for key, value in row.items()})
+            if report is not None and now - reported > 2:
+                reported = now
+                report(f"frame {count}: {1e3 / total:.0f} FPS, {row['keypoints']} keypoints")
+            if count == max_frames:
+                break
+            if window is not None and window.closed:
+                break
+        else:
+            if window is not None and source.still and rows:
+                window.hold(demo, _snapshot(snapshots, count - 1))
+    except KeyboardInterrupt:
+        pass  # how a camera's run ends
+    return summarize(rows, count)
+
+
+def summarize(rows: Sequence[dict[str, Any]], frames: int) -> Summary:
+    """Boils the rows of a run down.
+
+    Args:
+        rows: As written to the table; the last ones of a long run.
+        frames: How many there were in all.
+    """
+
+    def over(name: str, kind: Callable[[list[float]], float]) -> float:
+        return float(kind([row[name] for row in rows])) if rows else math.nan
+
+    steps = [key for key in (rows[0] if rows else ()) if key.endswith("_ms") and key != "total_ms"]
+    found = [row["found"] for row in rows if row["found"] is not None]
+    total = over("total_ms", statistics.median)
+    return Summary(
+        frames=frames,
+        fps=1e3 / total if total > 0 else math.nan,
+        milliseconds={key[:-3]: over(key, statistics.median) for key in steps},
+        keypoints=over("keypoints", statistics.fmean),
+        track_length=over("mean_track_length", statistics.fmean),
+        found=sum(found) if found else None,
+    )
+
+
+class Window:
+    """A window of OpenCV and the keys pressed in it.
+
+    Attributes:
+        closed: Whether the user is done.
+    """
+
+    TITLE = "kp2d demo"
+
+    def __init__(self) -> None:
+        """Opens it; see `can_show`."""
+        self.closed = False
+        cv2.namedWindow(self.TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._sized = False
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        cv2.destroyAllWindows()
+
+    def attend(self, painted: np.ndarray, demo: Demo, pace: float, snapshot: Path) -> float:
+        """Shows a frame and answers keys; stays while paused.
+
+        Args:
+            painted: uint8 RGB `[H, W, 3]`.
+            demo: What keys act upon.
+            pace: Seconds the frame should stay.
+            snapshot: Where a picture would be saved.
+
+        Returns:
+            Seconds that were spent waiting.
+        """
+        self._show(painted)
+        started = time.perf_counter()
+        key = self._key(max(1, round(1e3 * pace)))
+        if self._answer(key, demo, snapshot) == " ":
+            demo.say("paused")
+            self.hold(demo, snapshot)
+            demo.say("")
+        return time.perf_counter() - started
+
+    def hold(self, demo: Demo, snapshot: Path) -> None:
+        """Stands still and answers keys until the space bar or the end.
+
+        Args:
+            demo: What keys act upon.
+            snapshot: Where a picture would be saved.
+        """
+        while not self.closed:
+            self._show(demo.repaint())
+            if self._answer(self._key(50), demo, snapshot) == " ":
+                return
+
+    def _answer(self, key: str, demo: Demo, snapshot: Path) -> str:
+        if key in ("q", "\x1b") or cv2.getWindowProperty(self.TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            self.closed = True
+        elif key == "s":
+            try:
+                demo.say(f"saved {images.write_image(snapshot, demo.repaint()).name}")
+            except checks.InputError:
+                demo.say(f"cannot write {snapshot.name} here")
+        else:
+            demo.press(key)
+        return key
+
+    def _key(self, wait_ms: int) -> str:
+        code = cv2.waitKey(wait_ms)
+        return chr(code & 0xFF).lower() if code >= 0 else ""
+
+    def _show(self, painted: np.ndarray) -> None:
+        if not self._sized:
+            height, width = painted.shape[:2]
+            scale = min(1.0, 1280 / width, 800 / height)
+            cv2.resizeWindow(self.TITLE, round(width * scale), round(height * scale))
+            self._sized = True
+        cv2.imshow(self.TITLE, cv2.cvtColor(painted, cv2.COLOR_RGB2BGR))
+
+
+def can_show() -> bool:
+    """Tells whether a window can be opened here; some builds of OpenCV end the process when they cannot."""
+    if sys.platform.startswith("linux") and not (os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")):
+        return False
+    code = "import cv2; cv2.namedWindow('kp2d'); cv2.waitKey(1)"
+    try:
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def _snapshot(base: Path | None, frame: int) -> Path:
+    base = base or Path("kp2d_demo")
+    return base.with_name(f"{base.stem}_{frame:05d}.png")
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as it stands in the table."""
+    if isinstance(value, float):
+        return round(value, 3)
+    return "" if value is None else int(value) if isinstance(value, bool) else value
