@@ -14,8 +14,8 @@ def load(name: str, *, precision: str | None = None, **running: Any) -> NetworkE
     """Loads a network with the weights that come with this package, or a model that you made.
 
     Args:
-        name: "kp2d_tiny_s", or another of `kp2d.learned.shipped()`; or the path of a `.tflite` model (compiled
-            for the Edge TPU or not) or of trained weights.
+        name: "kp2d_tiny_s", or another of `kp2d.learned.shipped()`; or the path of a `.tflite` model, be it
+            compiled for the Edge TPU or not, or of trained weights.
         precision: "float32" (the default for a name), "int8" (the best int8 network there is) or "int8_ptq"
             (without training).
         **running: Of an int8 network: `runtime`, `threads`, `use_tpu` …; see `kp2d.runtimes.TFLiteModel`.
