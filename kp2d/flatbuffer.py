@@ -150,9 +150,14 @@ def resize(data: bytes, image_size: tuple[int, int]) -> bytes:
     """
     about = tflite_file.metadata(data)
     height, width = fits_cells(image_size, about["cell"])
+    model = parse(data)
+    (graph,) = model.subgraphs
+    for size in _constant_sizes(model):  # of upsampled tensors
+        sides = size.data.view(np.int32) * (height, width) // about["image_size"]
+        size.data = sides.astype(np.int32).view(np.uint8)
     builtin = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        engine = interpreter.Interpreter(model_content=data, experimental_op_resolver_type=builtin)
+        engine = interpreter.Interpreter(model_content=pack(model), experimental_op_resolver_type=builtin)
         (image,) = engine.get_input_details()
         engine.resize_tensor_input(image["index"], (1, height, width, 3))
         engine.allocate_tensors()
@@ -162,8 +167,6 @@ def resize(data: bytes, image_size: tuple[int, int]) -> bytes:
             f"one of {about['precision']} that cannot",
             "Convert the weights for that size, or choose a smaller one.",
         ) from error
-    model = parse(data)
-    (graph,) = model.subgraphs
     for index, details in enumerate(engine.get_tensor_details()[: len(graph.tensors)]):
         graph.tensors[index].shape = np.asarray(details["shape"], np.int32)
     _set_metadata(model, {**about, "image_size": [height, width]})
@@ -225,9 +228,19 @@ def _name_tensors(graph: Any) -> None:
         path = next((path for path in paths if len(path) > 1), paths[0])
         layer = path[min(1, len(path) - 1)].rsplit("_", 1)[0].removesuffix("_act")
         tensors[0].name = layer
+        if len(operator.inputs) == 2 and graph.tensors[operator.inputs[1]].type == schema.TensorType.INT32:
+            tensors[1].name = f"{layer}/size"  # of a resized tensor
         if len(operator.inputs) == 3:  # a convolution
             for index, kind in zip(operator.inputs[1:], ("kernel", "bias"), strict=True):
                 graph.tensors[index].name = f"{layer}/{kind}"
+
+
+def _constant_sizes(model: schema.ModelT) -> list[schema.BufferT]:
+    """Finds the constants (height, width) that operators which resize a tensor take."""
+    (graph,) = model.subgraphs
+    kind = schema.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR
+    resizing = [one for one in graph.operators if model.operatorCodes[one.opcodeIndex].builtinCode == kind]
+    return [model.buffers[graph.tensors[one.inputs[1]].buffer] for one in resizing]
 
 
 def _signature(image: int, outputs: Mapping[str, int]) -> schema.SignatureDefT:
