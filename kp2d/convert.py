@@ -15,14 +15,8 @@ import numpy as np
 
 from kp2d import backend, flatbuffer, provenance, rewriting, tflite_file
 from kp2d.checks import fits_cells, one_of, problem
-from kp2d.networks import (
-    FloatParts,
-    NetworkConfig,
-    assemble,
-    assign_by_name,
-    build_network,
-)
-from kp2d.quantized import build_quantized_network
+from kp2d.networks import FloatParts, NetworkConfig, assemble, assign_by_name
+from kp2d.quantized import INT8, QuantizedParts
 
 # Each with what becomes of weights and tensors.
 PRECISIONS = {
@@ -123,15 +117,53 @@ def to_tflite(
 
 def _of_fixed_size(config: NetworkConfig, export: Export) -> keras.Model:
     if export.integer:
-        return build_quantized_network(config, export.image_size, bare=True)
-    if export.precision == "int16x8":  # for which TFLite has no depth-to-space
-        return assemble(config, export.image_size, _TransposedParts(config, 0.0, "float32"))
-    return build_network(config, export.image_size)
+        return assemble(config, export.image_size, _QuantizedParts(config, INT8, bare=True))
+    parts = _TransposedParts if export.precision == "int16x8" else _FloatParts
+    return assemble(config, export.image_size, parts(config, 0.0, "float32"))
 
 
-class _TransposedParts(FloatParts):
+class _Resizing:
+    """Upsamples by the operator for it, which the converter does not find in repeated values."""
+
     def upsample(self, x, name: str):
-        return TransposedDepthToSpace(name=name)(x)
+        if self._config.upsampling == "nearest":
+            return ResizedNearest(name=name)(x)
+        return super().upsample(x, name)
+
+
+class _FloatParts(_Resizing, FloatParts):
+    pass
+
+
+class _QuantizedParts(_Resizing, QuantizedParts):
+    pass
+
+
+class _TransposedParts(_FloatParts):
+    """For int16, for which TFLite has no depth-to-space."""
+
+    def upsample(self, x, name: str):
+        if self._config.upsampling == "depth_to_space":
+            return TransposedDepthToSpace(name=name)(x)
+        return super().upsample(x, name)
+
+
+class ResizedNearest(keras.layers.Layer):
+    """`kp2d.networks.NearestUpsampling` as RESIZE_NEAREST_NEIGHBOR: the same values."""
+
+    def call(self, inputs):
+        """Repeats rows and columns of `[B, H, W, C]`, H and W known."""
+        tf = require_tensorflow()
+        _, height, width, _ = inputs.shape
+        # The Edge TPU's compiler refuses half_pixel_centers, which keras.ops.image.resize sets.
+        return tf.raw_ops.ResizeNearestNeighbor(
+            images=inputs, size=(2 * height, 2 * width), align_corners=False, half_pixel_centers=False
+        )
+
+    def compute_output_shape(self, input_shape):
+        """Shape of the result."""
+        batch, height, width, channels = input_shape
+        return (batch, 2 * height, 2 * width, channels)
 
 
 class TransposedDepthToSpace(keras.layers.Layer):

@@ -68,6 +68,11 @@ def consumers(config: NetworkConfig) -> dict[str, list[tuple[str, np.ndarray]]]:
     hidden = np.arange(config.head_channels)
     readers |= {"score_a": [("score_b", hidden)], "offset_a": [("offset_b", hidden)]}
     readers["descriptor_a"] = [("descriptor_b", hidden)]
+    if config.upsampling == "nearest":
+        readers["descriptor_a"] = [("descriptor_narrow", hidden)]
+        readers["descriptor_narrow"] = [("descriptor_b", np.arange(upsampled))]
+        joined = np.r_[np.arange(upsampled), np.full(skip, -1)]
+        readers["descriptor_b"] = [("descriptor_c", joined)]
     readers["descriptor_c"] = [("descriptor_map", np.arange(config.merge_channels))]
     return readers
 
@@ -120,9 +125,12 @@ def _divide(weights: Weights, layer: str, readers, factor: np.ndarray) -> None:
 
 def _match_joined(weights: Weights, largest, factors, config: NetworkConfig) -> Weights:
     """Scales the upsampled descriptor so that it is as large as the skip that it is joined to."""
-    skip = (np.asarray(largest["conv3b"]) / factors["conv3b"]).max()
-    upsampled = config.upsampled_channels
-    factor = np.full(4 * upsampled, max(float(np.max(largest["descriptor_b"])), 1e-12) / skip)
+    skip, descriptor = (
+        float((np.asarray(largest[name]) / factors.get(name, 1.0)).max())
+        for name in ("conv3b", "descriptor_b")
+    )
+    upsampled, channels = config.upsampled_channels, weights["descriptor_b/bias"].size
+    factor = np.full(channels, max(descriptor, 1e-12) / skip)
     source = np.r_[np.arange(upsampled), np.full(config.stages[2][1], -1)]
     _divide(weights, "descriptor_b", [("descriptor_c", source)], factor)
     return weights

@@ -6,7 +6,7 @@ turns one into a model whose three raw heads `kp2d.decode` knows how to read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -28,11 +28,14 @@ class NetworkConfig:
         stages: Output channels of the consecutive 3×3 convolutions of the four encoder stages.
         pools: For each of the first three stages, whether a 2×2 max pooling follows it.
         head_channels: Width of the hidden convolution of every head.
-        upsampled_channels: Descriptor channels after depth-to-space, before the skip is joined.
+        upsampled_channels: Descriptor channels at twice the resolution, before the skip is joined.
         merge_channels: Width of the convolution after the skip is joined.
         descriptor_dim: Length D of a descriptor.
         activation: `"relu"` or `"leaky_relu"` (slope 0.01).
         num_parameters: Parameters, BatchNorm's four vectors included.
+        upsampling: How the descriptor map comes to twice the resolution. `"depth_to_space"` trades
+            four times the channels for it; `"nearest"` repeats every value between two convolutions,
+            which the Edge TPU has an operator for.
     """
 
     name: str
@@ -44,11 +47,36 @@ class NetworkConfig:
     descriptor_dim: int
     activation: str
     num_parameters: int
+    upsampling: str = "depth_to_space"
+
+    def __post_init__(self) -> None:
+        one_of("upsampling", self.upsampling, ("depth_to_space", "nearest"))
 
     @property
     def cell(self) -> int:
         """Side of the square of pixels (px) that yields one keypoint."""
         return 2 ** sum(self.pools)
+
+
+def to_coral(config: NetworkConfig, *, num_parameters: int) -> NetworkConfig:
+    """Derives the variant for the Coral Edge TPU, which has no depth-to-space and no LeakyReLU.
+
+    It needs weights of its own: train it from scratch.
+
+    Args:
+        config: Architecture.
+        num_parameters: Of the variant.
+
+    Returns:
+        The architecture with every operator on the Edge TPU, named with "_coral" at the end.
+    """
+    return replace(
+        config,
+        name=f"{config.name}_coral",
+        upsampling="nearest",
+        activation="relu",
+        num_parameters=num_parameters,
+    )
 
 
 PRESETS = {
@@ -87,6 +115,14 @@ PRESETS = {
             activation="relu",
             num_parameters=1_849_011,
         ),
+    )
+}
+PRESETS |= {
+    variant.name: variant
+    for variant in (
+        to_coral(PRESETS["kp2d_baseline"], num_parameters=4_578_915),
+        to_coral(PRESETS["kp2d_tiny_s"], num_parameters=341_203),
+        to_coral(PRESETS["kp2d_tiny_f"], num_parameters=1_553_075),
     )
 }
 
@@ -170,8 +206,8 @@ class FloatParts:
         return layers.Activation(function, name=f"{name}_map")(logits)
 
     def upsample(self, x, name: str):
-        """Twice the resolution for a quarter of the channels."""
-        return DepthToSpace(name=name, dtype=self.dtype)(x)
+        """Twice the resolution."""
+        return UPSAMPLING[self._config.upsampling](name=name, dtype=self.dtype)(x)
 
 
 def assemble(config: NetworkConfig, image_size: tuple[int | None, int | None], parts) -> keras.Model:
@@ -206,8 +242,12 @@ def assemble(config: NetworkConfig, image_size: tuple[int | None, int | None], p
 
     score_map = parts.output(hidden("score"), 1, "score", "sigmoid")
     offset_map = parts.output(hidden("offset"), 2, "offset", "tanh")
-    d = parts.block(hidden("descriptor"), 4 * config.upsampled_channels, "descriptor_b")
-    d = parts.upsample(d, "descriptor_upsample")
+    d, wide = hidden("descriptor"), config.upsampled_channels
+    if config.upsampling == "nearest":
+        d = parts.block(d, wide, "descriptor_narrow")
+        d = parts.block(parts.upsample(d, "descriptor_upsample"), wide, "descriptor_b")
+    else:
+        d = parts.upsample(parts.block(d, 4 * wide, "descriptor_b"), "descriptor_upsample")
     d = layers.Concatenate(name="descriptor_skip", dtype=parts.dtype)([d, skip])
     d = parts.block(d, config.merge_channels, "descriptor_c")
     outputs = {
@@ -301,6 +341,24 @@ class DepthToSpace(layers.Layer):
         """Shape of the result; open sides stay open."""
         batch, *sides, channels = input_shape
         return (batch, *(None if side is None else 2 * side for side in sides), channels // 4)
+
+
+@keras.saving.register_keras_serializable("kp2d")
+class NearestUpsampling(layers.Layer):
+    """Repeats rows and columns: `[B, H, W, C]` to `[B, 2H, 2W, C]`."""
+
+    def call(self, inputs):
+        """Repeats."""
+        # Not a resize, though as fast: XLA has no gradient of that.
+        return ops.repeat(ops.repeat(inputs, 2, axis=1), 2, axis=2)
+
+    def compute_output_shape(self, input_shape):
+        """Shape of the result; open sides stay open."""
+        batch, *sides, channels = input_shape
+        return (batch, *(None if side is None else 2 * side for side in sides), channels)
+
+
+UPSAMPLING = {"depth_to_space": DepthToSpace, "nearest": NearestUpsampling}
 
 
 @keras.saving.register_keras_serializable("kp2d")

@@ -389,7 +389,9 @@ def _input_mean(layer: str, statistics, config: NetworkConfig) -> np.ndarray:
     before |= {f"{head}_a": "conv4b" for head in ("score", "offset", "descriptor")}
     before |= {"score_b": "score_a", "offset_b": "offset_a", "descriptor_b": "descriptor_a"}
     before["descriptor_map"] = "descriptor_c"
+    if config.upsampling == "nearest":
+        before |= {"descriptor_narrow": "descriptor_a", "descriptor_b": "descriptor_narrow"}
     if layer == "descriptor_c":
-        upsampled = statistics["descriptor_b"].channel_mean.reshape(4, config.upsampled_channels).mean(axis=0)
-        return np.concatenate([upsampled, statistics["conv3b"].channel_mean])
+        means = statistics["descriptor_b"].channel_mean.reshape(-1, config.upsampled_channels)
+        return np.concatenate([means.mean(axis=0), statistics["conv3b"].channel_mean])
     return statistics[before[layer]].channel_mean

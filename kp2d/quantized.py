@@ -15,7 +15,7 @@ from keras import layers, ops
 
 from kp2d.checks import one_of, problem
 from kp2d.decode import sharpen
-from kp2d.networks import DepthToSpace, NetworkConfig, activation, assemble, get_preset
+from kp2d.networks import UPSAMPLING, NetworkConfig, activation, assemble, get_preset
 
 PARTS = ("encoder", "score", "offset", "descriptor")
 # What TFLite prescribes for these two outputs: (smallest, largest) of 256 steps.
@@ -225,7 +225,7 @@ class QuantizedParts:
 
     def upsample(self, x, name: str):
         """See `kp2d.networks.FloatParts`."""
-        return DepthToSpace(name=name)(x)
+        return UPSAMPLING[self._config.upsampling](name=name)(x)
 
     def _convolve(self, x, channels: int, name: str):
         bits = self._scheme.weight_bits if self._scheme.quantizes(name) else None

@@ -168,6 +168,8 @@ def _name_tensors(graph: Any) -> None:
         path = next((path for path in paths if len(path) > 1), paths[0])
         layer = path[min(1, len(path) - 1)].rsplit("_", 1)[0].removesuffix("_act")
         tensors[0].name = layer
+        if len(operator.inputs) == 2 and graph.tensors[operator.inputs[1]].type == schema.TensorType.INT32:
+            tensors[1].name = f"{layer}/size"  # of a resized tensor
         if len(operator.inputs) == 3:  # a convolution
             for index, kind in zip(operator.inputs[1:], ("kernel", "bias"), strict=True):
                 graph.tensors[index].name = f"{layer}/{kind}"

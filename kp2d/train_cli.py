@@ -8,7 +8,7 @@ from pathlib import Path
 from kp2d import checks
 from kp2d.config import assignments
 from kp2d.recipes import RECIPES, from_recipe
-from kp2d.train_config import TrainConfig
+from kp2d.train_config import TrainConfig, replace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, help="folder of the run; an interrupted run goes on")
     parser.add_argument("--recipe", default="kp2d_plus", choices=sorted(RECIPES), help="where settings start")
     parser.add_argument("--preset", help="network: kp2d_tiny_s, kp2d_tiny_f or kp2d_baseline")
+    parser.add_argument(
+        "--to-coral",
+        action="store_true",
+        help="its variant for the Coral Edge TPU (PRESET_coral): upsampling for depth-to-space, ReLU only",
+    )
     parser.add_argument("--image-size", type=image_size, metavar="HxW", help="size of a training view, px")
     parser.add_argument("--steps", type=int, help="optimizer steps")
     parser.add_argument("--batch-size", type=int, help="pairs a step")
@@ -70,7 +75,10 @@ def config_from(options: argparse.Namespace) -> TrainConfig:
     if options.disable_wandb:
         changes["wandb"] = False
     folders = {name: str(Path(getattr(options, name)).expanduser()) for name in ("data", "output")}
-    return from_recipe(options.recipe, **folders, **changes)
+    config = from_recipe(options.recipe, **folders, **changes)
+    if options.to_coral and not config.preset.endswith("_coral"):
+        config = replace(config, preset=f"{config.preset}_coral")
+    return config
 
 
 def image_size(text: str) -> tuple[int, int]:

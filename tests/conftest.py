@@ -94,12 +94,13 @@ def photos(tmp_path):
 
 @pytest.fixture
 def small_preset(monkeypatch):
-    """A network like TinyS with a sixteenth of its channels."""
-    from small_network import SMALL
+    """A network like TinyS with a sixteenth of its channels; "_coral" at the end names its variant."""
+    from small_network import SMALL, SMALL_CORAL
 
     from kp2d import networks
 
-    monkeypatch.setitem(networks.PRESETS, SMALL.name, SMALL)
+    for config in (SMALL, SMALL_CORAL):
+        monkeypatch.setitem(networks.PRESETS, config.name, config)
     return SMALL.name
 
 

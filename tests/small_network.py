@@ -1,6 +1,6 @@
 """A network like TinyS with a sixteenth of its channels, for the tests and the processes they start."""
 
-from kp2d.networks import NetworkConfig
+from kp2d.networks import NetworkConfig, to_coral
 
 SMALL = NetworkConfig(
     name="test_small",
@@ -13,3 +13,4 @@ SMALL = NetworkConfig(
     activation="relu",
     num_parameters=0,
 )
+SMALL_CORAL = to_coral(SMALL, num_parameters=0)

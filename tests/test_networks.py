@@ -1,14 +1,18 @@
 """Architectures: exact sizes, shapes, and what is refused."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
+from small_network import SMALL_CORAL
 
 from kp2d.checks import InputError
 from kp2d.networks import (
     PRESETS,
     ContextNormalization,
     DepthToSpace,
+    NearestUpsampling,
     assign_by_name,
     build_ionet,
     build_network,
@@ -22,24 +26,47 @@ def test_parameter_count_is_exact(name):
     assert build_network(name).count_params() == PRESETS[name].num_parameters
 
 
-def test_parameter_counts_are_the_papers():
+def test_parameter_counts_are_the_papers_and_those_of_their_variants():
     counts = {name: config.num_parameters for name, config in PRESETS.items()}
     assert counts == {
         "kp2d_baseline": 5_317_219,
         "kp2d_tiny_s": 387_539,
         "kp2d_tiny_f": 1_849_011,
+        "kp2d_baseline_coral": 4_578_915,
+        "kp2d_tiny_s_coral": 341_203,
+        "kp2d_tiny_f_coral": 1_553_075,
     }
+
+
+@pytest.mark.parametrize(("name", "kilo"), [("kp2d_tiny_s_coral", 338.5), ("kp2d_tiny_f_coral", 1547.6)])
+def test_convolutions_for_the_edge_tpu_are_the_references(name, kilo):
+    convolutions = [x for x in build_network(name).layers if isinstance(x, keras.layers.Conv2D)]
+    assert sum(x.count_params() for x in convolutions) / 1e3 == pytest.approx(kilo, abs=0.1)
 
 
 @pytest.mark.parametrize(
     ("name", "giga_macs"),
-    [("kp2d_tiny_s", 3.934), ("kp2d_tiny_f", 4.815), ("kp2d_baseline", 13.17)],
+    [
+        ("kp2d_tiny_s", 3.934),
+        ("kp2d_tiny_f", 4.815),
+        ("kp2d_baseline", 13.17),
+        ("kp2d_tiny_s_coral", 3.85),
+        ("kp2d_tiny_f_coral", 4.99),
+    ],
 )
 def test_macs_at_320x240(name, giga_macs):
     assert count_macs(name, (240, 320)) / 1e9 == pytest.approx(giga_macs, abs=0.005)
 
 
-@pytest.mark.parametrize(("name", "cell", "dim"), [("kp2d_tiny_s", 4, 32), ("kp2d_tiny_f", 8, 64)])
+@pytest.mark.parametrize(
+    ("name", "cell", "dim"),
+    [
+        ("kp2d_tiny_s", 4, 32),
+        ("kp2d_tiny_f", 8, 64),
+        ("kp2d_tiny_s_coral", 4, 32),
+        ("kp2d_tiny_f_coral", 8, 64),
+    ],
+)
 def test_heads_of_any_size_and_batch(name, cell, dim):
     network = build_network(name)
     for batch, height, width in [(1, 24, 40), (3, 32, 24)]:
@@ -51,6 +78,22 @@ def test_heads_of_any_size_and_batch(name, cell, dim):
         assert heads["descriptor_map"].shape == (batch, 2 * rows, 2 * columns, dim)
         assert np.min(heads["score_map"]) > 0 and np.max(heads["score_map"]) < 1
         assert np.max(np.abs(heads["offset_map"])) < 1
+
+
+@pytest.mark.parametrize("size", [(88, 88), (240, 320), (480, 640)])
+def test_heads_for_the_edge_tpu_have_the_same_shapes(size):
+    plain, coral = (build_network(name, size).output for name in ("kp2d_tiny_s", "kp2d_tiny_s_coral"))
+    assert {name: head.shape for name, head in coral.items()} == {
+        name: head.shape for name, head in plain.items()
+    }
+    small = build_network(SMALL_CORAL)(np.zeros((1, *size, 3), "float32"))
+    assert small["descriptor_map"].shape == (1, size[0] // 2, size[1] // 2, SMALL_CORAL.descriptor_dim)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("_coral")])
+def test_a_network_for_the_edge_tpu_has_no_layer_that_it_lacks(name):
+    kinds = {type(layer).__name__ for layer in build_network(name).layers}
+    assert "NearestUpsampling" in kinds and not kinds & {"DepthToSpace", "LeakyReLU"}
 
 
 def test_dropout_changes_no_weight():
@@ -91,6 +134,28 @@ def test_depth_to_space_order():
     x = np.arange(8, dtype="float32").reshape(1, 1, 1, 8)
     result = keras.ops.convert_to_numpy(DepthToSpace()(x))
     np.testing.assert_array_equal(result[0], [[[0, 1], [2, 3]], [[4, 5], [6, 7]]])
+
+
+def test_nearest_upsampling_repeats_and_its_gradient_adds():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype("float32")
+    result = keras.ops.convert_to_numpy(NearestUpsampling()(x))
+    np.testing.assert_array_equal(result, x.repeat(2, axis=1).repeat(2, axis=2))
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("gradients are taken with TensorFlow's tape")
+    import tensorflow as tf
+
+    weights = np.random.default_rng(1).normal(size=result.shape).astype("float32")
+    inputs = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        loss = tf.reduce_sum(NearestUpsampling()(inputs) * weights)
+    wanted = weights.reshape(2, 3, 2, 5, 2, 4).sum(axis=(2, 4))
+    np.testing.assert_allclose(tape.gradient(loss, inputs), wanted, atol=1e-5)
+
+
+def test_an_unknown_upsampling_is_refused():
+    with pytest.raises(InputError, match="Did you mean 'nearest'"):
+        dataclasses.replace(SMALL_CORAL, upsampling="nearst")
 
 
 def test_context_normalization_over_points():

@@ -1,5 +1,7 @@
 """The network in integers: folding and evening keep its function, ranges fit, rounding lies on its grid."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -42,11 +44,9 @@ def image(seed=0, size=SIZE):
     return np.random.default_rng(seed).integers(0, 256, (1, *size, 3)).astype(np.float32) / 127.5 - 1
 
 
-@pytest.fixture(params=["relu", "leaky_relu"])
-def config(request, monkeypatch, small_preset):
-    import dataclasses
-
-    return dataclasses.replace(networks.get_preset(small_preset), activation=request.param)
+@pytest.fixture(params=[{}, {"activation": "leaky_relu"}, {"upsampling": "nearest"}], ids=str)
+def config(request, small_preset):
+    return dataclasses.replace(networks.get_preset(small_preset), **request.param)
 
 
 def assert_same_function(network, folded, config):

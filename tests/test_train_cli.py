@@ -29,6 +29,16 @@ def test_arguments_override():
     assert (config.loss.descriptor, config.schedule, config.augment.scale) == (2.5, "halve", (0.5, 2))
 
 
+@pytest.mark.parametrize("recipe", ["kp2d", "kp2d_plus"])
+def test_to_coral_changes_the_preset_and_nothing_else(recipe):
+    for preset in ("kp2d_tiny_s", "kp2d_tiny_f", "kp2d_tiny_f_coral"):
+        wanted = f"{preset.removesuffix('_coral')}_coral"
+        config = parse("--to-coral", "--recipe", recipe, "--preset", preset)
+        assert config == from_recipe(recipe, data="d", output="o", preset=wanted)
+    assert parse("--to-coral").preset == "kp2d_tiny_s_coral"
+    assert parse("--to-coral", "--set", "preset=kp2d_baseline").preset == "kp2d_baseline_coral"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
