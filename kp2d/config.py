@@ -141,8 +141,11 @@ class Profile:
     int8_size: tuple[int, int]  # (height, width) px, for the study of the quantization
     int8_images: int  # to calibrate with
     int8_steps: int  # of training on the int8 grid
+    device_sizes: tuple[tuple[int, int], ...]  # (height, width) px, for the Edge TPU and the latencies
+    device_repeats: int  # runs of each method that are timed
 
 
+_PAPER_SIZES = ((88, 88), (240, 320), (480, 640))
 _CLASSICAL = ("sift", "rootsift", "orb")
 
 
@@ -167,6 +170,8 @@ PROFILES = {
             int8_size=(64, 80),
             int8_images=2,
             int8_steps=2,
+            device_sizes=((64, 80),),
+            device_repeats=2,
         ),
         Profile(
             name="fast",
@@ -182,6 +187,8 @@ PROFILES = {
             int8_size=(120, 160),
             int8_images=7,
             int8_steps=16,
+            device_sizes=_PAPER_SIZES,
+            device_repeats=10,
         ),
         Profile(
             name="full",
@@ -197,6 +204,8 @@ PROFILES = {
             int8_size=(240, 320),
             int8_images=100,
             int8_steps=400,
+            device_sizes=_PAPER_SIZES,
+            device_repeats=30,
         ),
     )
 }

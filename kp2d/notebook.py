@@ -8,10 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown, clear_output
 
-from kp2d import backend, checks, config, datasets, extractors, learned, paths, provenance, samples, tables
+from kp2d import (
+    backend,
+    checks,
+    config,
+    datasets,
+    extractors,
+    images,
+    learned,
+    paths,
+    provenance,
+    samples,
+    scenes,
+    tables,
+)
 from kp2d.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -275,6 +289,31 @@ def shipped_models(network: str) -> dict[str, Any]:
     return found
 
 
+MAPPING = (
+    *("method", "precision", "size", "num_unmapped_before", "num_unmapped", "parameter_kib", "gmacs"),
+    *("compute_ms", "transfer_ms", "least_ms", "compiler", "compiled_unmapped"),
+)
+TIMES = (
+    *("method", "precision", "size", "threads", "network_ms", "decode_ms", "extract_ms", "extract_ms_p90"),
+    *("match_ms", "times_as_fast_as_float32", "times_as_fast_as_sift"),
+)
+
+
+def device_sizes(run: Run, image_sizes: Sequence[Sequence[int]] = ()) -> list[tuple[int, int]]:
+    """Turns a notebook's sizes into (height, width) px; none takes the profile's.
+
+    Raises:
+        InputError: If one is no size.
+    """
+    return [checks.is_image_size(size) for size in image_sizes or run.profile.device_sizes]
+
+
+def photograph(image_size: tuple[int, int]) -> np.ndarray:
+    """Returns a photograph of `sample` at a size (height, width) px, uint8 RGB."""
+    (scene,) = [scene for scene in scenes.SCENES if scene.name == samples.HELD_OUT[0]]
+    return images.resize_image(scenes.photograph(scene), image_size)
+
+
 def photographs_of(run: Run, photographs: str) -> Path:
     """Returns the folder of photographs to learn from: the one named, else the profile's.
 
@@ -327,7 +366,7 @@ def progress() -> Iterator[None]:
 
 def show(rows: pd.DataFrame, columns: Sequence[str] = ()) -> Markdown:
     """Returns a table (or some of its columns) for display, formatted as in the README."""
-    return Markdown(tables.markdown(rows, columns))
+    return Markdown(tables.markdown(tables.readable(rows), columns))
 
 
 def check(**claims: bool) -> Markdown:

@@ -77,6 +77,15 @@ STAGES = (
         patient=True,
     ),
     Stage(
+        name="04_compile",
+        inputs=("results/{profile}/data.csv",),
+        outputs=(
+            "results/{profile}/compile.csv",
+            "results/{profile}/latency.csv",
+            "figures/{profile}/latency.svg",
+        ),
+    ),
+    Stage(
         name="05_evaluate",
         inputs=(DATA, "results/{profile}/data.csv"),
         outputs=(

@@ -49,13 +49,11 @@ def _int8() -> str:
         rows = rows[rows["method"].str.startswith("kp2d") & rows["top_k"].isin(top_k)]
         parts.append(rows[rows["subset"] == "all"])
     rows = pd.concat(parts)
-    rows["size"] = rows["image_width"].astype(str) + "×" + rows["image_height"].astype(str)
-    return tables.markdown(rows, ("method", "size", *_COLUMNS[1:]))
+    return tables.markdown(tables.readable(rows), ("method", "size", *_COLUMNS[1:]))
 
 
 def _latency() -> str:
-    rows = tables.read_csv(paths.results() / "fast" / "bench_latency.csv")
-    rows["size"] = rows["image_width"].astype(str) + "×" + rows["image_height"].astype(str)
+    rows = tables.readable(tables.read_csv(paths.results() / "bench" / "latency.csv"))
     milliseconds = ("network_ms", "decode_ms", "extract_ms", "match_ms")
     columns = ("method", "size", "precision", "threads", *milliseconds, "times_as_fast_as_sift")
     return tables.markdown(rows[rows["precision"].isin(["float32", "int8"])], columns)

@@ -27,6 +27,10 @@ EVALUATION_COLUMNS = (
 )
 _NOT_A_RESULT = ("git_commit", "device")  # who computed a table, not what is in it
 _DIGITS = {
+    "compute_ms": 2,
+    "transfer_ms": 2,
+    "least_ms": 2,
+    "extract_ms_p90": 1,
     "network_ms": 1,
     "decode_ms": 1,
     "extract_ms": 1,
@@ -47,6 +51,15 @@ HEADINGS = {  # as short as a table on a page wants them
     "num_skipped": "skipped",
     "localization_error": "localization, px",
     "matching_score": "matching",
+    "num_unmapped_before": "on the CPU as converted",
+    "num_unmapped": "rewritten",
+    "parameter_kib": "parameters, KiB",
+    "gmacs": "G multiply-adds",
+    "compute_ms": "arithmetic, ms",
+    "transfer_ms": "transfer, ms",
+    "least_ms": "at least, ms",
+    "extract_ms_p90": "90 % within, ms",
+    "compiled_unmapped": "on the CPU, compiled",
     "network_ms": "network, ms",
     "decode_ms": "decoding, ms",
     "extract_ms": "together, ms",
@@ -125,6 +138,25 @@ def _same_results(old: str, new: str) -> bool:
         return results(old).equals(results(new))
     except (pd.errors.ParserError, pd.errors.EmptyDataError):
         return False
+
+
+def readable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Adds columns that are easier to read to a table that has their sources.
+
+    Args:
+        rows: The table.
+
+    Returns:
+        A copy with `size` ("320×240", width first), `parameter_kib` and `gmacs`, where they apply.
+    """
+    rows = rows.copy()
+    if {"image_height", "image_width"} <= set(rows):
+        rows["size"] = rows["image_width"].astype(str) + "×" + rows["image_height"].astype(str)
+    if "parameter_bytes" in rows:
+        rows["parameter_kib"] = (rows["parameter_bytes"] / 1024).round().astype(int)
+    if "macs" in rows:
+        rows["gmacs"] = rows["macs"] / 1e9
+    return rows
 
 
 def read_csv(path: Path | str, columns: tuple[str, ...] = ()) -> pd.DataFrame:

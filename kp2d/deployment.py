@@ -1,0 +1,146 @@
+"""Owns the table of what becomes of every network on an Edge TPU: mapping, memory, least times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kp2d import checks, compiler, convert, edgetpu, files, learned, lowering, quantization, rewriting
+from kp2d.runtimes import TFLiteModel
+
+PRECISIONS = ("float32", "int8_ptq", "int8")
+
+
+def write_models(
+    networks: Sequence[str],
+    image_sizes: Iterable[tuple[int, int]],
+    folder: Path,
+    *,
+    precisions: Sequence[str] = PRECISIONS,
+) -> pd.DataFrame:
+    """Writes every network at every size and precision, as it is converted and as the compiler gets it.
+
+    Args:
+        networks: Shipped networks.
+        image_sizes: (height, width) px.
+        folder: Where to.
+        precisions: "float32", "int8" or "int8_ptq".
+
+    Returns:
+        One row a model: method, precision, image_height, image_width, `converted` and `rewritten`, paths;
+        the same for float32, of which nothing is rewritten.
+
+    Raises:
+        InputError: If a network is not shipped, or a file cannot be written.
+    """
+    rows = []
+    for name in networks:
+        checks.one_of("shipped network", name, learned.shipped())
+        source = quantization.load_float(name)
+        for size in image_sizes:
+            for precision in precisions:
+                export = convert.Export(name=name, precision=precision, image_size=size)
+                if export.integer:
+                    shipped = (learned.PRETRAINED / f"{name}{learned.SUFFIXES[precision]}").read_bytes()
+                    data = rewriting.resize(shipped, size)
+                    ready = lowering.for_edgetpu(data)
+                else:
+                    data = ready = convert.to_tflite(source.network, source.config, export)
+                stem = f"{name}.{precision}.{size[0]}x{size[1]}"
+                rows.append(
+                    {
+                        "method": name,
+                        "precision": precision,
+                        "image_height": size[0],
+                        "image_width": size[1],
+                        "converted": files.write_bytes(folder / f"{stem}.converted.tflite", data),
+                        "rewritten": files.write_bytes(folder / f"{stem}.tflite", ready),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def deploy(models: pd.DataFrame) -> pd.DataFrame:
+    """Forecasts what the Edge TPU compiler makes of models, and runs it where it is installed.
+
+    Args:
+        models: From `write_models`.
+
+    Returns:
+        One row a model: its identity; `num_operators` and `num_unmapped` as the compiler gets it,
+        `num_unmapped_before` as it was converted and `blockers`, the operators to blame for that; `failure`;
+        costs, see `kp2d.edgetpu.Report` (`least_ms` adds arithmetic and transfer); `compiler`, its version
+        or "skipped", and what it reports: `compiled_unmapped`, `compiled_parameter_bytes`.
+
+    Raises:
+        RunError: If the compiler fails on a model in integers.
+    """
+    return pd.DataFrame([_row(model) for model in models.to_dict("records")])
+
+
+def _row(model: dict[str, Any]) -> dict[str, Any]:
+    converted, data = model.pop("converted").read_bytes(), model["rewritten"].read_bytes()
+    before, report = edgetpu.lint(converted), edgetpu.lint(data)
+    path = model.pop("rewritten")
+    facts = report.to_dict()
+    own = [one.operator for one in before.unmapped if one.status != compiler.SUBGRAPH]
+    row = {
+        **model,
+        "bytes": len(data),
+        "num_operators": facts["num_operators"],
+        "num_unmapped_before": len(before.unmapped),
+        "blockers": " ".join(dict.fromkeys(own)) if not before.failure else "",
+        "num_unmapped": facts["num_unmapped"],
+        "failure": facts["failure"],
+        "parameter_bytes": facts["parameter_bytes"],
+        "fits_on_chip": facts["fits_on_chip"],
+        "macs": facts["macs"],
+        "compute_ms": facts["compute_ms"],
+        "input_bytes": facts["input_bytes"],
+        "output_bytes": facts["output_bytes"],
+        "transfer_ms": facts["transfer_ms"],
+        "least_ms": np.nan if report.failure else round(report.compute_ms + report.transfer_ms, 3),
+        "compiler": "skipped",
+        "compiled_unmapped": np.nan,
+        "compiled_parameter_bytes": np.nan,
+    }
+    if not report.failure:
+        made = compiler.compile_model(path, path.with_name(f"{path.stem}_edgetpu.tflite"))
+        if made.status == "compiled":
+            row["compiler"], row["compiled_unmapped"] = made.version, made.unmapped
+            row["compiled_parameter_bytes"] = made.on_chip_bytes
+    return row
+
+
+def compiler_status() -> str:
+    """Returns a sentence on the compiler: its version, or that compilation is skipped and how to get it."""
+    found = compiler.find()
+    if found is None:
+        return f"status: skipped. There is no edgetpu_compiler here.\n\n{compiler.INSTALL}"
+    return f"status: compiled, by version {compiler.version(found)}."
+
+
+def same_integers(models: pd.DataFrame, photograph: np.ndarray) -> bool:
+    """Tells whether rewriting changed no integer of any head.
+
+    Args:
+        models: From `write_models`.
+        photograph: uint8 RGB `[H, W, 3]`, at least as large as the models' images, which are cut out of it.
+
+    Returns:
+        True if all heads are equal, with the kernels that repeat to the bit.
+    """
+    for model in models[models["precision"] != "float32"].to_dict("records"):
+        height, width = model["image_height"], model["image_width"]
+        pixels = np.ascontiguousarray(photograph[None, :height, :width])
+        before, after = (
+            TFLiteModel(model[kind], kernels="builtin").raw_heads(pixels)
+            for kind in ("converted", "rewritten")
+        )
+        if any((before[head] != after[head]).any() for head in before):
+            return False
+    return True
