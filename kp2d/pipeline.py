@@ -78,7 +78,6 @@ STAGES = (
     ),
     Stage(
         name="04_compile",
-        inputs=("results/{profile}/data.csv",),
         outputs=(
             "results/{profile}/compile.csv",
             "results/{profile}/latency.csv",

@@ -63,6 +63,7 @@ def test_a_lost_output_or_changed_parameter_reruns_only_what_depends_on_it(chain
         "01_prepare_data": "reused",
         "02_train": "reused",
         "03_quantize": "reused",
+        "04_compile": "reused",
         "05_evaluate": "reused",
         "06_compare_sift": "ran",
     }
