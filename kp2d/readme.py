@@ -25,6 +25,7 @@ def fill(text: str) -> str:
         "sample": _comparison("fast/evaluation", 300),
         "int8": _int8(),
         "latency": _latency(),
+        "edgetpu": _edgetpu(),
         "paper": _paper(),
         "recipes": _recipes(),
     }
@@ -56,7 +57,15 @@ def _latency() -> str:
     rows = tables.readable(tables.read_csv(paths.results() / "bench" / "latency.csv"))
     milliseconds = ("network_ms", "decode_ms", "extract_ms", "match_ms")
     columns = ("method", "size", "precision", "threads", *milliseconds, "times_as_fast_as_sift")
-    return tables.markdown(rows[rows["precision"].isin(["float32", "int8"])], columns)
+    rows = rows[rows["precision"].isin(["float32", "int8"]) & (rows["threads"] == rows["threads"].max())]
+    return tables.markdown(rows, columns)
+
+
+def _edgetpu() -> str:
+    rows = tables.readable(tables.read_csv(paths.results() / "fast" / "compile.csv"))
+    operators = ("num_unmapped_before", "num_unmapped")
+    columns = ("method", "size", *operators, "parameter_kib", "gmacs", "compute_ms", "transfer_ms")
+    return tables.markdown(rows[rows["precision"] == "int8"], columns)
 
 
 def _recipes() -> str:
