@@ -58,6 +58,8 @@ VERSIONS = {
     "FULLY_CONNECTED": 9,
     "BROADCAST_TO": 3,
 }
+# Half-pixel centres are version 3, which compiler 15 refused and 16 is known to take in some networks only.
+_MAPPED_VERSIONS = {"RESIZE_BILINEAR": 2, "RESIZE_NEAREST_NEIGHBOR": 2}
 _REMEDIES = {
     "DEPTH_TO_SPACE": "kp2d compile rewrites it as a transposed convolution, which gives the same integers.",
     "LEAKY_RELU": "Train with ReLU: kp2d train --to-coral.",
@@ -112,11 +114,16 @@ def too_new(operator: Operator) -> bool:
 
 
 def _version(operator: Operator) -> tuple[str, str] | None:
-    if not too_new(operator):
+    newest = _MAPPED_VERSIONS.get(operator.name, VERSIONS.get(operator.name, 1))
+    if operator.version <= newest:
         return None
-    newest, needed = VERSIONS.get(operator.name, 1), needed_version(operator)
-    lower = needed is not None and needed <= newest
-    remedy = "kp2d compile declares it as what it is." if lower else "It uses what older ones lack."
+    needed = needed_version(operator)
+    if needed is not None and needed <= newest:
+        remedy = "kp2d compile declares it as what it is."
+    elif operator.options.get("halfPixelCenters"):
+        remedy = "Resize without half-pixel centres."
+    else:
+        remedy = "It uses what older ones lack."
     return VERSION, f"Version {operator.version}, the compiler takes {newest}. {remedy}"
 
 
@@ -208,8 +215,6 @@ def _prelu(operator: Operator) -> str:
 def _resize(operator: Operator) -> str:
     source, result = operator.inputs[0], operator.outputs[0]
     ratio = max(after / before for before, after in zip(source.shape[1:3], result.shape[1:3], strict=True))
-    if operator.options.get("halfPixelCenters"):
-        return "Half-pixel centres, which compiler 15 refused: resize without half_pixel_centers."
     if source.scales != result.scales:
         return "Its result is quantized otherwise than its input."
     if ratio > LARGEST_RATIO:

@@ -134,7 +134,7 @@ class TFLiteModel:
             raise problem(
                 f"an image of {before[1]}x{before[2]} px, for which this model is compiled",
                 f"{shape[1]}x{shape[2]} px",
-                "Resize the image, or compile with another --image-size.",
+                f"Pass --image-size {before[1]}x{before[2]}, or compile for another size.",
             )
         try:
             self._interpreter.resize_tensor_input(self._input["index"], shape)

@@ -225,7 +225,7 @@ CASES = {
             version=3,
             halfPixelCenters=True,
         ),
-        edgetpu_rules.LIMITED,
+        edgetpu_rules.VERSION,
     ),
     "one pixel blown up": (
         lambda b: b.op("RESIZE_BILINEAR", [b.t(1, 1, 1, 8), numbers(b, 33, 33)], 1, 33, 33, 8),
