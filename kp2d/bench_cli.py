@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=list(WHAT), help=told)
     parser.add_argument("--profile", default="fast", help="whose results folder, data and sizes are used")
     parser.add_argument(
-        "--repeats", type=int, default=3, help="evaluate: passes over the pairs; the fastest of a pair counts"
+        "--repeats",
+        type=int,
+        help="evaluate: passes over the pairs, of which the fastest counts (3); latency: timed runs (30)",
     )
     parser.add_argument(
         "--preset",
@@ -111,7 +113,7 @@ def _beside_others(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
 def _evaluate(options: argparse.Namespace, profile: config.Profile) -> pd.DataFrame:
     from kp2d import bench
 
-    return bench.bench_evaluate(profile, repeats=options.repeats)
+    return bench.bench_evaluate(profile, repeats=3 if options.repeats is None else options.repeats)
 
 
 def _latency(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFrame:
@@ -123,6 +125,7 @@ def _latency(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFr
         options.image_size or [(88, 88), (240, 320)],
         threads=options.threads,
         precisions=options.precision,
+        repeats=30 if options.repeats is None else options.repeats,
         runtime=options.runtime,
         use_tpu=options.use_tpu,
     )

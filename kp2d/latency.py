@@ -65,6 +65,8 @@ def bench_latency(
     if precisions is None:
         full = importlib.util.find_spec("tensorflow") is not None
         precisions = [one for one in PRECISIONS if full or one not in _FLOAT]
+    for precision in precisions:
+        checks.one_of("precision", precision, PRECISIONS)
     for name in networks:
         if not learned.is_path(name):
             checks.one_of("shipped network", name, learned.shipped())

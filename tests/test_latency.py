@@ -45,3 +45,7 @@ def test_without_tensorflow_only_integers_are_timed(monkeypatch):
 def test_only_shipped_networks_are_timed():
     with pytest.raises(InputError, match="shipped network"):
         latency.bench_latency(["kp2d_tiny_x"], [(88, 88)])
+    with pytest.raises(InputError, match="a precision out of float32"):
+        latency.bench_latency(["kp2d_tiny_s"], [(88, 88)], precisions=["int9"])
+    with pytest.raises(InputError, match="at least one repeat"):
+        latency.bench_latency(["kp2d_tiny_s"], [(88, 88)], repeats=0)
