@@ -22,11 +22,12 @@ WHAT = {
     "recipes": "what each change of the training recipe is worth, trained for the same time",
 }
 
-# What makes two rows of `latency`, `train` or `recipes` measurements of the same thing.
+# What makes two rows of `evaluate`, `train` or `recipes` measurements of the same thing.
 KEY = (
     *("variant", "preset", "backend", "method", "precision", "runtime", "threads"),
     *("image_height", "image_width", "seconds", "dataset"),
 )
+LATENCY_KEY = ("threads", "image_height", "image_width")  # such rows are compared within one run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,18 +90,18 @@ def run(options: argparse.Namespace) -> None:
         measure = {"evaluate": _evaluate, "latency": _latency, "train": _train}[options.what]
         rows = measure(options, profile)
         path = paths.results(profile.name) / f"bench_{options.what}.csv"
-    rows = _beside_others(rows, path)
+    rows = _beside_others(rows, path, LATENCY_KEY if options.what == "latency" else KEY)
     tables.write_csv(path, rows)
     sys.stdout.write(f"{tables.markdown(rows)}\n{path}\n")
 
 
-def _beside_others(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _beside_others(rows: pd.DataFrame, path: Path, names: tuple[str, ...] = KEY) -> pd.DataFrame:
     """Keeps the rows of a table that were not measured again, as those of another backend or variant."""
     import pandas as pd
 
     from kp2d import tables
 
-    key = [name for name in KEY if name in rows]
+    key = [name for name in names if name in rows]
     if not key or not path.is_file():
         return rows
     before = tables.read_csv(path)

@@ -60,10 +60,14 @@ def _missing(error: ModuleNotFoundError) -> Exception:
     """Says which package a command lacks; the core of kp2d installs few."""
     if (error.name or "kp2d").partition(".")[0] == "kp2d":
         raise error
+    package = (error.name or "").partition(".")[0]
+    light = package in ("flatbuffers", "ai_edge_litert")
+    extra = "litert" if light else "train" if package in ("keras", "tensorflow") else "reproduce"
+    instead = ", or add --precision int8" if package == "keras" else ""
     return checks.problem(
-        f"the package {error.name}, which this command needs",
+        f"the package {package}, which this command needs",
         "none installed",
-        "Run pip install 'kp2d[reproduce,train]'.",
+        f"In the folder of kp2d, run pip install '.[{extra}]'{instead}.",
     )
 
 

@@ -47,7 +47,7 @@ _FAILURES = (
     (
         r"Compilation failed due to large activation tensors in model",
         _MODEL,
-        "Choose a smaller image size, or pass --search_delegate.",
+        "Choose a smaller image size.",
     ),
     (r"'tfl\.\w+' op is not supported on DarwiNN", _MODEL, _WITHOUT),
     (r"Model failed in Tflite interpreter", _MODEL, _INVALID),

@@ -37,6 +37,8 @@ def write_models(
     Raises:
         InputError: If a network is not shipped, or a file cannot be written.
     """
+    if not networks:
+        raise checks.problem("at least one network", "none")
     rows = []
     for name in networks:
         checks.one_of("shipped network", name, learned.shipped())

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from typing import Any
 
 from kp2d.compiler import MAPPED, SUBGRAPH
 from kp2d.edgetpu_rules import judge, too_new
 from kp2d.flatbuffer import Graph, Operator, Tensor, read_graph
+from kp2d.tpu import CUSTOM_OPERATOR
 
+FAILED = "Compilation failed!"
 MEMORY = 8 * 2**20  # bytes on the chip, for parameters and the executable
 MACS_PER_SECOND = 2e12  # 4 TOPS, a multiply-accumulate being two operations
 USB3_BYTES_PER_SECOND = 500e6  # 5 Gbit/s, ten bits a byte
 
+COMPILED = CUSTOM_OPERATOR.decode()
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
 
 
@@ -58,12 +62,14 @@ class Report:
         failure: Why the compiler is expected to give up; empty if it is not.
         input_bytes: To the Edge TPU, an image.
         output_bytes: From the Edge TPU, an image.
+        largest_bytes: Of the largest tensor; the compiler refuses some models for large ones.
     """
 
     findings: tuple[Finding, ...]
     failure: str
     input_bytes: int
     output_bytes: int
+    largest_bytes: int = 0
 
     @property
     def unmapped(self) -> tuple[Finding, ...]:
@@ -124,6 +130,7 @@ class Report:
             "input_bytes": self.input_bytes,
             "output_bytes": self.output_bytes,
             "transfer_ms": round(self.transfer_ms, 3),
+            "largest_tensor_bytes": self.largest_bytes,
         }
 
     def text(self) -> str:
@@ -131,19 +138,23 @@ class Report:
         lines = [f"{'Operator':<28} {'Count':>5}  Status"]
         lines += [f"{row['operator']:<28} {row['count']:>5}  {row['status']}" for row in self.rows()]
         stay = len(self.unmapped)
-        lines += ["", f"{len(self.findings) - stay} operators on the Edge TPU, {stay} on the CPU"]
-        lines += [f"  {one.operator} ({one.index}): {one.why}" for one in self.unmapped]
-        fits = "fit" if self.parameter_bytes <= MEMORY else "do not all fit"
-        lines += [f"the compiler gives up: {self.failure}"] if self.failure else []
-        return "\n".join(
-            [
-                *lines,
+        lines += [""] + [f"the compiler gives up: {self.failure}"] * bool(self.failure)
+        lines += [f"{len(self.findings) - stay} operators on the Edge TPU, {stay} on the CPU"]
+        reasons = Counter((one.operator, one.why) for one in self.unmapped)
+        lines += [f"  {count} {operator}: {why}" for (operator, why), count in reasons.items()]
+        if not self.failure and all(one.operator != COMPILED for one in self.findings):
+            fits = "fit" if self.parameter_bytes <= MEMORY else "do not all fit"
+            lines += [
                 f"parameters: about {self.parameter_bytes / 2**20:.2f} MiB, which {fits} on the chip (8 MiB)",
                 f"arithmetic: {self.macs / 1e9:.3f} G multiply-adds, at least {self.compute_ms:.2f} ms",
-                f"transfer: {self.input_bytes:,} bytes in, {self.output_bytes:,} bytes out, "
-                f"at least {self.transfer_ms:.2f} ms over USB 3",
+                f"largest tensor: {self.largest_bytes / 2**20:.1f} MiB, which may be refused if it is large",
             ]
-        )
+        if not self.failure:
+            lines += [
+                f"transfer: {self.input_bytes:,} bytes in, {self.output_bytes:,} bytes out, "
+                f"at least {self.transfer_ms:.2f} ms over USB 3"
+            ]
+        return "\n".join(lines)
 
 
 def lint(data: bytes) -> Report:
@@ -164,6 +175,9 @@ def lint(data: bytes) -> Report:
 def forecast(graph: Graph) -> Report:
     """Does the same for a graph of operators."""
     statuses = _partition(graph)
+    failure = _failure(graph, [status for status, _ in statuses])
+    if failure:  # of the model as a whole
+        statuses = [(FAILED, failure) if status == MAPPED else (status, why) for status, why in statuses]
     findings = tuple(
         Finding(
             index=index,
@@ -179,7 +193,8 @@ def forecast(graph: Graph) -> Report:
     entering, leaving = _boundary(graph, [finding.mapped for finding in findings])
     return Report(
         findings=findings,
-        failure=_failure(graph, findings),
+        failure=failure,
+        largest_bytes=max((tensor.bytes for one in graph.operators for tensor in one.outputs), default=0),
         input_bytes=sum(tensor.bytes for tensor in entering),
         output_bytes=sum(tensor.bytes for tensor in leaving),
     )
@@ -222,13 +237,15 @@ def _boundary(graph: Graph, mapped: list[bool]) -> tuple[list[Tensor], list[Tens
     return entering, [tensor for index, tensor in made.items() if index in wanted]
 
 
-def _failure(graph: Graph, findings: tuple[Finding, ...]) -> str:
+def _failure(graph: Graph, statuses: list[str]) -> str:
+    if any(tensor.open for tensor in graph.inputs):
+        return "The size of its image is open: convert it for one size."
     for operator in filter(too_new, graph.operators):
         return f"Didn't find op for builtin opcode '{operator.name}' version '{operator.version}'."
     types = {tensor.type for operator in graph.operators for tensor in operator.outputs}
     if graph.operators and not types & {"int8", "uint8"}:
         return "Model not quantized: convert it to int8."
-    if not any(finding.mapped for finding in findings):
+    if MAPPED not in statuses:
         return "Nothing of the model is mapped."
     return ""
 

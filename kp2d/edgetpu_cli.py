@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from kp2d import checks, files, learned, tflite_file, tpu
@@ -80,37 +81,50 @@ def compile_model(options: argparse.Namespace) -> None:
     """
     from kp2d import compiler, edgetpu, lowering, rewriting
 
+    if options.time_limit < 1:
+        raise checks.problem("a --time-limit of at least 1 s", options.time_limit)
     path = _path(options.model)
     data, about = tflite_file.open_model(path)
     if tpu.is_compiled(data):
         raise checks.problem("a model that is not compiled yet", str(path), "Name the one it was made of.")
     size = options.image_size or tuple(about["image_size"])
-    output = options.output or Path(f"{path.name.partition('.')[0]}_{size[0]}x{size[1]}{COMPILED}.tflite")
-    if output.suffix != learned.MODEL:
-        raise checks.problem(f"an output that ends with {learned.MODEL}", str(output))
+    output = options.output or _default_output(path, size)
+    if not output.name.endswith(f"{COMPILED}{learned.MODEL}"):
+        raise checks.problem(f"an output that ends with {COMPILED}{learned.MODEL}", str(output))
     prepared = output.with_name(f"{output.stem.removesuffix(COMPILED)}{learned.MODEL}")
-    if prepared == output:
-        raise checks.problem(f"an output that ends with {COMPILED}.tflite", str(output))
     for target in (output, prepared):
         files.check_writable(target)
-    if prepared.resolve() == path.resolve():
-        raise checks.problem("an output beside which the model itself is not overwritten", str(output))
     if list(size) != about["image_size"]:
         data = rewriting.resize(data, size)
     data = lowering.for_edgetpu(data)
     if options.input == "uint8":
         data = rewriting.with_uint8_input(data)
+    report = edgetpu.lint(data)
+    if report.failure:
+        raise checks.problem("a model that the Edge TPU compiler takes", f"{path}: {report.failure}")
+    if prepared.exists() and prepared.read_bytes() != data:
+        received = f"{prepared} beside it, another model, which would be overwritten"
+        raise checks.problem(f"another output than {output}", received, "Name one with -o.")
     files.write_bytes(prepared, data)
-    sys.stdout.write(f"{edgetpu.lint(data).text()}\n\n{prepared}: for the compiler\n")
-    found = compiler.compile_model(prepared, output, timeout=options.time_limit)
-    if found.status == "skipped":
-        sys.stdout.write(f"{output}: skipped. {found.reason}\n")
-        return
-    files.write_bytes(output, rewriting.with_metadata(tflite_file.read(output), data))
+    sys.stdout.write(f"{report.text()}\n\n{prepared}: for the compiler\n")
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / output.name
+        found = compiler.compile_model(
+            prepared, made, timeout=options.time_limit, limit=float(options.time_limit)
+        )
+        if found.status == "skipped":
+            sys.stdout.write(f"{output}: skipped. {found.reason}\n")
+            return
+        files.write_bytes(output, rewriting.with_metadata(tflite_file.read(made), data))
     where = f"{found.mapped} operators on the Edge TPU, {found.unmapped} on the CPU"
     sys.stdout.write(f"{output}: compiled by version {found.version}, {where}\n")
     for one in found.blockers:
         sys.stdout.write(f"  {one.count} {one.name}: {one.status}\n")
+
+
+def _default_output(path: Path, size: tuple[int, int]) -> Path:
+    stem, ending = path.stem.removesuffix(".int8"), f"_{size[0]}x{size[1]}"
+    return Path(f"{stem.removesuffix(ending)}{ending}{COMPILED}{learned.MODEL}")
 
 
 def _path(model: str) -> Path:

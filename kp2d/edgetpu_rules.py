@@ -61,8 +61,9 @@ VERSIONS = {
 # Half-pixel centres are version 3, which compiler 15 refused and 16 is known to take in some networks only.
 _MAPPED_VERSIONS = {"RESIZE_BILINEAR": 2, "RESIZE_NEAREST_NEIGHBOR": 2}
 _REMEDIES = {
-    "DEPTH_TO_SPACE": "kp2d compile rewrites it as a transposed convolution, which gives the same integers.",
-    "LEAKY_RELU": "Train with ReLU: kp2d train --to-coral.",
+    "DEPTH_TO_SPACE": "In int8 networks of kp2d, kp2d compile rewrites it; the integers stay the same.",
+    "LEAKY_RELU": "Train with ReLU; networks of kp2d: kp2d train --to-coral.",
+    "DEQUANTIZE": "It makes floats; let the model give integers.",
 }
 _EIGHT_BITS = {"int8", "uint8"}
 _NO_ACTIVATION = ("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION")
@@ -115,16 +116,17 @@ def too_new(operator: Operator) -> bool:
 
 def _version(operator: Operator) -> tuple[str, str] | None:
     newest = _MAPPED_VERSIONS.get(operator.name, VERSIONS.get(operator.name, 1))
-    if operator.version <= newest:
-        return None
     needed = needed_version(operator)
+    version = max(operator.version, needed or 0)
+    if version <= newest:
+        return None
     if needed is not None and needed <= newest:
         remedy = "kp2d compile declares it as what it is."
     elif operator.options.get("halfPixelCenters"):
         remedy = "Resize without half-pixel centres."
     else:
         remedy = "It uses what older ones lack."
-    return VERSION, f"Version {operator.version}, the compiler takes {newest}. {remedy}"
+    return VERSION, f"Version {version}, the compiler takes {newest}. {remedy}"
 
 
 def _types(operator: Operator) -> tuple[str, str] | None:
@@ -178,8 +180,10 @@ def _fully_connected(operator: Operator) -> str:
 
 
 def _concatenation(operator: Operator) -> str:
-    constant = any(tensor.constant for tensor in operator.inputs)
-    return "A constant is joined with more than one tensor." if constant and len(operator.inputs) != 2 else ""
+    constants = [tensor for tensor in operator.inputs if tensor.constant]
+    if constants and len(operator.inputs) != 2:
+        return "A constant is joined with more than one tensor."
+    return "" if all(tensor.zeros for tensor in constants) else "A constant that is not zero is joined."
 
 
 def _axis_option(operator: Operator) -> str:

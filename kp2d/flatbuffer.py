@@ -70,6 +70,8 @@ class Tensor:
         constant: Whether its values are in the file.
         scales: Of its quantization: none, one, or one a channel.
         values: Of a constant with at most 16 whole numbers, as axes and sizes are; else empty.
+        zeros: Whether it is a constant that stands for nothing but zeros.
+        open: Whether a side other than the batch is left open.
     """
 
     index: int
@@ -79,6 +81,8 @@ class Tensor:
     constant: bool
     scales: tuple[float, ...] = ()
     values: tuple[int, ...] = ()
+    zeros: bool = False
+    open: bool = False
 
     @property
     def bytes(self) -> int:
@@ -176,6 +180,9 @@ def _tensor(model: schema.ModelT, index: int, tensor: schema.TensorT) -> Tensor:
     values = model.buffers[tensor.buffer].data
     constant = values is not None and len(values) > 0
     whole = constant and tensor.type == schema.TensorType.INT32 and len(values) <= 64
+    points = tensor.quantization.zeroPoint if tensor.quantization is not None else None
+    zero = int(points[0]) % 256 if points is not None and len(points) == 1 else 0
+    signature = [] if tensor.shapeSignature is None else list(tensor.shapeSignature)
     return Tensor(
         index=index,
         name=text(tensor.name or ""),
@@ -184,6 +191,8 @@ def _tensor(model: schema.ModelT, index: int, tensor: schema.TensorT) -> Tensor:
         constant=constant,
         scales=() if scales is None else tuple(float(scale) for scale in scales),
         values=tuple(int(one) for one in np.asarray(values).view("<i4")) if whole else (),
+        zeros=constant and bool((np.asarray(values, np.uint8) == zero).all()),
+        open=-1 in signature[1:],
     )
 
 

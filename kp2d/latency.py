@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, extractors, files, learned, matching, provenance, samples, scenes
+from kp2d import checks, extractors, files, learned, matching, provenance, samples, scenes, tflite_file
 from kp2d.extractors import Extractor
 from kp2d.images import resize_image
 
@@ -70,6 +70,10 @@ def bench_latency(
     for name in networks:
         if not learned.is_path(name):
             checks.one_of("shipped network", name, learned.shipped())
+            if use_tpu:
+                raise checks.problem("compiled models", name, "Name files that kp2d compile made.")
+    if not threads or not (networks or classical):
+        raise checks.problem("methods to measure and numbers of threads", "none")
     if repeats < 1 or top_k < 1:
         raise checks.problem("at least one repeat and one feature", f"{repeats} and {top_k}")
     rows = []
@@ -97,7 +101,7 @@ def _models(
     for name in networks:
         if learned.is_path(name):
             path = learned.find_weights(name)
-            yield path.name.removesuffix(learned.MODEL), "int8", path
+            yield path.name.removesuffix(learned.MODEL), tflite_file.open_model(path)[1]["precision"], path
             continue
         for precision in precisions:
             if precision not in _FLOAT:
@@ -139,11 +143,13 @@ def _measure(
     # By itself, as threads of NumPy's that still wait for work would slow a network down.
     for turn, key in itertools.product(range(1, repeats + _UNTIMED), methods):
         pair = found[key][turn - 1 : turn + 1]
-        spent = extractors.milliseconds(
-            lambda pair=pair: matching.mutual(matching.descriptor_distances(*pair))
-        )
+        spent = extractors.milliseconds(lambda pair=pair: _match(pair, threads))
         taken[key]["match"] += [spent] * (turn >= _UNTIMED)
     return taken
+
+
+def _match(pair: list[np.ndarray], threads: int) -> np.ndarray:
+    return matching.mutual(matching.descriptor_distances(*pair, one_thread=threads == 1))
 
 
 def _rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,11 @@ def load(
     if path.name.endswith(MODEL):
         return dataclasses.replace(load_model(path, **running), name=name)
     _only_keras(f"{name} in {precision}", **running)
+    if importlib.util.find_spec("keras") is None:
+        remedy = (
+            "Take precision='int8' (--precision int8), or run pip install '.[train]' in the folder of kp2d."
+        )
+        raise problem("Keras, which runs networks in float32", "none installed", remedy)
     backend.quiet()
     from kp2d import networks
 

@@ -308,8 +308,9 @@ def device_sizes(run: Run, image_sizes: Sequence[Sequence[int]] = ()) -> list[tu
     return [checks.is_image_size(size) for size in image_sizes or run.profile.device_sizes]
 
 
-def photograph(image_size: tuple[int, int]) -> np.ndarray:
-    """Returns a photograph of `sample` at a size (height, width) px, uint8 RGB."""
+def photograph(image_sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Returns a photograph of `sample`, uint8 RGB, as high and wide as the largest of some sizes, px."""
+    image_size = max(size[0] for size in image_sizes), max(size[1] for size in image_sizes)
     (scene,) = [scene for scene in scenes.SCENES if scene.name == samples.HELD_OUT[0]]
     return images.resize_image(scenes.photograph(scene), image_size)
 

@@ -80,6 +80,12 @@ class TFLiteModel:
             raise problem(
                 "a whole .tflite model", f"{path} ({_first_line(error)})", "Make it again."
             ) from error
+        except (SystemError, ImportError) as error:
+            raise problem(
+                f"a {self.runtime} that goes with NumPy {np.__version__}",
+                f"one that does not load ({_first_line(error)})",
+                "tflite-runtime needs pip install 'numpy<2'; LiteRT takes any.",
+            ) from error
         if self._on_tpu:
             self.runtime += "+edgetpu"
         (self._input,) = self._interpreter.get_input_details()
@@ -199,7 +205,7 @@ def _wants_tpu(path: str | Path, data: bytes, metadata: dict[str, Any], use_tpu:
         raise problem(
             "a model compiled for the Edge TPU",
             f"{path}, which is not",
-            f"Run kp2d compile {_shipped_name(metadata) or path}, and name what it makes. {on_cpu(metadata)}",
+            f"Run kp2d compile {_shipped_name(metadata) or path}, and name what it makes, or drop --use-tpu.",
         )
     if use_tpu is False and compiled:
         raise problem("a model for the CPU", f"{path}, compiled for the Edge TPU", on_cpu(metadata))
@@ -207,16 +213,20 @@ def _wants_tpu(path: str | Path, data: bytes, metadata: dict[str, Any], use_tpu:
 
 
 def on_cpu(metadata: dict[str, Any]) -> str:
-    """Returns the sentence that says how the network of a model runs without an Edge TPU."""
+    """Returns the sentence that says how the network of a compiled model runs without an Edge TPU."""
     name = _shipped_name(metadata)
     what = f"--method {name} --precision {metadata['precision']}" if name else "the model before compilation"
     return f"On the CPU: {what}, without --use-tpu."
 
 
 def _shipped_name(metadata: dict[str, Any]) -> str:
-    """The name of a model that comes with this package, else nothing."""
-    name = metadata["name"]
-    return name if list((paths.PACKAGE / "pretrained").glob(f"{name}.{metadata['precision']}.*")) else ""
+    """The name of a model that comes with this package, at whatever size, else nothing."""
+    name, precision = metadata["name"], metadata["precision"]
+    path = paths.PACKAGE / "pretrained" / f"{name}.{precision}.tflite"
+    if not path.is_file():
+        return ""
+    size = {"image_size": metadata["image_size"]}
+    return name if tflite_file.metadata(path.read_bytes()) | size == metadata else ""
 
 
 def _first_line(error: Exception) -> str:

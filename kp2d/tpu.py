@@ -108,7 +108,9 @@ def delegate(module: Any, device: str | None = None) -> Any:
         InputError: If library or stick are missing, or the stick may not be used.
     """
     try:
-        ctypes.CDLL(library())  # which says what is wrong with a library; the runtimes do not
+        loaded = ctypes.CDLL(library())  # which says what is wrong with a library; the runtimes do not
+        if not hasattr(loaded, "tflite_plugin_create_delegate"):
+            raise OSError(f"{library()} is another library")
         return module.load_delegate(library(), {"device": device} if device else {})
     except (OSError, ValueError, RuntimeError) as error:
         raise explained(error) from error
@@ -133,7 +135,10 @@ def explained(error: Exception, root: Path = Path("/")) -> InputError:
     name, found = library(), devices(root)
     expected = f"an Edge TPU, through {name}"
     if isinstance(error, OSError) or "cannot open shared" in first:
-        return problem(expected, f"no such library ({first})", f"To get it, {_INSTALL}.")
+        named = (
+            f"{LIBRARY_VARIABLE} names it: correct or unset it, or" if LIBRARY_VARIABLE in os.environ else ""
+        )
+        return problem(expected, f"no such library ({first})", f"{named or 'To get it,'} {_INSTALL}.")
     if any(device.usable for device in found):
         remedy = f"Plug it out and in again; if that does not help, {_INSTALL}, made for your TFLite runtime."
         return problem(expected, f"one that does not answer ({first})", remedy)
@@ -143,5 +148,9 @@ def explained(error: Exception, root: Path = Path("/")) -> InputError:
             expected,
             f"no permission for {found[0].path}",
             f"Run sudo usermod -aG {group} $USER, log in again, and plug it out and in again.",
+        )
+    if not sys.platform.startswith("linux"):
+        return problem(
+            expected, f"no answer ({first})", f"Plug it in again; if that does not help, {_INSTALL}."
         )
     return problem(expected, "none plugged in", "Plug it in, at best into a blue (USB 3) port; see lsusb.")

@@ -49,7 +49,7 @@ def test_the_compilers_own_report_stands_beside_the_forecast(models, monkeypatch
 
 
 def test_rewriting_is_seen_to_change_nothing(models):
-    photograph = notebook.photograph((64, 80))
+    photograph = notebook.photograph(SIZES)
     assert deployment.same_integers(models, photograph)
     other = models.assign(rewritten=models["rewritten"].iloc[::-1].tolist())
     with pytest.raises((InputError, KeyError, ValueError)):

@@ -1,5 +1,6 @@
 """The forecast of what the Edge TPU compiler maps: each rule, the one part that it makes, and the costs."""
 
+import dataclasses
 import json
 
 import pytest
@@ -158,7 +159,7 @@ def numbers(b, *values):
 CASES = {
     "grouped convolution": (
         lambda b: b.op("CONV_2D", [b.t(1, 8, 8, 8), b.t(8, 3, 3, 4, constant=True)], 1, 8, 8, 8, version=3),
-        edgetpu_rules.LIMITED,
+        edgetpu_rules.VERSION,
     ),
     "dilation that differs": (
         lambda b: b.conv(b.t(1, 8, 8, 8), dilationWFactor=2, dilationHFactor=1),
@@ -257,6 +258,12 @@ CASES = {
         ),
         edgetpu_rules.LIMITED,
     ),
+    "joined with ones": (
+        lambda b: b.op(
+            "CONCATENATION", [b.t(1, 8, 8, 8), b.t(1, 8, 8, 8, constant=True)], 1, 8, 8, 16, version=2
+        ),
+        edgetpu_rules.LIMITED,
+    ),
     "depth to space": (
         lambda b: b.op("DEPTH_TO_SPACE", [b.t(1, 8, 8, 8)], 1, 16, 16, 2, version=2, blockSize=2),
         edgetpu_rules.UNSUPPORTED,
@@ -280,6 +287,15 @@ def test_each_rule(b, case):
     (finding,) = edgetpu.forecast(b.graph([], [])).findings
     assert finding.status == expected
     assert bool(finding.why) == (expected != compiler.MAPPED)
+
+
+def test_an_image_of_open_size_makes_the_compiler_give_up(b):
+    x = b.t(1, 1, 1, 8)
+    report = edgetpu.forecast(b.graph([dataclasses.replace(x, open=True)], [b.conv(x)]))
+    assert "size of its image is open" in report.failure
+    told = report.to_dict()
+    assert (told["num_mapped"], told["num_unmapped"], len(told["unmapped"])) == (0, 1, 1)
+    assert "the compiler gives up" in report.text() and "parameters" not in report.text()
 
 
 def test_a_version_that_can_be_lowered_is_told_from_one_that_cannot(b):

@@ -112,11 +112,12 @@ def test_quantize_makes_the_same_form(tmp_path, capsys):
     [
         (["kp2d_tiny_x"], "shipped network in int8"),
         (["absent.tflite"], "No such file"),
-        (["kp2d_tiny_s", "-o", "x.bin"], "an output that ends with .tflite"),
+        (["kp2d_tiny_s", "-o", "x.bin"], "an output that ends with _edgetpu.tflite"),
         (["kp2d_tiny_s", "-o", "x.tflite"], "an output that ends with _edgetpu.tflite"),
         (["kp2d_tiny_s", "--image-size", "90x90"], "90"),
         (["compiled_edgetpu.tflite"], "a model that is not compiled yet"),
-        (["mine.tflite", "-o", "mine_edgetpu.tflite"], "not overwritten"),
+        (["kp2d_tiny_f", "-o", "mine_edgetpu.tflite"], "another model, which would be overwritten"),
+        (["kp2d_tiny_s", "--time-limit", "0"], "a --time-limit of at least 1 s"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_before_anything_is_written(
@@ -130,6 +131,31 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_written(
     assert cli.main(["compile", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_needs_no_change_is_its_own_preparation(absent, tmp_path, capsys):
+    path = tmp_path / "v1.2.net.tflite"
+    path.write_bytes(lowering.for_edgetpu((learned.PRETRAINED / "kp2d_tiny_s.int8.tflite").read_bytes()))
+    before = path.read_bytes()
+    assert cli.main(["compile", str(path), "-o", str(tmp_path / "v1.2.net_edgetpu.tflite")]) == 0
+    assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert "v1.2.net_edgetpu.tflite: skipped" in capsys.readouterr().out
+
+
+def test_two_models_get_two_names(absent, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("kp2d_tiny_s", str(learned.PRETRAINED / "kp2d_tiny_s.int8_ptq.tflite")):
+        assert cli.main(["compile", name, "--image-size", "88x88"]) == 0
+    names = ["kp2d_tiny_s.int8_ptq_88x88.tflite", "kp2d_tiny_s_88x88.tflite"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_model_that_is_not_in_int8_is_refused(absent, tmp_path, capsys):
+    export = ["--precision", "int16x8", "--num-images", "1", "--image-size", "88x88"]
+    assert cli.main(["quantize", "kp2d_tiny_s", *export, "-o", str(tmp_path / "x.tflite")]) == 0
+    assert cli.main(["compile", str(tmp_path / "x.tflite"), "-o", str(tmp_path / "y_edgetpu.tflite")]) == 2
+    assert "a model that the Edge TPU compiler takes" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tflite"]
 
 
 def test_a_float_model_is_refused(absent, tmp_path, capsys):

@@ -29,6 +29,8 @@ def test_a_model_file_is_timed(tmp_path):
     path.write_bytes(lowering.for_edgetpu(data))
     rows = latency.bench_latency([str(path)], [(88, 88)], threads=[1], classical=(), repeats=1)
     assert rows[["method", "precision"]].to_numpy().tolist() == [["mine", "int8"]]
+    with pytest.raises(InputError, match="compiled models; received kp2d_tiny_s"):
+        latency.bench_latency(["kp2d_tiny_s"], [(88, 88)], use_tpu=True)
     assert rows["times_as_fast_as_sift"].isna().all()
 
 

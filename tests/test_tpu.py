@@ -1,5 +1,6 @@
 """Models on an Edge TPU: the way through the runtimes with a fake library, and what is missing without."""
 
+import ctypes.util
 import os
 import shutil
 import subprocess
@@ -148,6 +149,22 @@ def test_no_library_is_said_so_with_the_command_that_works(compiled, monkeypatch
     assert "through libedgetpu_absent.so.1; received no such library" in message
     assert "libedgetpu1-std" in message
     assert "On the CPU: --method kp2d_tiny_s --precision int8, without --use-tpu." in message
+
+
+def test_another_library_is_said_to_be_one(compiled, monkeypatch):
+    monkeypatch.setenv(tpu.LIBRARY_VARIABLE, ctypes.util.find_library("m") or "libm.so.6")
+    with pytest.raises(InputError, match="is another library") as caught:
+        runtimes.TFLiteModel(compiled)
+    assert "EDGETPU_LIBRARY names it" in str(caught.value)
+
+
+def test_your_own_model_is_not_taken_for_a_shipped_one(prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv(tpu.LIBRARY_VARIABLE, "libedgetpu_absent.so.1")
+    model = flatbuffer.parse(as_compiled(prepared))
+    rewriting.set_metadata(model, {**tflite_file.metadata(prepared), "git_commit": "another"})
+    (tmp_path / "mine_edgetpu.tflite").write_bytes(flatbuffer.pack(model))
+    with pytest.raises(InputError, match="On the CPU: the model before compilation"):
+        runtimes.TFLiteModel(tmp_path / "mine_edgetpu.tflite")
 
 
 def test_no_stick_is_said_so(compiled, stick, monkeypatch):
