@@ -45,7 +45,7 @@ def bench_latency(
     Args:
         networks: Shipped networks, or paths of `.tflite` models.
         image_sizes: (height, width) px.
-        threads: Of the runtime, and of OpenCV.
+        threads: Of the runtime, and of OpenCV; matching uses those of NumPy.
         precisions: Of shipped networks; None takes all, without those that need TensorFlow where it is
             missing.
         classical: Methods of OpenCV to compare with.
@@ -143,13 +143,11 @@ def _measure(
     # By itself, as threads of NumPy's that still wait for work would slow a network down.
     for turn, key in itertools.product(range(1, repeats + _UNTIMED), methods):
         pair = found[key][turn - 1 : turn + 1]
-        spent = extractors.milliseconds(lambda pair=pair: _match(pair, threads))
+        spent = extractors.milliseconds(
+            lambda pair=pair: matching.mutual(matching.descriptor_distances(*pair))
+        )
         taken[key]["match"] += [spent] * (turn >= _UNTIMED)
     return taken
-
-
-def _match(pair: list[np.ndarray], threads: int) -> np.ndarray:
-    return matching.mutual(matching.descriptor_distances(*pair, one_thread=threads == 1))
 
 
 def _rows(
