@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.ticker import NullLocator
 
-from kp2d import checks, figures
+from kp2d import checks, figures, panels
 
 MMA_THRESHOLDS = tuple(range(1, 11))  # px
-SUBSETS = ("viewpoint", "illumination", "all")
 
 # Metric → (axis label, larger is better, top of the axis or None for the data's own).
 METRICS: dict[str, tuple[str, bool, float | None]] = {
@@ -45,21 +42,21 @@ def plot_mma(rows: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -
         InputError: If columns or rows are missing, or a method has several rows for one subset.
     """
     columns = [f"mma_{threshold}" for threshold in MMA_THRESHOLDS]
-    rows = _table(rows, ["method", "subset", *columns], once_by=["subset"])
-    subsets = _subsets(rows)
+    rows = panels.checked_table(rows, ["method", "subset", *columns], once_by=["subset"])
+    subsets = panels.subsets_of(rows)
     with figures.style():
-        panels = _panels(len(subsets), len(subsets), axes)
+        places = panels.make_panels(len(subsets), len(subsets), axes)
         ends = {}
-        for panel, subset in zip(panels, subsets, strict=True):
+        for panel, subset in zip(places, subsets, strict=True):
             part = rows[rows["subset"] == subset]
-            for method, precision, line in _methods(part):
+            for method, precision, line in panels.by_method(part):
                 values = line[columns].iloc[0].to_numpy(float)
                 panel.plot(MMA_THRESHOLDS, values, **figures.method_style(method, precision))
                 ends[panel, method, precision] = values[-1]
-            _limits(panel, (0.5, 10.3), (0, 1.0), range(1, 11), "threshold (px)")
-            panel.set_title(_panel_title(subset, part.get("num_pairs")))
-        panels[0].set_ylabel("mean matching accuracy (fraction)")
-        return _finish(panels[-1], rows, ends, own=axes is None)
+            panels.set_limits(panel, (0.5, 10.3), (0, 1.0), range(1, 11), "threshold (px)")
+            panel.set_title(panels.panel_title(subset, part.get("num_pairs")))
+        places[0].set_ylabel("mean matching accuracy (fraction)")
+        return panels.finish(places[-1], rows, ends, own=axes is None)
 
 
 def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -> Figure:
@@ -78,29 +75,29 @@ def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None 
     Raises:
         InputError: If columns or rows are missing, or a method has a pair twice.
     """
-    pairs = _table(pairs, ["method", "corner_error"])
+    pairs = panels.checked_table(pairs, ["method", "corner_error"])
     if "subset" not in pairs:
         pairs["subset"] = "all"
     if "pair" in pairs:
-        pairs = _table(pairs, ["pair"], once_by=["subset", "pair"])
-    subsets = _subsets(pairs)
+        pairs = panels.checked_table(pairs, ["pair"], once_by=["subset", "pair"])
+    subsets = panels.subsets_of(pairs)
     with figures.style():
-        panels = _panels(len(subsets), len(subsets), axes)
+        places = panels.make_panels(len(subsets), len(subsets), axes)
         ends = {}
-        for panel, subset in zip(panels, subsets, strict=True):
+        for panel, subset in zip(places, subsets, strict=True):
             part = pairs[pairs["subset"] == subset]
             for threshold in (1, 3, 5):
                 panel.axvline(threshold, color="#b0b0b0", linewidth=0.7, linestyle=":", zorder=1)
                 panel.text(threshold, 1.025, f"d{threshold}", ha="center", fontsize=6.5, color="#777777")
-            for method, precision, line in _methods(part):
+            for method, precision, line in panels.by_method(part):
                 drawn = figures.method_style(method, precision)
                 end = _correctness_curve(panel, line["corner_error"], drawn)
                 ends[panel, method, precision] = end
-            _limits(panel, (0, 10.3), (0, 1.0), range(11), "threshold (px)")
+            panels.set_limits(panel, (0, 10.3), (0, 1.0), range(11), "threshold (px)")
             counts = part.groupby(["method", "precision"]).size()
-            panel.set_title(_panel_title(subset, counts), pad=11)
-        panels[0].set_ylabel("pairs within threshold (fraction)")
-        return _finish(panels[-1], pairs, ends, own=axes is None)
+            panel.set_title(panels.panel_title(subset, counts), pad=11)
+        places[0].set_ylabel("pairs within threshold (fraction)")
+        return panels.finish(places[-1], pairs, ends, own=axes is None)
 
 
 def plot_repeatability(rows: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -> Figure:
@@ -119,26 +116,26 @@ def plot_repeatability(rows: pd.DataFrame, *, axes: Sequence[Axes] | None = None
         InputError: If columns or rows are missing, or a method has a subset and top_k twice.
     """
     metrics = ("repeatability", "localization_error")
-    rows = _table(rows, ["method", "subset", "top_k", *metrics], once_by=["subset", "top_k"])
-    subsets, counts = _subsets(rows), sorted(rows["top_k"].unique())
+    rows = panels.checked_table(rows, ["method", "subset", "top_k", *metrics], once_by=["subset", "top_k"])
+    subsets, counts = panels.subsets_of(rows), sorted(rows["top_k"].unique())
     worst = max(1.0, np.ceil(2 * rows["localization_error"].fillna(0).max()) / 2)
     with figures.style():
-        panels = _panels(2 * len(subsets), 2, axes)
+        places = panels.make_panels(2 * len(subsets), 2, axes)
         ends = {}
-        for index, panel in enumerate(panels):
+        for index, panel in enumerate(places):
             subset, metric, top = subsets[index // 2], metrics[index % 2], (1.0, worst)[index % 2]
             part = rows[rows["subset"] == subset].sort_values("top_k")
-            for method, precision, line in _methods(part):
+            for method, precision, line in panels.by_method(part):
                 panel.plot(line["top_k"], line[metric], **figures.method_style(method, precision))
                 ends[panel, method, precision] = line[metric].iloc[-1] / top
             panel.set_xscale("log")
             span = (counts[0] / 1.15, counts[-1] * 1.15)
-            _limits(panel, span, (0, top), counts, "keypoints kept, k (count, log scale)")
+            panels.set_limits(panel, span, (0, top), counts, "keypoints kept, k (count, log scale)")
             panel.xaxis.set_minor_locator(NullLocator())
             panel.set_xticks(counts, labels=[str(k) for k in counts])
             panel.set_ylabel(METRICS[metric][0])
-            panel.set_title(_panel_title(subset, part.get("num_pairs")))
-        return _finish(panels[1], rows, ends, own=axes is None)
+            panel.set_title(panels.panel_title(subset, part.get("num_pairs")))
+        return panels.finish(places[1], rows, ends, own=axes is None)
 
 
 def plot_against(
@@ -165,7 +162,7 @@ def plot_against(
     Raises:
         InputError: If columns, rows or shared pairs are missing, or a method has a pair twice.
     """
-    pairs = _table(pairs, ["method", "pair", metric], once_by=["pair"])
+    pairs = panels.checked_table(pairs, ["method", "pair", metric], once_by=["pair"])
     both = [_of(pairs, name) for name in (reference, method)]
     labels = [figures.method_label(*part[["method", "precision"]].iloc[0]) for part in both]
     joined = both[0].merge(both[1], on="pair", suffixes=("_x", "_y"))
@@ -194,7 +191,7 @@ def plot_against(
     drawn = np.concatenate([x[known], y[known], [0.0]])
     low, high = _CORNER_LIMITS if logarithmic else (drawn.min(), top or 1.05 * drawn.max() or 1.0)
     with figures.style():
-        panel = axes or _panels(1, 1, None, width=figures.NARROW, height=3.6)[0]
+        panel = axes or panels.make_panels(1, 1, None, width=figures.NARROW, height=3.6)[0]
         panel.plot([low, high], [low, high], color="#999999", linewidth=0.8, zorder=1)
         subsets = joined["subset_y"] if "subset_y" in joined else pd.Series("pairs", joined.index)
         _against_points(panel, x, y, known, subsets, figures.method_style(method.partition(":")[0])["color"])
@@ -213,7 +210,7 @@ def plot_against(
         title = f"{labels[1]} against {labels[0]}, {len(x)} pairs\n{', '.join(facts)}"
         panel.set_title(title, fontsize=7.5)
         if axes is None:
-            _freeze(panel.get_figure(root=True))
+            panels.freeze(panel.get_figure(root=True))
     return panel.get_figure(root=True)
 
 
@@ -233,7 +230,7 @@ def _against_points(
     panel: Axes, x: np.ndarray, y: np.ndarray, known: np.ndarray, subsets: pd.Series, color: str
 ) -> None:
     """Draws one point a pair; filled and open markers of different form tell the subsets apart."""
-    names = sorted(subsets.unique(), key=_subset_rank)
+    names = sorted(subsets.unique(), key=panels.subset_rank)
     for index, subset in enumerate(names):
         chosen = known & (subsets == subset).to_numpy()
         look = {"marker": "o^sD"[index % 4], "facecolors": "none" if index else color}
@@ -242,27 +239,6 @@ def _against_points(
     if len(names) > 1:
         place = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "borderpad": 0}
         panel.legend(ncols=2, handletextpad=0.2, columnspacing=1.2, **place)
-
-
-def _table(rows: pd.DataFrame, columns: Iterable[str], once_by: list[str] | None = None) -> pd.DataFrame:
-    """Returns a checked copy: columns and rows present, no key twice, `precision` filled in."""
-    if not isinstance(rows, pd.DataFrame):
-        raise checks.problem("a pandas DataFrame", type(rows).__name__)
-    columns = list(columns)
-    if missing := [name for name in columns if name not in rows]:
-        held = ", ".join(map(str, rows.columns)) or "no columns"
-        received = f"a table without {', '.join(missing)} ({held})"
-        raise checks.problem(f"columns {', '.join(columns)}", received)
-    if rows.empty:
-        raise checks.problem("at least one row", "an empty table", "Run the evaluation first.")
-    rows = rows.copy()
-    rows["precision"] = rows["precision"].fillna("float32") if "precision" in rows else "float32"
-    keys = ["method", "precision", *(once_by or [])]
-    if once_by is not None and (twice := rows.duplicated(keys)).any():
-        first = dict(rows.loc[twice, keys].iloc[0])
-        remedy = "Choose one top_k, image size, runtime and profile first."
-        raise checks.problem(f"one row for each {', '.join(keys)}", f"several for {first}", remedy)
-    return rows
 
 
 def _of(pairs: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -274,106 +250,3 @@ def _of(pairs: pd.DataFrame, name: str) -> pd.DataFrame:
     if not precision:
         precision = held[0] if len(held) == 1 else "float32"
     return part[part["precision"] == checks.one_of(f"precision of {method}", precision, held)]
-
-
-def _subset_rank(subset: str) -> tuple[int, str]:
-    return (SUBSETS.index(subset) if subset in SUBSETS else len(SUBSETS), str(subset))
-
-
-def _subsets(rows: pd.DataFrame) -> list[str]:
-    return sorted(rows["subset"].unique(), key=_subset_rank)
-
-
-def _methods(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yields (method, precision, its rows): classical first, then networks, then others."""
-    known = list(figures.METHODS)
-    keys = set(zip(rows["method"], rows["precision"], strict=True))
-    rank = {key: (known.index(key[0]) if key[0] in known else len(known), *key) for key in keys}
-    for method, precision in sorted(keys, key=rank.__getitem__):
-        yield method, precision, rows[(rows["method"] == method) & (rows["precision"] == precision)]
-
-
-def _panel_title(subset: str, num_pairs: pd.Series | None) -> str:
-    """Returns "viewpoint · 15 pairs", with a range when the methods have different numbers."""
-    counts = sorted(set(num_pairs.dropna().astype(int))) if num_pairs is not None else []
-    span = "-".join(str(count) for count in sorted({*counts[:1], *counts[-1:]}))
-    return f"{subset} · {span} pair{'s' * (span != '1')}" if span else str(subset)
-
-
-def _panels(
-    count: int,
-    columns: int,
-    axes: Axes | Sequence[Axes] | None,
-    *,
-    width: float = figures.WIDE,
-    height: float = 2.5,
-) -> list[Axes]:
-    """Returns `count` axes: the caller's, or those of a new figure."""
-    if axes is not None:
-        given = list(np.ravel(axes))
-        if len(given) != count:
-            raise checks.problem(f"{count} axes, one a panel", f"{len(given)}")
-        return given
-    columns = min(columns, 3)
-    rows = -(-count // columns)
-    figure = figures.StyledFigure(figsize=(width, height * rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.03, hspace=0.06)
-    return [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
-
-
-def _limits(panel: Axes, x: tuple, y: tuple, ticks: Iterable[float], xlabel: str) -> None:
-    """Sets clear limits, ticks and a light grid."""
-    panel.set(xlim=x, ylim=(y[0], y[1] * 1.02), xlabel=xlabel)
-    panel.xaxis.set_major_locator(FixedLocator(list(ticks)))
-    panel.grid(axis="y")
-
-
-def _finish(
-    panel: Axes, rows: pd.DataFrame, ends: dict[tuple[Axes, str, str], float], *, own: bool
-) -> Figure:
-    """Writes the key at the right of `panel`, each name near the end of its line.
-
-    `ends` holds the height (axes fraction) at which each line ends, by axes, method and precision.
-    """
-    figure = panel.get_figure(root=True)
-    keys = [(method, precision) for method, precision, _ in _methods(rows)]
-    place = {"xycoords": "axes fraction", "xytext": (31, 0), "textcoords": "offset points"}
-    place |= {"va": "center", "fontsize": 7}
-    texts = [panel.annotate(figures.method_label(*key), (1, 0), **place) for key in keys]
-    if own:
-        figure.draw_without_rendering()  # the height of the axes is known only now
-    inches = panel.get_position().height * figure.get_figheight()
-    heights = _spread([ends.get((panel, *key), np.nan) for key in keys], 0.13 / inches)
-    for key, text, height in zip(keys, texts, heights, strict=True):
-        text.xy = (1, height)
-        sample = figure.dpi_scale_trans + ScaledTranslation(1, height, panel.transAxes)
-        drawn = {**figures.method_style(*key), "transform": sample, "clip_on": False}
-        panel.add_artist(Line2D([0.06, 0.37], [0, 0], **{**drawn, "marker": ""}))
-        panel.add_artist(Line2D([0.215], [0], **{**drawn, "linestyle": "none"}))
-    if own:
-        _freeze(figure)
-    return figure
-
-
-def _spread(wanted: list[float], gap: float) -> list[float]:
-    """Returns heights near those wanted (NaN: at the bottom), at least `gap` apart."""
-    values = np.nan_to_num(np.array(wanted, dtype=float), nan=0.0)
-    order = np.argsort(values, kind="stable")
-    up, down = values[order], values[order]
-    for i in range(1, len(up)):
-        up[i] = max(up[i], up[i - 1] + gap)
-        down[-1 - i] = min(down[-1 - i], down[-i] - gap)
-    placed = (up + down) / 2  # each keeps the gap, and so does their mean, which pushes both ways
-    for i in range(len(placed) - 1, -1, -1):
-        placed[i] = min(placed[i], 1.0 - gap * (len(placed) - 1 - i))
-    for i in range(len(placed)):
-        placed[i] = max(placed[i], gap * i)
-    heights = np.empty(len(placed))
-    heights[order] = placed
-    return heights.tolist()
-
-
-def _freeze(figure: Figure) -> None:
-    """Lays the figure out once; later drawings must not move anything, or files would differ."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")

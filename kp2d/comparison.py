@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, config, datasets, evaluation, extractors, tables
+from kp2d import bootstrap, checks, config, datasets, evaluation, extractors, tables
 from kp2d.config import Protocol
 
 
@@ -50,6 +51,58 @@ def evaluate_methods(
     return pd.concat(rows, ignore_index=True), pd.concat(pairs, ignore_index=True)
 
 
+def evaluate_sizes(
+    methods_at: Mapping[tuple[int, int], Sequence[str]],
+    sequences: Sequence[datasets.Sequence],
+    protocol: Protocol,
+    *,
+    profile: str,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores methods at several sizes.
+
+    Args:
+        methods_at: (height, width) px to the names of methods, as for `extractors.from_name`.
+        sequences: From `datasets.load_sequences`.
+        protocol: How to score.
+        profile: The profile's name, for the rows.
+        cache: Folder for exported features.
+        progress: Whether to show progress bars.
+
+    Returns:
+        Result rows (`tables.EVALUATION_COLUMNS`) of all sizes, and scores a pair at the protocol's own size.
+
+    Raises:
+        InputError: If a method cannot be used, the protocol's size is missing, or no pair can be read.
+    """
+    if protocol.image_size not in methods_at:
+        raise checks.problem(f"methods at {protocol.image_size}", f"sizes {', '.join(map(str, methods_at))}")
+    names = {name for chosen in methods_at.values() for name in chosen}
+    for name in sorted(names):
+        extractors.from_name(name)  # a wrong name fails before the first hour
+    parts, pairs = [], pd.DataFrame()
+    for image_size, methods in methods_at.items():
+        rules = dataclasses.replace(protocol, image_size=image_size)
+        rows, scores = evaluate_methods(
+            methods, sequences, rules, profile=profile, cache=cache, progress=progress
+        )
+        parts.append(rows)
+        if image_size == protocol.image_size:
+            pairs = scores
+    return pd.concat(parts, ignore_index=True), pairs
+
+
+def weight_bytes(methods: Sequence[str]) -> dict[tuple[str, str], int]:
+    """Returns the bytes of the file of each network's weights, by method and precision; others have none.
+
+    Args:
+        methods: As for `extractors.from_name`.
+    """
+    chosen = [extractors.from_name(name) for name in methods]
+    return {(each.name, each.precision): each.bytes for each in chosen if hasattr(each, "bytes")}
+
+
 def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
     """Counts on how many pairs each method does better than a reference.
 
@@ -59,20 +112,18 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
 
     Returns:
         One row a method × precision × subset × k × metric: pairs better, equal and worse, and the mean
-        difference (method - reference) over pairs where both have a value. A larger localization error and
-        a larger corner error are worse; a pair without a homography is worse than any other.
+        difference (method - reference) over pairs where both have a value, with its 95 % interval from the
+        bootstrap over sequences. A larger localization error and a larger corner error are worse; a pair
+        without a homography is worse than any other.
 
     Raises:
         InputError: If the reference is not among the methods.
     """
     checks.one_of("reference method", reference, pairs["method"].unique())
-    read = pairs[pairs["status"] != "skipped"]
-    key = ["sequence", "index", "top_k"]
-    base = read[(read["method"] == reference) & (read["precision"] == "float32")]
-    others = read[(read["method"] != reference)]
-    if others.empty:
+    base = pairs[(pairs["method"] == reference) & (pairs["precision"] == "float32")]
+    joined = paired(pairs[pairs["method"] != reference], base)
+    if joined.empty:
         raise checks.problem(f"a method beside {reference} to compare with it", "no other")
-    joined = others.merge(base, on=key, suffixes=("", "_reference"))
     rows = []
     for (method, precision), scores in joined.groupby(["method", "precision"], sort=False):
         for subset in [*scores["subset"].unique(), "all"]:
@@ -84,9 +135,40 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def paired(pairs: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """Joins scores with a reference's of the same pair and k, whose columns end in `_reference`.
+
+    Args:
+        pairs: Scores a pair of any methods.
+        reference: Scores a pair of one method.
+    """
+    key = ["sequence", "index", "top_k"]
+    read, base = (each[each["status"] != "skipped"] for each in (pairs, reference))
+    return read.merge(base, on=key, suffixes=("", "_reference"))
+
+
+def difference_intervals(joined: pd.DataFrame, metrics: Sequence[str]) -> dict[str, float]:
+    """Returns the 95 % interval of mean differences from the reference, `<metric>_low` and `<metric>_high`.
+
+    Args:
+        joined: From `paired`, of one method at one k.
+        metrics: Columns.
+    """
+    ours, theirs = (
+        joined[[f"{metric}{end}" for metric in metrics]].to_numpy(float) for end in ("", "_reference")
+    )
+    ends = bootstrap.intervals(ours - theirs, list(joined["sequence"]))
+    return {
+        f"{metric}_{end}": values[index]
+        for index, metric in enumerate(metrics)
+        for end, values in zip(("low", "high"), ends, strict=True)
+    }
+
+
 def _tally(joined: pd.DataFrame, metric: str) -> dict[str, float]:
     ours, theirs = joined[metric].astype(float), joined[f"{metric}_reference"].astype(float)
     difference = ours - theirs
+    ends = difference_intervals(joined, [metric])
     if metric.endswith("_error"):  # smaller is better, and NaN (none found) is worst
         ours, theirs = -ours.fillna(float("inf")), -theirs.fillna(float("inf"))
     return {
@@ -95,7 +177,40 @@ def _tally(joined: pd.DataFrame, metric: str) -> dict[str, float]:
         "num_equal": int((ours == theirs).sum()),
         "num_worse": int((ours < theirs).sum()),
         "mean_difference": difference.mean(),
+        "difference_low": ends[f"{metric}_low"],
+        "difference_high": ends[f"{metric}_high"],
     }
+
+
+def failures(
+    pairs: pd.DataFrame, method: str, *, top_k: int, limit: float = 5.0, reference: str = "sift"
+) -> pd.DataFrame:
+    """Returns the pairs whose homography a method does not find, the worst first.
+
+    Args:
+        pairs: Scores a pair, from `evaluate_methods`.
+        method: As for `extractors.from_name`.
+        top_k: At which k.
+        limit: A larger corner error is a failure, px.
+        reference: A method whose corner error is set beside.
+
+    Returns:
+        Columns pair, subset, reason (empty: a homography was found, but a wrong one), corner_error,
+        num_matches, num_inliers, repeatability, matching_score, and `<reference>_corner_error`.
+    """
+    ours, theirs = (_of(pairs, name, top_k) for name in (method, reference))
+    failed = ours[~(ours["corner_error"] <= limit)]
+    order = failed["corner_error"].fillna(np.inf).sort_values(ascending=False, kind="stable").index
+    facts = ("reason", "corner_error", "num_matches", "num_inliers", "repeatability", "matching_score")
+    beside = theirs.set_index("pair")["corner_error"].rename(f"{reference}_corner_error")
+    return failed.loc[order, ["pair", "subset", *facts]].join(beside, on="pair").reset_index(drop=True)
+
+
+def _of(pairs: pd.DataFrame, method: str, top_k: int) -> pd.DataFrame:
+    """Returns the pairs that were read, of one method at one precision and k."""
+    name, _, precision = method.partition(":")
+    chosen = pairs[(pairs["method"] == name) & (pairs["precision"] == (precision or "float32"))]
+    return chosen[(chosen["top_k"] == top_k) & (chosen["status"] != "skipped")]
 
 
 def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) -> pd.DataFrame:
@@ -115,13 +230,10 @@ def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) ->
     Raises:
         InputError: If the method is SIFT itself.
     """
-    name, _, precision = method.partition(":")
-    if name == "sift":
+    if method.partition(":")[0] == "sift":
         raise checks.problem("a method other than SIFT to compare with it", repr(method))
-    chosen = pairs[(pairs["top_k"] == top_k) & (pairs["status"] != "skipped")]
     key = ["pair", "subset"]
-    ours = chosen[(chosen["method"] == name) & (chosen["precision"] == (precision or "float32"))]
-    theirs = chosen[(chosen["method"] == "sift") & (chosen["precision"] == "float32")]
+    ours, theirs = (_of(pairs, name, top_k) for name in (method, "sift"))
     errors = theirs[[*key, "corner_error"]].merge(ours[[*key, "corner_error"]], on=key)
     errors.columns = [*key, "sift", method]
     errors["difference"] = errors[method] - errors["sift"]
@@ -141,10 +253,10 @@ def compare_protocols(
     cache: Path | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Scores the same features under every named protocol; only the rules differ.
+    """Scores the same features by our rules, the reference code's, and ours with one of its choices each.
 
     Args:
-        rows: The results under `protocol`, which are not computed again.
+        rows: Results that hold those under `protocol`, which are not computed again.
         methods: As for `evaluate_methods`.
         sequences: From `datasets.load_sequences`.
         protocol: Size, k and seed, which stay; the rules come from `config.PROTOCOLS`.
@@ -153,17 +265,21 @@ def compare_protocols(
         progress: Whether to show progress bars.
 
     Returns:
-        The result rows of all protocols, with the column `protocol` in front.
+        The result rows of all protocols, with the column `protocol` in front: "kp2d", "kp2dtiny", and of the
+        choices that make the difference each by itself, as "half_pixel=False".
     """
+    choices = config.PROTOCOLS["kp2dtiny"]
+    rules = dict(config.PROTOCOLS) | {f"{name}={value}": {name: value} for name, value in choices.items()}
+    fixed = {"image_size": protocol.image_size, "top_k": protocol.top_k, "seed": protocol.seed}
+    names = [(each.name, each.precision) for each in map(extractors.from_name, methods)]
+    known = pd.MultiIndex.from_frame(rows[["method", "precision"]]).isin(names)
     parts = []
-    for name in config.PROTOCOLS:
-        rules = config.protocol(
-            name, image_size=protocol.image_size, top_k=protocol.top_k, seed=protocol.seed
-        )
-        scored = rows
-        if rules != protocol:
+    for name, changes in rules.items():
+        chosen = config.protocol(**changes, **fixed)
+        scored = rows[known & rows["top_k"].isin(protocol.top_k)]
+        if chosen != protocol:
             scored, _ = evaluate_methods(
-                methods, sequences, rules, profile=profile, cache=cache, progress=progress
+                methods, sequences, chosen, profile=profile, cache=cache, progress=progress
             )
         parts.append(scored.assign(protocol=name))
     table = pd.concat(parts, ignore_index=True)
@@ -171,16 +287,19 @@ def compare_protocols(
 
 
 def protocol_effect(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns what the reference code's rules change: metrics under "kp2dtiny" minus those under "kp2d".
+    """Returns what the reference code's rules change: metrics under them minus those under "kp2d".
 
     Args:
         table: From `compare_protocols`.
 
     Returns:
-        One row a method × precision × subset × k, the columns of the metrics holding differences.
+        One row a protocol × method × precision × subset × k, the columns of the metrics holding differences.
     """
     key = ["method", "precision", "subset", "top_k"]
-    ours, theirs = (
-        table[table["protocol"] == name].set_index(key)[list(tables.METRICS)] for name in ("kp2d", "kp2dtiny")
-    )
-    return (theirs - ours).reset_index()
+    by_rules = {
+        name: rows.set_index(key)[list(tables.METRICS)]
+        for name, rows in table.groupby("protocol", sort=False)
+    }
+    ours = by_rules.pop("kp2d")
+    effects = {name: (theirs - ours).reset_index() for name, theirs in by_rules.items()}
+    return pd.concat(effects, names=["protocol"]).reset_index(level="protocol").reset_index(drop=True)

@@ -133,9 +133,12 @@ class Profile:
     dataset: str  # "sample", "hpatches" or a folder in HPatches layout
     scenes: tuple[str, ...] | None  # of `sample`; None takes all
     num_images: int  # an image sequence of `sample`
-    image_size: tuple[int, int]  # (height, width) px, for the evaluation
+    image_size: tuple[int, int]  # (height, width) px, for the evaluation and its pictures
+    image_sizes: tuple[tuple[int, int], ...]  # (height, width) px, all that the tables have
     top_k: tuple[int, ...]
     methods: tuple[str, ...]
+    size_methods: Mapping[tuple[int, int], tuple[str, ...]]  # further ones, made for one size
+    robustness_images: int  # that are turned and scaled
     train_size: tuple[int, int]  # (height, width) px of a training view
     train_steps: Mapping[str, int]  # recipe to its steps; where there are two, both take the same time
     int8_size: tuple[int, int]  # (height, width) px, for the study of the quantization
@@ -147,6 +150,8 @@ class Profile:
 
 _PAPER_SIZES = ((88, 88), (240, 320), (480, 640))
 _CLASSICAL = ("sift", "rootsift", "orb")
+_PRECISIONS = ("", ":int8_ptq", ":int8")
+_SIZE_METHODS = {(88, 88): tuple(f"kp2d_tiny_s_88{kind}" for kind in _PRECISIONS)}
 
 
 def _networks(*precisions: str) -> tuple[str, ...]:
@@ -163,8 +168,11 @@ PROFILES = {
             scenes=("astronaut", "coffee"),
             num_images=3,
             image_size=(120, 160),
+            image_sizes=((88, 88), (120, 160)),
             top_k=(150, 300),
             methods=("sift", "orb"),
+            size_methods={},
+            robustness_images=1,
             train_size=(64, 80),
             train_steps={"kp2d": 3, "kp2d_plus": 4},
             int8_size=(64, 80),
@@ -180,8 +188,11 @@ PROFILES = {
             scenes=None,
             num_images=6,
             image_size=(240, 320),
+            image_sizes=_PAPER_SIZES,
             top_k=(150, 300, 1000),
-            methods=(*_CLASSICAL, *_networks("", ":int8")),  # pictures show the last one
+            methods=(*_CLASSICAL, *_networks(*_PRECISIONS)),  # pictures show the last one
+            size_methods=_SIZE_METHODS,
+            robustness_images=6,
             train_size=(64, 96),
             train_steps={"kp2d": 62, "kp2d_plus": 80},
             int8_size=(120, 160),
@@ -197,8 +208,11 @@ PROFILES = {
             scenes=None,
             num_images=6,
             image_size=(240, 320),
+            image_sizes=_PAPER_SIZES,
             top_k=(150, 300, 1000),
-            methods=(*_CLASSICAL, *_networks("", ":int8_ptq", ":int8")),
+            methods=(*_CLASSICAL, *_networks(*_PRECISIONS)),
+            size_methods=_SIZE_METHODS,
+            robustness_images=30,
             train_size=(240, 320),
             train_steps={"kp2d": 739_294},  # 50 epochs of COCO's 118,287 photographs, 8 a step
             int8_size=(240, 320),

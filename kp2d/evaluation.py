@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, datasets, geometry, matching, metrics, provenance
+from kp2d import bootstrap, checks, datasets, geometry, matching, metrics, provenance
 from kp2d.config import Protocol
 from kp2d.datasets import Pair
 from kp2d.export import FeatureStore, parallel
@@ -20,7 +20,7 @@ from kp2d.registration import Registration, confident, register_features
 
 logger = logging.getLogger(__name__)
 
-_MEANS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
+MEANS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
 _MMA = tuple(f"mma_{threshold}" for threshold in metrics.MMA_THRESHOLDS)
 _COUNTS = ("num_keypoints", "num_matches", "num_inliers")
 
@@ -208,7 +208,7 @@ def evaluate(
     return table
 
 
-_PAIR_COLUMNS = ("top_k", "status", "reason", *_MEANS, *_MMA, "corner_error", *_COUNTS)
+_PAIR_COLUMNS = ("top_k", "status", "reason", *MEANS, *_MMA, "corner_error", *_COUNTS)
 
 
 def _skipped(key: dict[str, Any], reason: object, protocol: Protocol) -> list[dict[str, Any]]:
@@ -227,7 +227,8 @@ def summarize(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataF
     """Averages pair scores into one row a method × precision × runtime × subset × k.
 
     Localization error is averaged over the pairs that have one; everything else over all pairs that were
-    read, failed ones counting 0.
+    read, failed ones counting 0. Beside each metric stand the ends of its 95 % interval (`d1_low`,
+    `d1_high`), from the bootstrap over sequences.
 
     Args:
         pairs: From `evaluate`; several methods may be concatenated.
@@ -254,15 +255,18 @@ def _subset_order(subset: str) -> tuple[int, str]:
 
 def _average(scores: pd.DataFrame, drop_unrepeated: bool) -> dict[str, Any]:
     read = scores[scores["status"] != "skipped"]
-    means = read[[*_MEANS, *_MMA, *_COUNTS]].astype(float).mean().to_dict()
+    values = read[[*MEANS, *_MMA, *_COUNTS]].astype(float)
     if drop_unrepeated:
-        means["repeatability"] = read.loc[read["repeatability"] > 0, "repeatability"].mean()
+        values["repeatability"] = values["repeatability"].where(values["repeatability"] > 0)
+    low, high = bootstrap.intervals(values[list(MEANS)].to_numpy(), list(read["sequence"]))
     errors = read["corner_error"].to_numpy(dtype=float)
     return {
         "num_pairs": len(read),
         "num_failed": int((read["status"] == "failed").sum()),
         "num_skipped": len(scores) - len(read),
-        **means,
+        **values.mean().to_dict(),
+        **{f"{metric}_low": low[index] for index, metric in enumerate(MEANS)},
+        **{f"{metric}_high": high[index] for index, metric in enumerate(MEANS)},
         "auc_3": metrics.area_under_curve(errors, 3),
         "auc_5": metrics.area_under_curve(errors, 5),
     }

@@ -155,3 +155,19 @@ def corner_error(estimated: np.ndarray, truth: np.ndarray, image_size: tuple[int
         return float("inf")
     error = float(np.linalg.norm(moved - warp_points(points, facing(truth, image_size)), axis=1).mean())
     return error if np.isfinite(error) else float("inf")
+
+
+def similarity(homography: np.ndarray, image_size: tuple[int, int]) -> tuple[float, float]:
+    """Returns the rotation (degrees, counterclockwise as one sees it) and the scale of a homography.
+
+    Convention: those of its derivative at the middle of image 0.
+
+    Args:
+        homography: `[3, 3]`, image 0 to image 1.
+        image_size: (height, width) of image 0, px.
+    """
+    centre = (np.array(image_size[::-1], dtype=float) - 1) / 2
+    around = centre + np.array([[0, 0], [0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
+    warped = warp_points(around, homography)
+    (a, c), (b, d) = warped[1] - warped[2], warped[3] - warped[4]
+    return float(np.rad2deg(np.arctan2(b - c, a + d))), float(np.sqrt(abs(a * d - b * c)))

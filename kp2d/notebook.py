@@ -17,7 +17,6 @@ from kp2d import (
     checks,
     config,
     datasets,
-    extractors,
     images,
     learned,
     paths,
@@ -90,51 +89,6 @@ def _plain(value: Any) -> str:
 
 
 SCORES = ("method", "precision", "top_k", "num_pairs", "num_failed", *tables.METRICS)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """What is evaluated and how.
-
-    Attributes:
-        methods: As for `extractors.from_name`.
-        protocol: The rules.
-    """
-
-    methods: tuple[str, ...]
-    protocol: config.Protocol
-
-    @property
-    def probabilistic(self) -> bool:
-        """Tells whether any method's scores are probabilities, so that a score threshold does something."""
-        return any(extractors.from_name(name).probabilistic for name in self.methods)
-
-
-def evaluation_settings(
-    profile: str,
-    *,
-    protocol: str = "kp2d",
-    methods: Sequence[str] = (),
-    image_size: Sequence[int] = (),
-    top_k: Sequence[int] = (),
-    seed: int = 0,
-) -> EvaluationSettings:
-    """Turns a notebook's parameters into settings; whatever is empty comes from the profile.
-
-    Raises:
-        InputError: If the profile, the protocol or a method is unknown, or a value is out of range.
-    """
-    defaults = config.profile(profile)
-    chosen = tuple(methods) or defaults.methods
-    for name in chosen:
-        extractors.from_name(name)
-    rules = config.protocol(
-        protocol,
-        image_size=tuple(image_size) or defaults.image_size,
-        top_k=tuple(top_k) or defaults.top_k,
-        seed=seed,
-    )
-    return EvaluationSettings(methods=chosen, protocol=rules)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

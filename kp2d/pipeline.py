@@ -86,15 +86,20 @@ STAGES = (
     ),
     Stage(
         name="05_evaluate",
-        inputs=(DATA, "results/{profile}/data.csv"),
+        inputs=(DATA, "results/{profile}/data.csv", "results/{profile}/latency.csv"),
         outputs=(
             "results/{profile}/evaluation.csv",
             "results/{profile}/pairs.csv",
+            "results/{profile}/robustness.csv",
             "results/{profile}/protocols.csv",
             "results/{profile}/paper_comparison.csv",
+            "results/{profile}/paper_models.csv",
             "figures/{profile}/matching_accuracy.svg",
             "figures/{profile}/correctness.svg",
             "figures/{profile}/repeatability.svg",
+            "figures/{profile}/speed.svg",
+            "figures/{profile}/size.svg",
+            "figures/{profile}/robustness.svg",
         ),
     ),
     Stage(
@@ -102,10 +107,12 @@ STAGES = (
         inputs=(DATA, "results/{profile}/data.csv", "results/{profile}/pairs.csv"),
         outputs=(
             "results/{profile}/against_sift.csv",
+            "results/{profile}/failures.csv",
             "figures/{profile}/against_sift.svg",
             "figures/{profile}/keypoints.png",
             "figures/{profile}/matches.png",
             "figures/{profile}/gallery.png",
+            "figures/{profile}/failures.png",
         ),
     ),
 )

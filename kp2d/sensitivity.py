@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from kp2d import (
     calibration,
+    comparison,
     convert,
     datasets,
     evaluation,
@@ -169,7 +170,7 @@ class Study:
         Returns:
             Result rows (`kp2d.tables.EVALUATION_COLUMNS`), and one row a model: kind, precision, bytes,
             `sqnr_<head>` in dB on images of the pairs, and for all pairs the differences
-            `delta_<metric>` from the float network.
+            `delta_<metric>` from the float network, most with the ends of their 95 % interval.
 
         Raises:
             InputError: If a model is not there.
@@ -177,7 +178,7 @@ class Study:
         plain = compile_predict(self.source.network)
         inputs = self.inputs()
         wanted = [plain(image) for image in inputs]
-        parts, facts, first = [], [], None
+        parts, facts, first, float_pairs = [], [], None, None
         dataset = datasets.label(self.sequences)
         for kind, model in {"float32": self.source.method, **models}.items():
             extractor = extractors.from_name(model) if isinstance(model, str) else model
@@ -189,7 +190,8 @@ class Study:
             )
             parts.append(rows.assign(kind=kind))
             scores = rows[rows["subset"] == "all"].iloc[-1]
-            first = scores if first is None else first
+            if first is None:
+                first, float_pairs = scores, pairs
             got = [extractor.predict(np.round((image + 1) * 127.5).astype(np.uint8)) for image in inputs]
             facts.append(
                 {
@@ -198,6 +200,7 @@ class Study:
                     "bytes": extractor.bytes,
                     **{f"sqnr_{head}": head_sqnr(wanted, got, head) for head in HEADS},
                     **{f"delta_{name}": scores[name] - first[name] for name in _METRICS},
+                    **_delta_intervals(pairs, float_pairs, top_k=max(self.protocol.top_k)),
                 }
             )
         return pd.concat(parts, ignore_index=True), pd.DataFrame(facts)
@@ -230,6 +233,13 @@ class Study:
             summary = evaluation.summarize(pairs)
             rows.append(summary[summary["subset"] == "all"].iloc[-1])
         return {name: float(np.mean([row[name] for row in rows])) for name in _METRICS}
+
+
+def _delta_intervals(pairs: pd.DataFrame, float_pairs: pd.DataFrame, *, top_k: int) -> dict[str, float]:
+    """Returns the ends of the intervals of `delta_<metric>`; the area under the curve is no mean of pairs."""
+    joined = comparison.paired(pairs, float_pairs)
+    ends = comparison.difference_intervals(joined[joined["top_k"] == top_k], evaluation.MEANS)
+    return {f"delta_{name}": value for name, value in ends.items()}
 
 
 def write_models(

@@ -105,6 +105,21 @@ def ranked_pairs(
     return [pairs[key] for key in errors.sort_values(kind="stable").index if key in pairs]
 
 
+def describe_failures(failed: pd.DataFrame, pairs: Sequence[Pair], protocol: Protocol) -> pd.DataFrame:
+    """Adds to failures what the true homography does: rotation (degrees) and scale.
+
+    Args:
+        failed: From `comparison.failures`.
+        pairs: Among them those that failed; pairs of others are left out of the result.
+        protocol: The size.
+    """
+    known = {pair.name: pair for pair in pairs}
+    rows = failed[failed["pair"].isin(known)].reset_index(drop=True)
+    true = [load_pair(known[name], protocol)[2] for name in rows["pair"]]
+    moves = [geometry.similarity(homography, protocol.image_size) for homography in true]
+    return rows.assign(rotation=[move[0] for move in moves], scale=[move[1] for move in moves])
+
+
 def spread(items: Sequence[Any], count: int) -> list[Any]:
     """Returns `count` items at even distances, the first and the last among them; all if there are fewer."""
     if len(items) <= count:

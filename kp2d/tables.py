@@ -14,11 +14,13 @@ from kp2d.config import Protocol, fingerprint
 from kp2d.extractors import Extractor
 
 METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
+INTERVALS = tuple(f"{metric}_{end}" for metric in METRICS for end in ("low", "high"))
 MMA = tuple(f"mma_{threshold}" for threshold in range(1, 11))
 EVALUATION_COLUMNS = (
     *("method", "precision", "runtime", "profile", "dataset", "subset"),
     *("num_pairs", "num_failed", "num_skipped", "image_height", "image_width", "top_k"),
     *METRICS,
+    *INTERVALS,
     *MMA,
     *("auc_3", "auc_5", "num_keypoints", "num_matches", "num_inliers", "bytes_per_keypoint"),
     *("score_threshold", "distance_threshold", "half_pixel", "drop_unrepeated"),
@@ -195,33 +197,24 @@ def paper(name: str) -> pd.DataFrame:
     return read_csv(paths.paper() / f"{name}.csv", ("source", "doubt"))
 
 
-def beside_paper(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sets our rows beside the paper's of the same method, precision, size and k.
+def with_intervals(rows: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Returns a table whose metrics are text with their 95 % intervals: "0.834 (0.790 to 0.871)".
 
     Args:
-        rows: Evaluation rows; only the subset "all" has a counterpart in print.
-
-    Returns:
-        One row a method × k × metric: ours, paper, difference (ours − paper), our data set (the paper's is
-        HPatches: a difference means something only on the same data), source and doubt. Rows of ours without
-        a counterpart are left out.
+        rows: A table with `<metric>`, `<metric>_low` and `<metric>_high`.
+        metrics: Which columns.
     """
-    key = ["method", "precision", "image_height", "image_width", "top_k"]
-    printed = pd.concat([paper("hpatches_320x240"), paper("comparison")])
-    ours = rows[rows["subset"] == "all"]
-    joined = ours.merge(printed, on=key, suffixes=("", "_paper"))
-    parts = [
-        joined[[*key, "dataset"]].assign(
-            metric=metric,
-            ours=joined[metric],
-            paper=joined[f"{metric}_paper"],
-            difference=joined[metric] - joined[f"{metric}_paper"],
-            source=joined["source"],
-            doubt=joined["doubt"],
-        )
-        for metric in METRICS
-    ]
-    return pd.concat(parts).sort_values([*key, "source"], kind="stable", ignore_index=True)
+    rows = rows.copy()
+    for metric in metrics:
+        values = rows[[metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False, name=None)
+        rows[metric] = [_interval(*each) for each in values]
+    return rows
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def markdown(rows: pd.DataFrame, columns: Sequence[str] = ()) -> str:

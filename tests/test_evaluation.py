@@ -170,6 +170,7 @@ def test_summary_averages_by_hand():
             "method": "m",
             "precision": "float32",
             "runtime": "opencv",
+            "sequence": ["v_a", "v_b", "i_a", "o_a"],
             "subset": ["viewpoint", "viewpoint", "illumination", "odd"],
             "top_k": 300,
             "status": ["ok", "failed", "ok", "skipped"],
@@ -189,7 +190,10 @@ def test_summary_averages_by_hand():
     assert rows.loc["all", "auc_5"] == pytest.approx((0.9 + 0 + 0.2) / 3)
     assert rows.loc["all", ["num_pairs", "num_failed", "num_skipped"]].tolist() == [3, 1, 1]
     dropped = evaluation.summarize(pairs, drop_unrepeated=True).set_index("subset")
+    assert rows.loc["viewpoint", ["repeatability_low", "repeatability_high"]].tolist() == [0.0, 0.5]
+    assert rows.loc["illumination", ["d1_low", "d1_high"]].isna().all()  # one sequence
     assert dropped.loc["viewpoint", "repeatability"] == 0.5
+    assert dropped.loc["viewpoint", ["repeatability_low", "repeatability_high"]].tolist() == [0.5, 0.5]
     assert dropped.loc["viewpoint", "d1"] == 0.5
 
 

@@ -222,3 +222,12 @@ def test_corner_error_is_symmetric(one, other):
 @pytest.mark.parametrize("estimate", [HORIZON, np.zeros((3, 3)), np.ones((3, 3)), np.full((3, 3), np.nan)])
 def test_a_useless_estimate_is_infinitely_wrong(estimate):
     assert geometry.corner_error(estimate, np.eye(3), (240, 320)) == np.inf
+
+
+def test_similarity_of_a_turn_and_a_zoom():
+    angle = np.deg2rad(25)
+    turn = 1.5 * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    homography = np.eye(3)
+    homography[:2, :2], homography[:2, 2] = turn, [7, -3]
+    assert geometry.similarity(homography, (60, 80)) == (pytest.approx(25), pytest.approx(1.5))
+    assert geometry.similarity(4 * homography, (60, 80)) == (pytest.approx(25), pytest.approx(1.5))

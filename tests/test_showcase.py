@@ -16,6 +16,7 @@ from kp2d import (
     groundtruth,
     images,
     notebook,
+    plans,
     registration,
     samples,
     showcase,
@@ -114,12 +115,19 @@ def test_checks_name_every_claim_that_fails():
 
 
 def test_settings_come_from_the_profile_unless_given(home):
-    settings = notebook.evaluation_settings("smoke", methods=["orb"], image_size=[88, 88])
+    settings = plans.evaluation_settings("smoke", methods=["orb"], image_size=[88, 88])
     assert settings.methods == ("orb",)
     assert settings.protocol.image_size == (88, 88)
     assert settings.protocol.top_k == config.profile("smoke").top_k
+    assert settings.methods_at == {(88, 88): ("orb",)}
+    assert settings.at_top_k(150).top_k == (150,)
+    with pytest.raises(checks.InputError, match="k that is evaluated"):
+        settings.at_top_k(151)
     with pytest.raises(checks.InputError, match="Did you mean 'orb'"):
-        notebook.evaluation_settings("smoke", methods=["orbb"])
+        plans.evaluation_settings("smoke", methods=["orbb"])
+    every = plans.evaluation_settings("fast").methods_at
+    assert list(every) == [(88, 88), (240, 320), (480, 640)]
+    assert "kp2d_tiny_s_88:int8" in every[88, 88] and "kp2d_tiny_s_88:int8" not in every[240, 320]
     assert "nothing yet" in notebook.begin("smoke")._repr_markdown_()
 
 

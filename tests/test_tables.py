@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, comparison, config, datasets, evaluation, extractors, tables
+from kp2d import checks, comparison, config, datasets, evaluation, extractors, paper, tables
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +90,48 @@ def test_score_threshold_is_recorded_only_where_it_has_a_meaning(tiny_dataset):
     assert not rows["half_pixel"].any()
 
 
-def test_ours_stand_beside_the_paper_with_the_difference():
+SCORED = ("repeatability", "localization_error", "matching_score", "corner_error")
+
+
+def result_row(**changes):
     ours = {"method": "sift", "precision": "float32", "image_height": 240, "image_width": 320, "top_k": 300}
-    row = {**ours, "subset": "all", "dataset": "sample", **dict.fromkeys(tables.METRICS, 0.5)}
-    elsewhere = {**row, "top_k": 77}
-    beside = tables.beside_paper(pd.DataFrame([row, elsewhere]))
-    assert list(beside["metric"]) == list(tables.METRICS)
-    d1 = beside[beside["metric"] == "d1"].iloc[0]
-    assert d1["paper"] == 0.622
+    values = {**dict.fromkeys(tables.METRICS, 0.5), **dict.fromkeys(tables.INTERVALS, 0.4)}
+    return {**ours, "subset": "all", "dataset": "sample", **values, **changes}
+
+
+def test_ours_stand_beside_the_paper_with_the_difference():
+    beside = paper.beside_results(pd.DataFrame([result_row(), result_row(top_k=77)]))
+    known = beside[beside["ours"].notna()]
+    assert list(known["metric"]) == list(tables.METRICS)
+    d1 = known[known["metric"] == "d1"].iloc[0]
+    assert d1["paper"] == 0.622 and d1["low"] == 0.4 and d1["dataset"] == "sample"
     assert d1["difference"] == pytest.approx(0.5 - 0.622)
     assert "KP2Dtiny README" in d1["source"]
+
+
+def test_every_printed_result_is_there_once_in_the_papers_order():
+    beside = paper.beside_results(pd.DataFrame([result_row()]))
+    for name in paper.RESULTS:
+        part, printed = beside[beside["table"] == name], tables.paper(name)
+        assert len(part) == len(tables.METRICS) * len(printed)
+        assert list(part["method"][:: len(tables.METRICS)]) == list(printed["method"])
+
+
+def test_the_papers_models_have_our_parameters_and_megabytes():
+    models = paper.beside_models().set_index(["model", "quantity"])
+    assert models.loc[("kp2d_tiny_s", "parameters"), "ours"] == 387_539
+    assert models.loc[("kp2d_tiny_s", "int8_mb"), "difference"] == pytest.approx(0, abs=0.005)
+    assert models.loc[("kp2d_tiny_s", "int8_file_mb"), "ours"] > 0.37
+    assert ("kp2d_baseline", "parameters") in models.index
+
+
+def test_intervals_stand_beside_their_values():
+    rows = pd.DataFrame(
+        [result_row(d1=0.75, d1_low=0.6, d1_high=0.875), result_row(d1=np.nan, d3_low=np.nan)]
+    )
+    shown = tables.with_intervals(rows)
+    assert list(shown["d1"]) == ["0.750 (0.600 to 0.875)", "–"]
+    assert shown["d3"].iloc[1] == "0.500"
 
 
 def test_unknown_table_of_the_paper_names_the_known_ones():
@@ -124,6 +156,52 @@ def test_against_counts_errors_the_right_way_round():
     assert tally.loc["corner_error"].tolist() == [0, 1, 1]
     with pytest.raises(checks.InputError, match="reference method"):
         comparison.against(pd.DataFrame(rows), "surf")
+
+
+def test_differences_have_an_interval_over_sequences():
+    base = {"precision": "float32", "subset": "viewpoint", "top_k": 300, "status": "ok", "index": 2}
+    rows = [
+        {**base, "method": method, "sequence": f"v_{number}", **dict.fromkeys(SCORED, value)}
+        for number, better in enumerate((0.1, 0.2, 0.3))
+        for method, value in (("sift", 0.5), ("orb", 0.5 + better))
+    ]
+    tally = comparison.against(pd.DataFrame(rows)).query("subset == 'all'").set_index("metric")
+    row = tally.loc["repeatability"]
+    assert row["mean_difference"] == pytest.approx(0.2)
+    assert 0.099 < row["difference_low"] < 0.2 < row["difference_high"] < 0.301
+
+
+def test_failures_are_the_pairs_beyond_the_limit_the_worst_first():
+    base = {"precision": "float32", "subset": "viewpoint", "top_k": 300, "status": "ok", "reason": ""}
+    counts = {"num_matches": 9, "num_inliers": 5, "repeatability": 0.4, "matching_score": 0.2}
+    errors = {"good": 1.0, "worse": 9.0, "lost": np.nan, "bad": 6.0}
+    rows = [
+        {**base, **counts, "pair": pair, "method": method, "corner_error": error if method == "orb" else 0.5}
+        for pair, error in errors.items()
+        for method in ("sift", "orb")
+    ]
+    failed = comparison.failures(pd.DataFrame(rows), "orb", top_k=300)
+    assert list(failed["pair"]) == ["lost", "worse", "bad"]
+    assert list(failed["sift_corner_error"]) == [0.5, 0.5, 0.5]
+    assert comparison.failures(pd.DataFrame(rows), "sift", top_k=300).empty
+
+
+def test_sizes_are_scored_one_after_the_other_and_pairs_of_one_are_kept(tiny_dataset):
+    sequences = datasets.load_sequences(tiny_dataset)
+    protocol = config.protocol(image_size=(96, 128), top_k=(50,))
+    methods_at = {(64, 80): ["sift"], (96, 128): ["sift", "orb"]}
+    rows, pairs = comparison.evaluate_sizes(methods_at, sequences, protocol, profile="p", progress=False)
+    found = rows[rows["subset"] == "all"][["image_height", "method"]].to_numpy().tolist()
+    assert found == [[64, "sift"], [96, "sift"], [96, "orb"]]
+    alone, scores = comparison.evaluate_methods(
+        ["sift", "orb"], sequences, protocol, profile="p", progress=False
+    )
+    pd.testing.assert_frame_equal(pairs, scores)
+    pd.testing.assert_frame_equal(rows[rows["image_height"] == 96].reset_index(drop=True), alone)
+    with pytest.raises(checks.InputError, match="methods at"):
+        comparison.evaluate_sizes({(64, 80): ["sift"]}, sequences, protocol, profile="p")
+    with pytest.raises(checks.InputError, match="sitf"):  # before any image is read
+        comparison.evaluate_sizes({(96, 128): ["sift", "sitf"]}, [], protocol, profile="p")
 
 
 def test_extremes_run_from_the_greatest_gain_to_the_greatest_loss():
@@ -162,10 +240,15 @@ def test_the_reference_codes_rules_are_compared_without_scoring_twice(tiny_datas
 
     monkeypatch.setattr(comparison, "evaluate_methods", counted)
     both = comparison.compare_protocols(rows, ["sift"], sequences, protocol, profile="p", progress=False)
-    assert [rules.half_pixel for rules in calls] == [False]
+    assert len(calls) == 4 and protocol not in calls
+    assert list(both["protocol"].unique()) == [
+        *("kp2d", "kp2dtiny", "score_threshold=0.7", "half_pixel=False", "drop_unrepeated=True")
+    ]
     effect = comparison.protocol_effect(both)
-    assert len(effect) == len(rows)
-    assert effect["localization_error"].abs().max() > 0
+    assert len(effect) == 4 * len(rows)
+    moved = effect.groupby("protocol")["localization_error"].agg(lambda change: change.abs().max())
+    assert moved["half_pixel=False"] == moved["kp2dtiny"] > 0
+    assert moved["score_threshold=0.7"] == 0  # scores of SIFT are no probabilities
 
 
 def test_the_effect_of_the_rules_is_theirs_minus_ours():

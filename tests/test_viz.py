@@ -10,7 +10,7 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 
-from kp2d import charts, checks, figures, overlay, viz
+from kp2d import accuracy_charts, charts, checks, figures, overlay, panels, viz
 
 RNG = np.random.default_rng(0)
 IMAGE0 = RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8)
@@ -408,7 +408,7 @@ def test_charts_name_what_is_missing(draw, match):
 
 
 def test_names_beside_curves_never_overlap():
-    heights = np.array(charts._spread([0.9, 0.91, 0.2, np.nan, 0.905, 1.0], 0.06))
+    heights = np.array(panels._spread([0.9, 0.91, 0.2, np.nan, 0.905, 1.0], 0.06))
     assert np.diff(np.sort(heights)).min() >= 0.06 - 1e-9
     assert heights.min() >= 0 and heights.max() <= 1.0 + 1e-9
     assert list(np.argsort(heights)) == [3, 2, 0, 4, 1, 5]
@@ -422,3 +422,35 @@ def test_a_method_may_be_set_against_another_in_one_of_its_precisions():
         assert panel.get_ylabel().startswith(label)
     with pytest.raises(checks.InputError, match="precision of kp2d_tiny_s"):
         charts.plot_against(both, "corner_error", "kp2d_tiny_s:int4")
+
+
+COSTS = pd.DataFrame(
+    [
+        {"method": m, "precision": p, "image_height": h, "image_width": w, "d3": v, "matching_score": v / 2}
+        for m, p, v in (("sift", "float32", 0.8), ("kp2d_tiny_s", "int8", 0.9))
+        for h, w in ((88, 88), (240, 320))
+    ]
+)
+
+
+def test_accuracy_is_drawn_over_time_with_markers_that_grow_with_the_image():
+    times = COSTS.assign(threads=2, extract_ms=[3.0, 15.0, 2.0, 10.0])
+    times = pd.concat([times, times.assign(threads=1, extract_ms=99.0)])
+    figure = accuracy_charts.plot_speed(COSTS, times)
+    assert len(figure.axes) == 2
+    points = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1 and line.get_marker() != ""]
+    sizes = {float(line.get_xdata()[0]): line.get_markersize() for line in points if line.get_xdata()[0] > 1}
+    assert sizes[3.0] < sizes[15.0] and sizes[2.0] < sizes[10.0] and 99.0 not in sizes
+
+
+def test_a_chart_of_times_without_any_says_so():
+    figure = accuracy_charts.plot_speed(COSTS, COSTS.assign(image_height=1, threads=1, extract_ms=1.0))
+    assert "timed" in figure.axes[0].texts[0].get_text()
+
+
+def test_accuracy_is_drawn_over_bytes_and_methods_without_weights_as_lines():
+    figure = accuracy_charts.plot_size(
+        COSTS[COSTS["image_height"] == 240], {("kp2d_tiny_s", "int8"): 400_000}
+    )
+    spans = [line for line in figure.axes[0].lines if list(line.get_ydata()) == [0.8, 0.8]]
+    assert len(spans) == 1

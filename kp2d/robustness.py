@@ -1,0 +1,176 @@
+"""Owns the study of turned and scaled images: how far a method still finds the way between two views."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kp2d import checks, datasets, evaluation, extractors, images, provenance, registration, tables, views
+from kp2d.config import Protocol
+from kp2d.export import parallel
+from kp2d.extractors import Extractor
+
+ROTATIONS = tuple(range(0, 181, 15))  # degrees
+SCALES = tuple(2.0 ** (step / 2) for step in range(-4, 5))  # size of a thing in image 1 over that in image 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Views:
+    """Pairs of views of one photograph: the views, and by amount which two of them and their homography."""
+
+    photograph: str
+    kind: str
+    images: list[np.ndarray]
+    pairs: dict[float, tuple[int, int, np.ndarray]]
+
+
+def first_images(sequences: Sequence[datasets.Sequence], count: int) -> list[Path]:
+    """Returns the first images of up to `count` sequences at even distances, of `sample` no scene twice."""
+    paths = {s.name.partition("_")[2]: s.images[0] for s in sequences if s.images}
+    paths = (
+        list(paths.values()) if datasets.label(sequences) == "sample" else [s.images[0] for s in sequences]
+    )
+    steps = np.linspace(0, len(paths) - 1, min(count, len(paths)))
+    return [paths[round(step)] for step in steps]
+
+
+def study(
+    methods: Sequence[str],
+    paths: Sequence[Path],
+    protocol: Protocol,
+    *,
+    profile: str,
+    dataset: str,
+    rotations: Sequence[float] = ROTATIONS,
+    scales: Sequence[float] = SCALES,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Scores methods on pairs of views that differ by a rotation or a scale only.
+
+    Both views are sampled from one photograph and lie inside it, so that no border is seen. A scale above 1
+    shows the middle of the photograph larger in image 1; it gains no detail by that, as with digital zoom.
+
+    Args:
+        methods: As for `extractors.from_name`.
+        paths: Photographs.
+        protocol: Size, k and thresholds.
+        profile: For the rows.
+        dataset: For the rows.
+        rotations: Degrees, counterclockwise as one sees it.
+        scales: How much larger image 1 shows a thing, positive.
+        progress: Whether to show progress bars.
+
+    Returns:
+        Result rows as `kp2d.tables.EVALUATION_COLUMNS`, the subset being "rotation" or "scale", with the
+        column `amount` (degrees; factor) in front.
+
+    Raises:
+        InputError: If a method, an image or a scale cannot be used.
+    """
+    if not paths or any(scale <= 0 for scale in scales):
+        raise checks.problem("photographs and positive scales", f"{len(paths)} and {list(scales)}")
+    workers = provenance.workers()
+    tasks = [(path, kind) for path in paths for kind in ("rotation", "scale")]
+    amounts = {"rotation": rotations, "scale": scales}
+    shown = parallel(
+        lambda task: _show(*task, amounts[task[1]], protocol.image_size), tasks, workers, "views", progress
+    )
+    parts = []
+    for name in methods:
+        extractor = extractors.from_name(name)
+        label = f"{extractor.name} {extractor.precision}"
+        scored = parallel(
+            lambda each, extractor=extractor: _score(extractor, each, protocol),
+            shown,
+            workers if extractor.concurrent else 1,
+            label,
+            progress,
+        )
+        pairs = pd.DataFrame([row for rows in scored for row in rows])
+        pairs[["method", "precision", "runtime"]] = extractor.name, extractor.precision, extractor.runtime
+        for (kind, amount), part in pairs.groupby(["subset", "amount"], sort=False):
+            summary = evaluation.summarize(part)
+            summary = summary[summary["subset"] == kind]
+            rows = tables.evaluation_rows(summary, extractor, protocol, profile=profile, dataset=dataset)
+            rows.insert(0, "amount", float(amount))
+            parts.append(rows)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _show(path: Path, kind: str, amounts: Sequence[float], image_size: tuple[int, int]) -> _Views:
+    image = images.read_image(path)
+    known: dict[bytes, int] = {}
+    shown: list[np.ndarray] = []
+    pairs = {}
+    for amount in amounts:
+        matrices = (turned if kind == "rotation" else scaled)(image.shape[:2], image_size, amount)
+        for matrix in matrices:
+            if matrix.tobytes() not in known:
+                known[matrix.tobytes()] = len(shown)
+                view = views.sample_view(image, matrix, image_size)
+                shown.append(np.clip(np.rint(view), 0, 255).astype(np.uint8))
+        homography = np.linalg.solve(matrices[1], matrices[0])
+        places = (known[matrix.tobytes()] for matrix in matrices)
+        pairs[amount] = (*places, homography / homography[2, 2])
+    return _Views(photograph=str(path), kind=kind, images=shown, pairs=pairs)
+
+
+def _score(extractor: Extractor, shown: _Views, protocol: Protocol) -> list[dict[str, Any]]:
+    found = [registration.confident(extractor.extract(view), extractor, protocol) for view in shown.images]
+    key = {"subset": shown.kind, "sequence": shown.photograph}
+    return [
+        {**key, "amount": amount, **score}
+        for amount, (first, second, homography) in shown.pairs.items()
+        for score in evaluation.score_pair(found[first], found[second], homography, protocol)
+    ]
+
+
+def turned(
+    photograph_size: tuple[int, int], image_size: tuple[int, int], degrees: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two views `[3, 3]` (view to photograph, px) of which the second shows things turned.
+
+    Their size is such that a view fits inside the photograph however it is turned.
+
+    Args:
+        photograph_size: (height, width) px.
+        image_size: (height, width) of the views, px.
+        degrees: Counterclockwise as one sees it.
+    """
+    scale = (min(photograph_size) - 1) / np.hypot(*image_size)
+    return tuple(_view(photograph_size, image_size, scale, angle) for angle in (0.0, degrees))
+
+
+def scaled(
+    photograph_size: tuple[int, int], image_size: tuple[int, int], factor: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns two views `[3, 3]` (view to photograph, px) of which the second shows things larger.
+
+    The view that shows more is as large as the photograph allows.
+
+    Args:
+        photograph_size: (height, width) px.
+        image_size: (height, width) of the views, px.
+        factor: How much larger; below 1 smaller.
+    """
+    whole = min(side / wanted for side, wanted in zip(photograph_size, image_size, strict=True))
+    return tuple(
+        _view(photograph_size, image_size, whole / zoom, 0.0) for zoom in (max(1, 1 / factor), max(1, factor))
+    )
+
+
+def _view(
+    photograph_size: tuple[int, int], image_size: tuple[int, int], scale: float, degrees: float
+) -> np.ndarray:
+    """Returns the view around the photograph's middle: its pixel is `scale` px large there."""
+    cosine, sine = scale * np.cos(np.deg2rad(degrees)), scale * np.sin(np.deg2rad(degrees))
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    middle, centre = ((np.array(size[::-1]) - 1) / 2 for size in (photograph_size, image_size))
+    matrix = np.eye(3)
+    matrix[:2, :2], matrix[:2, 2] = turn, middle - turn @ centre
+    return matrix
