@@ -14,6 +14,7 @@ from kp2d import figures, panels
 
 SHOWN = {"d3": "homographies within 3 px (fraction)", "matching_score": "matching score (fraction)"}
 _SIZE = ["image_height", "image_width"]
+_OPEN = {"markeredgewidth": 1.2, "markersize": 5.5}  # of a marker that may be open
 _LARGEST = 7.0  # points, the marker of the largest image size
 
 
@@ -125,7 +126,7 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
         num_bytes: (method, precision) to the bytes of its file; what is not in it has no weights.
 
     Returns:
-        The figure, a panel a metric.
+        The figure, a panel a metric; open markers are int8, and a thin line joins a network's precisions.
 
     Raises:
         InputError: If columns or rows are missing, or a method is there twice.
@@ -137,14 +138,23 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
         places = panels.make_panels(2, 2, None, height=2.6)
         ends = {}
         for place, metric in zip(places, SHOWN, strict=True):
+            joined: dict[str, list[tuple[float, float]]] = {}
             for method, precision, line in panels.by_method(rows):
                 value = line[metric].iloc[0]
-                look = figures.method_style(method, precision)
-                if (method, precision) in num_bytes:
-                    place.plot(num_bytes[method, precision] / 2**20, value, **{**look, "linestyle": "none"})
-                else:
-                    place.axhline(value, color=look["color"], linestyle=look["linestyle"], linewidth=0.9)
                 ends[place, method, precision] = value
+                look = figures.method_style(method, precision)
+                if (method, precision) not in num_bytes:
+                    place.axhline(value, color=look["color"], linestyle=look["linestyle"], linewidth=0.9)
+                    continue
+                joined.setdefault(method, []).append((num_bytes[method, precision] / 2**20, value))
+                face = look["color"] if precision == "float32" else "white"
+                place.plot(
+                    *joined[method][-1],
+                    **{**look, "linestyle": "none", **_OPEN, "mfc": face, "mec": look["color"]},
+                )
+            for method, points in joined.items():
+                color = figures.method_style(method)["color"]
+                place.plot(*zip(*points, strict=True), color=color, linewidth=0.6, zorder=1)
             place.set_xscale("log")
             ticks = [tick for tick in _megabytes(span) if span[0] <= tick <= span[1]]
             panels.set_limits(place, span, (0, 1.0), ticks, "weights (MiB, log scale)")
