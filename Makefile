@@ -7,12 +7,15 @@ EXTRAS  := reproduce,train,onnx,test
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 LIGHT   := .venv-litert .venv-tflite-runtime
-SOURCES := $(wildcard kp2d/*.py kp2d/pretrained/*)
+SOURCES := $(wildcard kp2d/*.py kp2d/pretrained/* kp2d/report_site/*)
 
-.PHONY: reproduce test lint format readme lab strip setup clean help
+.PHONY: reproduce report test lint format readme lab strip setup clean help
 
 reproduce: $(READY)  ## run every notebook (PROFILE=smoke|fast|full) and make all tables and pictures
 	$(BIN)/kp2d reproduce --profile $(PROFILE)
+
+report: $(READY)  ## make a web site of results, notebooks, pictures and matches
+	$(BIN)/kp2d report --profile $(PROFILE)
 
 test: $(READY) $(LIGHT:%=%/.ready)  ## run the tests
 	$(BIN)/python -m pytest

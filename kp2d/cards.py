@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import files, provenance, tflite_file
+from kp2d import files, learned, provenance, tflite_file
 from kp2d.checks import problem
 
 
@@ -90,6 +90,19 @@ def write_model_card(
         "metrics": list(metrics),
     }
     return files.write_json(model.with_name(f"{model.name.removesuffix('.tflite')}.json"), card)
+
+
+def read_cards(folder: str | Path = learned.PRETRAINED) -> dict[Path, dict[str, Any]]:
+    """Reads the cards of a folder of weights, those of the package if none is named.
+
+    Args:
+        folder: Where the cards lie, beside the weights.
+
+    Returns:
+        Path of a card to its content, sorted by name; files that are no cards are left out.
+    """
+    found = {path: files.read_json(path) for path in sorted(Path(folder).glob("*.json"))}
+    return {path: card for path, card in found.items() if card and {"name", "sha256"} <= set(card)}
 
 
 def _stage(run: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from kp2d import (
     edgetpu_cli,
     method_cli,
     quantize_cli,
+    report_cli,
     train_cli,
 )
 
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         *(_add_match, _add_demo, _add_evaluate, _add_train, _add_quantize, _add_lint, _add_compile),
-        *(_add_reproduce, _add_prepare, _add_download, _add_bench, _add_readme),
+        *(_add_reproduce, _add_report, _add_prepare, _add_download, _add_bench, _add_readme),
     ):
         add(verbs)
     return parser
@@ -313,6 +314,11 @@ def _reproduce(options: argparse.Namespace) -> None:
         end=" ",
     )
     print(f"pictures: figures/{options.profile}")
+
+
+def _add_report(verbs: Any) -> None:
+    parser = _verb(verbs, "report", report_cli.run, "make a web site of results, notebooks and matches")
+    report_cli.add_arguments(parser)
 
 
 def _add_prepare(verbs: Any) -> None:

@@ -63,6 +63,23 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return result
 
 
+def match_distances(descriptors0: np.ndarray, descriptors1: np.ndarray, matches: np.ndarray) -> np.ndarray:
+    """Computes the distances of matched descriptors only.
+
+    Args:
+        descriptors0: `[N, D]`, float or uint8, as for `descriptor_distances`.
+        descriptors1: `[M, D]`, of the same kind.
+        matches: int `[K, 2]` indices into both.
+
+    Returns:
+        float32 `[K]`: L2, or the Hamming distance of packed bits.
+    """
+    first, second = descriptors0[matches[:, 0]], descriptors1[matches[:, 1]]
+    if descriptors0.dtype == np.uint8:
+        return np.unpackbits(first ^ second, axis=1).sum(axis=1).astype(np.float32)
+    return np.linalg.norm(first.astype(np.float32) - second.astype(np.float32), axis=1)
+
+
 def nearest(distances: np.ndarray) -> np.ndarray:
     """Pairs every row with its nearest column, without a cross-check.
 

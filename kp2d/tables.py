@@ -226,24 +226,25 @@ def markdown(rows: pd.DataFrame, columns: Sequence[str] = ()) -> str:
     """
     columns = list(columns) or list(rows.columns)
     numeric = {name: pd.api.types.is_numeric_dtype(rows[name]) for name in columns}
-
-    def cell(name: str, value: object) -> str:
-        if pd.isna(value):
-            return "–"
-        if not isinstance(value, float):
-            return str(value)
-        digits = _DIGITS.get(name, 3)
-        return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
-
     lines = [
         "| " + " | ".join(HEADINGS.get(name, name) for name in columns) + " |",
         "|" + "|".join("---:" if numeric[name] else "---" for name in columns) + "|",
     ]
     lines += [
-        "| " + " | ".join(cell(name, value) for name, value in zip(columns, record, strict=True)) + " |"
+        "| " + " | ".join(cell_text(name, value) for name, value in zip(columns, record, strict=True)) + " |"
         for record in rows[columns].itertuples(index=False)
     ]
     return "\n".join(lines)
+
+
+def cell_text(column: str, value: object) -> str:
+    """Returns a value as tables show it: "–" for none, fractions to the digits of their column."""
+    if pd.isna(value):
+        return "–"
+    if not isinstance(value, float):
+        return str(value)
+    digits = _DIGITS.get(column, 3)
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
 
 
 def fill_markers(text: str, blocks: dict[str, str]) -> str:

@@ -142,3 +142,84 @@ def eager(request):
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+def _executed_notebook(name, picture):
+    """A notebook with outputs of every kind that ours have, and of some that they must not have."""
+    from nbformat import v4
+
+    outputs = [
+        v4.new_output(
+            "display_data", {"text/markdown": "| a | b |\n|---|---|\n| 1 | 2 |", "text/plain": "a"}
+        ),
+        v4.new_output("display_data", {"image/png": picture, "text/plain": "<Figure>"}),
+        v4.new_output("display_data", {"text/html": "<script>alert(1)</script>", "text/plain": "stand-in"}),
+        v4.new_output("display_data", {"application/javascript": "alert(2)", "text/plain": "a script"}),
+        v4.new_output("stream", name="stderr", text="\x1b[31mred\x1b[0m <b>not bold</b>"),
+    ]
+    title = f"# {name[:2]} · Made up\n\n**Does it show?**\n\nNext: [02](02_train.ipynb), [all](../README.md)."
+    code = v4.new_code_cell("print('x < y')  # a comment", outputs=outputs)
+    return v4.new_notebook(cells=[v4.new_markdown_cell(title), v4.new_markdown_cell("## A *part*"), code])
+
+
+@pytest.fixture(scope="session")
+def report_home(project, tmp_path_factory):
+    """A project folder with a bit of everything that a report shows, in the profile `smoke`.
+
+    Notebook 01 ran to its end, 02 did not, the others never ran.
+    """
+    import base64
+
+    import nbformat
+    import pandas as pd
+
+    from kp2d import config, datasets, evaluation, extractors, files, samples, tables
+
+    folder = tmp_path_factory.mktemp("report") / "home"
+    shutil.copytree(project / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    for part in ("results/paper", "results/bench"):
+        shutil.copytree(project / part, folder / part)
+    for part in ("results/README.md", "figures/README.md"):
+        (folder / part).parent.mkdir(exist_ok=True)
+        shutil.copyfile(project / part, folder / part)
+    noise = np.random.default_rng(0).integers(
+        0, 256, (300, 300, 3), np.uint8
+    )  # a PNG that WebP makes smaller
+    picture = cv2.imencode(".png", noise)[1].tobytes()
+    files.write_bytes(folder / "figures/smoke/matches.png", picture)
+    files.write_text(
+        folder / "figures/smoke/latency.svg",
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 30 20"><rect width="9" height="9"/></svg>',
+    )
+    runs = folder / "results" / "runs" / "smoke"
+    for name in ("01_prepare_data", "02_train"):
+        notebook = _executed_notebook(name, base64.b64encode(picture).decode())
+        files.write_text(runs / f"{name}.ipynb", nbformat.writes(notebook))
+    files.write_json(runs / "01_prepare_data.json", {"seconds": 12.3, "commit": "abc"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KP2D_HOME", str(folder))
+        profile = config.profile("smoke")
+        data = samples.prepare_profile(profile, progress=False)
+        rules = config.protocol(image_size=profile.image_size, top_k=profile.top_k)
+        pairs, rows = [], []
+        for name in profile.methods:
+            extractor = extractors.from_name(name)
+            scored = evaluation.evaluate(extractor, datasets.load_sequences(data), rules, progress=False)
+            summary = evaluation.summarize(scored)
+            pairs.append(scored)
+            rows.append(tables.evaluation_rows(summary, extractor, rules, profile="smoke", dataset="sample"))
+        tables.write_csv(folder / "results/smoke/evaluation.csv", pd.concat(rows))
+        tables.write_csv(folder / "results/smoke/pairs.csv", pd.concat(pairs))
+    nasty = "<script>alert(1)</script>,<b>&amp;\n<img src=x onerror=alert(1)>,2\n"
+    files.write_text(folder / "results/smoke/nasty.csv", nasty)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def report_site(report_home):
+    """A report of that project."""
+    from kp2d import report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KP2D_HOME", str(report_home))
+        return report.build("smoke", report_home.parent / "site", progress=False)

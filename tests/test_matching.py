@@ -43,6 +43,17 @@ def test_one_thread_computes_the_same(kind, monkeypatch):
         assert found == pytest.approx(expected, abs=0.01) and found.dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_distances_of_matches_are_those_among_all_distances(kind):
+    rng = np.random.default_rng(5)
+    first, second = ((250 * rng.random((count, 32))).astype(kind) for count in (30, 20))
+    distances = matching.descriptor_distances(first, second)
+    matches = matching.mutual(distances)
+    found = matching.match_distances(first, second, matches)
+    assert found == pytest.approx(distances[tuple(matches.T)], abs=0.01)
+    assert matching.match_distances(first, second, matches[:0]).shape == (0,)
+
+
 def test_equal_float_descriptors_have_nearly_no_distance_and_never_nan():
     descriptors = unit(np.random.default_rng(1), 60, 128)
     distances = matching.descriptor_distances(descriptors, descriptors)

@@ -38,7 +38,8 @@ LAYERS = {
     4: "bench comparison demo deployment evaluation latency paper plans quantization robustness showcase"
     " train_bench training validation",
     5: "__main__ bench_cli cli demo_cli edgetpu_cli method_cli notebook pipeline player quantize_cli"
-    " ranking readme sensitivity trials",
+    " ranking readme report report_cli report_matches report_notebooks report_pages report_tables sensitivity"
+    " trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 

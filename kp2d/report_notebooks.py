@@ -1,0 +1,197 @@
+"""Owns the report's pages of notebooks: their executed copies as HTML that loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kp2d import checks, files, paths, pipeline
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "pictures"
+LARGE = 150_000  # bytes of a PNG from which WebP is worth another file format
+WEBP_QUALITY = 90
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+    """One notebook of the report.
+
+    Attributes:
+        name: File name without suffix, "01_prepare_data".
+        title: Its first heading, "01 · Prepare the data".
+        question: What it asks.
+        body: The executed notebook as HTML; "" if there is none.
+        facts: When it has run to its end: how long that took, and at which commit.
+        note: What is wrong with it or missing, and the command that makes it; "" if nothing.
+    """
+
+    name: str
+    title: str
+    question: str = ""
+    body: str = ""
+    facts: str = ""
+    note: str = ""
+
+    @property
+    def file(self) -> str:
+        """Returns the page's file name."""
+        return f"{self.name}.html"
+
+
+def render_pages(folder: Path, profile: str) -> list[Page]:
+    """Renders every notebook of the reproduction.
+
+    Args:
+        folder: The site; pictures go to its folder `pictures`.
+        profile: Whose executed copies are taken.
+    """
+    return [_page(folder, stage.name, profile) for stage in pipeline.STAGES]
+
+
+def _page(folder: Path, name: str, profile: str) -> Page:
+    command = f"kp2d reproduce --profile {profile} --stages {name.partition('_')[0]}"
+    copy = paths.runs(profile) / f"{name}.ipynb"
+    if not copy.is_file():
+        note = f"This notebook has not been run in the profile {profile}. To run it: {command}"
+        return Page(**_heading(paths.notebooks() / f"{name}.ipynb", name), note=note)
+    try:
+        content = _read(copy)
+        body = _html(content, folder, name)
+    except checks.InputError as error:
+        return Page(name=name, title=_plain_title(name), note=f"{error} To run it again: {command}")
+    record = files.read_json(copy.with_suffix(".json"))
+    if record is None:
+        note = f"This run did not come to its end. To run it again: {command}"
+        return Page(**_told(content, name), body=body, note=note)
+    facts = f"Ran in {record.get('seconds', 0):.0f} s at commit {record.get('commit', 'unknown')}."
+    return Page(**_told(content, name), body=body, facts=facts)
+
+
+def _read(path: Path) -> Any:
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat has no common base class for its errors
+        raise checks.problem(f"a notebook in {path.name}", f"{type(error).__name__}: {error}") from error
+
+
+def _heading(path: Path, name: str) -> dict[str, str]:
+    """Returns name, title and question of the notebook as committed, or what its file name tells."""
+    try:
+        return _told(_read(path), name)
+    except checks.InputError:
+        return {"name": name, "title": _plain_title(name), "question": ""}
+
+
+def _told(content: Any, name: str) -> dict[str, str]:
+    text = content.cells[0].source if content.cells else ""
+    title = re.search(r"^# (.+)$", text, flags=re.M)
+    question = re.search(r"^\*\*(.+?)\*\*$", text, flags=re.M)
+    return {
+        "name": name,
+        "title": title[1].strip() if title else _plain_title(name),
+        "question": question[1].strip() if question else "",
+    }
+
+
+def _plain_title(name: str) -> str:
+    number, _, words = name.partition("_")
+    return f"{number} · {words.replace('_', ' ').capitalize()}"
+
+
+def _html(content: Any, folder: Path, name: str) -> str:
+    """Renders cells with nbconvert's plain template; our own page goes around it."""
+    from nbconvert import HTMLExporter
+
+    pictures = 0
+    for cell in content.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _inside_the_site(cell.source)
+        for output in cell.get("outputs", []):
+            _keep_still(output)
+            if "image/png" in output.get("data", {}):
+                pictures += 1
+                _move_picture(output, folder, f"{name}_{pictures}", _alternative(content, cell))
+    content.metadata.pop("widgets", None)
+    exporter = HTMLExporter(
+        template_name="basic",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    body, _ = exporter.from_notebook_node(content)
+    return calm(body)
+
+
+def _keep_still(output: Any) -> None:
+    """Leaves out what only runs in a live notebook: scripts and widgets; their stand-ins are shown."""
+    data = output.get("data", {})
+    for kind in [kind for kind in data if "javascript" in kind or "widget" in kind]:
+        del data[kind]
+    if "<script" in "".join(data.get("text/html", "")).lower():
+        del data["text/html"]
+
+
+def _inside_the_site(text: str) -> str:
+    """Turns links to notebooks into links to their pages; the README's place has the overview."""
+    text = re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.html)", text)
+    return text.replace("](../README.md)", "](index.html)")
+
+
+def calm(body: str) -> str:
+    """Lets wide tables scroll in a box of their own and pictures load when they come into sight.
+
+    Args:
+        body: HTML without attributes of tables.
+    """
+    body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>').replace(
+        "</table>", "</table></div>"
+    )
+    return body.replace("<img ", '<img loading="lazy" ')
+
+
+def _alternative(content: Any, cell: Any) -> str:
+    """Returns words in a picture's place: the last heading above its cell."""
+    above = content.cells[: content.cells.index(cell)]
+    lines = [line for each in above if each.cell_type == "markdown" for line in each.source.splitlines()]
+    headings = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    return f"Picture: {headings[-1]}" if headings else "Picture made by this cell"
+
+
+def _move_picture(output: Any, folder: Path, name: str, words: str) -> None:
+    """Writes an output's picture into the site, and leaves its name and words for nbconvert's template."""
+    png = base64.b64decode(output["data"]["image/png"])
+    content, suffix = smaller(png)
+    path = files.write_bytes(folder / FOLDER / f"{name}{suffix}", content)
+    output["data"] = {"image/png": ""}
+    output["metadata"] = {
+        "filenames": {"image/png": f"{FOLDER}/{path.name}"},
+        "image/png": {"alt": words},
+    }
+
+
+def smaller(png: bytes) -> tuple[bytes, str]:
+    """Re-encodes a large picture, as photographs are several times as small in WebP.
+
+    Args:
+        png: The file's content.
+
+    Returns:
+        Content and suffix: WebP if the PNG is large and WebP is smaller, else the PNG as it is.
+    """
+    if len(png) < LARGE:
+        return png, ".png"
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return png, ".png"
+    _, encoded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY])
+    return (encoded.tobytes(), ".webp") if encoded.size < len(png) else (png, ".png")

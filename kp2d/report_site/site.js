@@ -1,0 +1,31 @@
+"use strict";
+// Sorting: a heading becomes a button; missing values stay at the end whichever way it goes.
+
+const valueOf = (row, column) => row.cells[column].dataset.value;
+
+const compare = (a, b) => {
+  const [x, y] = [Number(a), Number(b)];
+  return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b, "en", { numeric: true }) : x - y;
+};
+
+const sortBy = (table, heading) => {
+  const column = heading.cellIndex;
+  const down = heading.getAttribute("aria-sort") === "ascending";
+  const rows = [...table.tBodies[0].rows];
+  const known = rows.filter((row) => valueOf(row, column) !== undefined);
+  const missing = rows.filter((row) => valueOf(row, column) === undefined);
+  known.sort((a, b) => (down ? -1 : 1) * compare(valueOf(a, column), valueOf(b, column)));
+  for (const other of heading.parentElement.cells) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  table.tBodies[0].append(...known, ...missing);
+};
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  for (const heading of table.tHead.rows[0].cells) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = heading.textContent;
+    button.addEventListener("click", () => sortBy(table, heading));
+    heading.replaceChildren(button);
+  }
+}

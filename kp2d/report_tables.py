@@ -1,0 +1,221 @@
+"""Owns how a result table is laid out on a page of the report: what is in a cell, what is said only once."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kp2d import checks, paths, tables
+
+FOLDER = "tables"
+MAX_ROWS = 200  # of a table on a page; a longer one is shown in part, and whole in its CSV
+EXCERPT = 20
+_SHARES = {"repeatability", "matching_score", "d1", "d3", "d5", "auc_3", "auc_5", *tables.MMA}
+_SMALLER_IS_BETTER = "localization_error"
+_HEADLINE = ("method", "precision", "top_k", *tables.METRICS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One value on a page.
+
+    Attributes:
+        text: As it is shown.
+        value: What sorting compares; None for a missing value, which sorts last.
+        share: A fraction in [0, 1] to draw as a bar, in percent; None draws none.
+        best: Whether no row has a better one.
+    """
+
+    text: str
+    value: str | float | None
+    share: float | None = None
+    best: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table on a page.
+
+    Attributes:
+        name: File name without suffix.
+        caption: What a row is, as Markdown; "" if nobody knows.
+        columns: Headings, and whether what stands below is numbers.
+        rows: The cells.
+        constants: Columns with one value in all rows: heading and value.
+        total: Rows of the whole table.
+        file: The CSV in the site.
+        note: Why there are no rows.
+    """
+
+    name: str
+    caption: str = ""
+    columns: tuple[tuple[str, bool], ...] = ()
+    rows: tuple[tuple[Cell, ...], ...] = ()
+    constants: tuple[tuple[str, str], ...] = ()
+    total: int = 0
+    file: str = ""
+    note: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Tells whether all rows are on the page; only then is sorting them honest."""
+        return len(self.rows) == self.total
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """The tables of one folder of results.
+
+    Attributes:
+        name: The folder, "results/fast".
+        caption: What it holds, as Markdown.
+        tables: Its tables, by name.
+        note: What is missing, and how to make it.
+    """
+
+    name: str
+    caption: str
+    tables: tuple[Table, ...]
+    note: str = ""
+
+
+def lay_out(rows: pd.DataFrame, *, best: bool = False, **about: str) -> Table:
+    """Lays out a table.
+
+    Args:
+        rows: The table.
+        best: Whether to mark the best value of each metric.
+        **about: `name`, `caption` and `file` of the `Table`.
+    """
+    total = len(rows)
+    if total > MAX_ROWS:
+        rows = rows.head(EXCERPT)
+    constants = _constants(rows) if total <= MAX_ROWS else []
+    shown = [name for name in rows.columns if name not in constants]
+    winners = {name: _best(rows[name]) for name in tables.METRICS if best and name in shown}
+    return Table(
+        columns=tuple((_heading(name), _is_numeric(rows[name])) for name in shown),
+        rows=tuple(
+            tuple(_cell(name, value, winners.get(name)) for name, value in zip(shown, record, strict=True))
+            for record in rows[shown].itertuples(index=False)
+        ),
+        constants=tuple((_heading(name), tables.cell_text(name, rows[name].iloc[0])) for name in constants),
+        total=total,
+        **about,
+    )
+
+
+def _constants(rows: pd.DataFrame) -> list[str]:
+    """Returns the columns worth saying once: those with one value, where a table is too wide to read."""
+    if len(rows) < 2 or len(rows.columns) <= 12:
+        return []
+    return [name for name in rows.columns if len(rows[name].drop_duplicates()) == 1]
+
+
+def _heading(name: str) -> str:
+    return tables.HEADINGS.get(name, name)
+
+
+def _is_numeric(column: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def _best(column: pd.Series) -> float:
+    return column.min() if column.name == _SMALLER_IS_BETTER else column.max()
+
+
+def _cell(name: str, value: object, winner: float | None) -> Cell:
+    if pd.isna(value):
+        return Cell(text="–", value=None)
+    text = tables.cell_text(name, value)
+    number = float(value) if isinstance(value, (int, float)) else None
+    share = round(100 * number, 1) if number is not None and name in _SHARES and 0 <= number <= 1 else None
+    best = winner is not None and text == tables.cell_text(name, winner)  # what looks equal is equal
+    return Cell(text=text, value=text if number is None else number, share=share, best=best)
+
+
+def headline(path: Path, top_k: int, *, methods: Sequence[str] = ()) -> list[tuple[str, Table]]:
+    """Lays out the averages of an evaluation, a table a subset.
+
+    Args:
+        path: An `evaluation.csv`.
+        top_k: At which k; the largest there is if it was not evaluated.
+        methods: Only these; empty takes all.
+
+    Returns:
+        Titles ("Viewpoint, 15 pairs") and tables, the best values marked.
+
+    Raises:
+        InputError: If there is no such table.
+    """
+    rows = tables.read_csv(path, tables.EVALUATION_COLUMNS)
+    rows = rows[rows["method"].isin(methods)] if methods else rows
+    rows = rows[rows["top_k"] == (top_k if top_k in set(rows["top_k"]) else rows["top_k"].max())]
+    parts = []
+    for subset in (name for name in rows["subset"].unique() if name != "all"):
+        part = rows[rows["subset"] == subset]
+        title = f"{subset.capitalize()}, {part['num_pairs'].iloc[0]} pairs"
+        parts.append((title, lay_out(part[list(_HEADLINE)], best=True, name=subset)))
+    return parts
+
+
+def printed() -> Table:
+    """Lays out what the paper prints for HPatches at 320×240; doubtful rows are marked.
+
+    Raises:
+        InputError: If the checkout lacks the table.
+    """
+    rows = tables.paper("comparison")
+    rows = rows[(rows["image_height"] == 240) & ~rows["method"].str.startswith("kp2d_v")]
+    marks = rows["doubt"].isna().map({True: "", False: " †"})
+    return lay_out(rows.assign(method=rows["method"] + marks)[list(_HEADLINE)], name="paper")
+
+
+def collect(folder: Path, profile: str) -> list[Group]:
+    """Copies every table of results into the site and lays it out.
+
+    Args:
+        folder: The site; the CSV files go to its folder `tables`.
+        profile: Whose results are taken; those of real pairs and the paper's come along.
+    """
+    captions = _captions(paths.results() / "README.md")
+    groups = [_group(folder, name, profile, captions) for name in (profile, "bench", "paper", "")]
+    return [groups[0], *(group for group in groups[1:] if group.tables)]
+
+
+def _group(folder: Path, name: str, profile: str, captions: dict[str, str]) -> Group:
+    found = sorted(paths.results(name or None).glob("*.csv"))
+    return Group(
+        name="/".join(filter(None, ("results", name))),
+        caption=captions.get(f"{name}/", "") if name else "What belongs to no profile.",
+        tables=tuple(_collected(folder, name, path, captions) for path in found),
+        note="" if found else f"There are no tables. To make them: kp2d reproduce --profile {profile}",
+    )
+
+
+def _collected(folder: Path, group: str, path: Path, captions: dict[str, str]) -> Table:
+    file = "/".join(filter(None, (FOLDER, group, path.name)))
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, folder / file)
+    kind = f"{path.stem.partition('_')[0]}.csv"  # `evaluation_88x88.csv` is one more `evaluation.csv`
+    about = {"name": path.stem, "caption": captions.get(path.name) or captions.get(kind, ""), "file": file}
+    try:
+        return lay_out(tables.read_csv(path), **about)
+    except checks.InputError as error:
+        return Table(note=str(error), **about)
+
+
+def _captions(readme: Path) -> dict[str, str]:
+    """Returns what the tables of a README say about files and folders, by name, as Markdown."""
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    return {
+        name: " ".join(told.split()) for name, told in re.findall(r"^\| `([^`]+)` \| ([^|]*) \|", text, re.M)
+    }
