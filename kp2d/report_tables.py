@@ -17,6 +17,7 @@ MAX_ROWS = 200  # of a table on a page; a longer one is shown in part, and whole
 EXCERPT = 20
 _SHARES = {"repeatability", "matching_score", "d1", "d3", "d5", "auc_3", "auc_5", *tables.MMA}
 _SMALLER_IS_BETTER = "localization_error"
+_SIZE = (240, 320)  # (height, width) px, that of the headlines
 _HEADLINE = ("method", "precision", "top_k", *tables.METRICS)
 
 
@@ -140,7 +141,7 @@ def _cell(name: str, value: object, winner: float | None) -> Cell:
 
 
 def headline(path: Path, top_k: int, *, methods: Sequence[str] = ()) -> list[tuple[str, Table]]:
-    """Lays out the averages of an evaluation, a table a subset.
+    """Lays out the averages of an evaluation at 240×320, or at its largest size, a table a subset.
 
     Args:
         path: An `evaluation.csv`.
@@ -155,6 +156,8 @@ def headline(path: Path, top_k: int, *, methods: Sequence[str] = ()) -> list[tup
     """
     rows = tables.read_csv(path, tables.EVALUATION_COLUMNS)
     rows = rows[rows["method"].isin(methods)] if methods else rows
+    sizes = rows[["image_height", "image_width"]].apply(tuple, axis=1)
+    rows = rows[sizes == (_SIZE if _SIZE in set(sizes) else sizes.max())]
     rows = rows[rows["top_k"] == (top_k if top_k in set(rows["top_k"]) else rows["top_k"].max())]
     parts = []
     for subset in (name for name in rows["subset"].unique() if name != "all"):
@@ -202,8 +205,7 @@ def _collected(folder: Path, group: str, path: Path, captions: dict[str, str]) -
     file = "/".join(filter(None, (FOLDER, group, path.name)))
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, folder / file)
-    kind = f"{path.stem.partition('_')[0]}.csv"  # `evaluation_88x88.csv` is one more `evaluation.csv`
-    about = {"name": path.stem, "caption": captions.get(path.name) or captions.get(kind, ""), "file": file}
+    about = {"name": path.stem, "caption": captions.get(path.name, ""), "file": file}
     try:
         return lay_out(tables.read_csv(path), **about)
     except checks.InputError as error:
