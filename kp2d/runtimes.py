@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kp2d import backend, paths, provenance, tflite_file, tpu
+from kp2d import backend, integrity, provenance, tflite_file, tflite_verifier, tpu
 from kp2d.checks import InputError, one_of, problem
 from kp2d.decode import dequantize, sharpen
 
@@ -21,6 +21,13 @@ RUNTIMES = {
     "tensorflow": "tensorflow.lite.python.interpreter",
 }
 PYCORAL = "pycoral"  # a runtime for models that are compiled for the Edge TPU, and for those only
+INSTALL = {  # how to get each
+    "litert": "Run pip install ai-edge-litert; on old devices pip install 'numpy<2' tflite-runtime.",
+    "tflite-runtime": "Run pip install 'numpy<2' tflite-runtime; it has wheels for Python 3.8 to 3.11.",
+    "tensorflow": "Run pip install '.[train]' in the folder of kp2d, or leave --runtime out.",
+    PYCORAL: "Install it from Google's package index, as the README's page on the Coral stick says: PyPI's"
+    " pycoral is another program.",
+}
 KERNELS = ("default", "builtin")  # `default` lets the runtime use XNNPACK
 
 
@@ -39,6 +46,7 @@ class TFLiteModel:
     Attributes:
         metadata: What the model says of itself; see `kp2d.tflite_file`.
         runtime: What runs it: a key of `RUNTIMES` or "pycoral", with "+edgetpu" if on an Edge TPU.
+        sha256: Of the file.
     """
 
     def __init__(
@@ -68,6 +76,8 @@ class TFLiteModel:
             raise problem("one or more threads", threads)
         one_of("kernels", kernels, KERNELS)
         data, self.metadata = tflite_file.open_model(path)
+        self.sha256 = integrity.check(path, data)
+        tflite_verifier.verify(data, path)  # the runtimes are C++, which a damaged file may crash
         self._on_tpu = _wants_tpu(path, data, self.metadata, use_tpu)
         self.runtime = choose(runtime, use_tpu=self._on_tpu)
         try:
@@ -195,7 +205,7 @@ def choose(runtime: str | None, *, use_tpu: bool = False) -> str:
     raise problem(
         f"the package of the runtime {runtime}" if runtime else "a runtime for .tflite models",
         f"installed: {', '.join(installed) or 'none'}",
-        "Run pip install ai-edge-litert; on old devices pip install 'numpy<2' tflite-runtime.",
+        INSTALL[runtime or "litert"],
     )
 
 
@@ -222,7 +232,7 @@ def on_cpu(metadata: dict[str, Any]) -> str:
 def _shipped_name(metadata: dict[str, Any]) -> str:
     """The name of a model that comes with this package, at whatever size, else nothing."""
     name, precision = metadata["name"], metadata["precision"]
-    path = paths.PACKAGE / "pretrained" / f"{name}.{precision}.tflite"
+    path = integrity.PRETRAINED / f"{name}.{precision}.tflite"
     if not path.is_file():
         return ""
     size = {"image_size": metadata["image_size"]}
