@@ -91,7 +91,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> Path:
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix in (".jpg", ".jpeg") else []
     _, encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     with files.atomic(path) as temporary:
-        encoded.tofile(temporary)
+        temporary.write_bytes(encoded.tobytes())  # unlike `tofile`, says why a disk refuses
     return path
 
 

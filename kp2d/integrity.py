@@ -1,4 +1,4 @@
-"""Owns that the weights which come with this package are the published ones: their cards name their sha256."""
+"""Owns that the weights in this package are the published ones: their cards name their sha256."""
 
 from __future__ import annotations
 

@@ -296,8 +296,8 @@ def build_ionet(blocks: int = 4, width: int = 128) -> keras.Model:
 def load_weights(network: keras.Model, plain: keras.Model, path: str | Path) -> None:
     """Reads weights into a network with or without dropout.
 
-    Keras stores weights by their order, and dropout layers change the order. The format holds arrays only, and
-    no other is accepted: nothing in such a file is ever executed.
+    Keras stores weights by their order, and dropout layers change the order. The format holds arrays only,
+    and no other is accepted: nothing in such a file is ever executed.
 
     Args:
         network: What to overwrite.

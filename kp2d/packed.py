@@ -1,6 +1,6 @@
 """Owns the FlatBuffers format, followed by hand: tables and vectors of a file, never a byte outside it.
 
-A file may come from anywhere, so that every offset is doubted. What leads out of the file raises `Damaged`.
+A file may come from anywhere, so that every offset is doubted. What leads out of the file raises `DamagedError`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 
-class Damaged(ValueError):
+class DamagedError(ValueError):
     """An offset or a length leads out of the file."""
 
 
@@ -71,7 +71,7 @@ class Table:
         """Returns where a vector ends."""
         end = vector + 4 + width * _read(self.data, vector, "I")
         if end > len(self.data):
-            raise Damaged(f"a vector at {vector} ends at {end}")
+            raise DamagedError(f"a vector at {vector} ends at {end}")
         return end
 
     def _target(self, number: int) -> int | None:
@@ -89,7 +89,7 @@ def root(data: bytes) -> Table:
     """Returns the table that a file consists of.
 
     Raises:
-        Damaged: If there is none.
+        DamagedError: If there is none.
     """
     return _checked(Table(data, _follow(data, 0)))
 
@@ -100,9 +100,9 @@ def _checked(table: Table) -> Table:
     directory = at - _read(data, at, "i")
     size, length = _read(data, directory, "H"), _read(data, directory + 2, "H")
     if size < 4 or size % 2 or length < 4 or directory + size > len(data) or at + length > len(data):
-        raise Damaged(f"a table at {at}")
+        raise DamagedError(f"a table at {at}")
     if any(_read(data, directory + place, "H") >= length for place in range(4, size, 2)):
-        raise Damaged(f"a field of the table at {at}")
+        raise DamagedError(f"a field of the table at {at}")
     return table
 
 
@@ -110,14 +110,14 @@ def _follow(data: bytes, place: int) -> int:
     """Goes where the offset at a place leads."""
     target = place + _read(data, place, "I")
     if target + 4 > len(data):
-        raise Damaged(f"the offset at {place} leads to {target}")
+        raise DamagedError(f"the offset at {place} leads to {target}")
     return target
 
 
 def _read(data: bytes, place: int, kind: str) -> int:
     if place < 0:
-        raise Damaged(f"the place {place}")
+        raise DamagedError(f"the place {place}")
     try:
         return struct.unpack_from(f"<{kind}", data, place)[0]
     except struct.error:
-        raise Damaged(f"the place {place}") from None
+        raise DamagedError(f"the place {place}") from None

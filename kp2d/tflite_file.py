@@ -73,7 +73,7 @@ def metadata(data: bytes, source: str | Path = "the model") -> dict[str, Any]:
 def _found(data: bytes, source: str | Path) -> bytes | None:
     try:
         return _entry(data)
-    except packed.Damaged as error:
+    except packed.DamagedError as error:
         raise problem(
             "a whole .tflite model", f"{source}, which is damaged or cut off", "Copy or make it again."
         ) from error
@@ -161,6 +161,6 @@ def _entry(data: bytes) -> bytes | None:
         if entry.bytes(0) == ENTRY.encode():
             number = entry.scalar(1, "I")
             if number >= len(buffers):
-                raise packed.Damaged(f"buffer {number}")
+                raise packed.DamagedError(f"buffer {number}")
             return buffers[number].bytes(0)
     return None
