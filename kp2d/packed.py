@@ -1,6 +1,6 @@
 """Owns the FlatBuffers format, followed by hand: tables and vectors of a file, never a byte outside it.
 
-A file may come from anywhere, so that every offset is doubted. What leads out of the file raises `DamagedError`.
+A file may come from anywhere: every offset is doubted. What leads out of the file raises `DamagedError`.
 """
 
 from __future__ import annotations

@@ -144,19 +144,19 @@ def notebook_parameters(notebook: Path) -> dict[str, Any]:
     """
     import nbformat
 
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-    except FileNotFoundError:
+    if not notebook.is_file():
         remedy = "The notebooks are in the repository: clone it, or set KP2D_HOME to a checkout."
-        raise checks.problem(f"the notebook {notebook}", "no such file", remedy) from None
+        raise checks.problem(f"the notebook {notebook}", "no such file", remedy)
+    try:
+        cells = nbformat.read(notebook, as_version=nbformat.NO_CONVERT).cells
+        tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     except Exception as error:  # nbformat has no common base class for its errors
         raise checks.problem(f"a notebook in {notebook}", f"{type(error).__name__}: {error}") from error
-    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise checks.problem(f"one cell tagged `parameters` in {notebook.name}", len(tagged))
     try:
         return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0]).body}
-    except (AttributeError, SyntaxError, ValueError) as error:
+    except (AttributeError, SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise checks.problem(
             f"only `name = literal` in the parameters of {notebook.name}", str(error)
         ) from error
@@ -297,7 +297,7 @@ def _state(stage: Stage, profile: str, settings: dict[str, Any]) -> dict[str, An
 def _notebook_hash(notebook: Path) -> str:
     """Returns a hash of the cells without their outputs, which JupyterLab saves into the file."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return config.fingerprint([(cell["cell_type"], cell["source"]) for cell in cells])
+    return config.fingerprint([(cell.get("cell_type"), cell.get("source")) for cell in cells])
 
 
 def _filled(names: Sequence[str], profile: str) -> list[str]:

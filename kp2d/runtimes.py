@@ -98,6 +98,7 @@ class TFLiteModel:
             ) from error
         if self._on_tpu:
             self.runtime += "+edgetpu"
+        self._check_ends(path)
         (self._input,) = self._interpreter.get_input_details()
         self._outputs = self._name_outputs()
         self._levels = self._input_levels()
@@ -141,7 +142,11 @@ class TFLiteModel:
         if tuple(self._input["shape"]) != pixels.shape:
             self._resize(pixels.shape)
         self._interpreter.set_tensor(self._input["index"], self._enter(pixels))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            name = f"a model {self.metadata['name']} that computes"
+            raise problem(name, f"a failure ({_first_line(error)})", "Make it again.") from error
         return {name: self._interpreter.get_tensor(one["index"]) for name, one in self._outputs.items()}
 
     def _resize(self, shape: tuple[int, ...]) -> None:
@@ -165,10 +170,31 @@ class TFLiteModel:
             ) from error
         (self._input,) = self._interpreter.get_input_details()
 
+    def _check_ends(self, path: str | Path) -> None:
+        """Refuses a model that is not what it says of itself: one image in, three heads out."""
+        images = [tuple(one["shape"]) for one in self._interpreter.get_input_details()]
+        heads = {name: tuple(one["shape"]) for name, one in self._name_outputs().items()}
+        cell, dim = self.metadata["cell"], self.metadata["descriptor_dim"]
+        if len(images) == 1 and len(images[0]) == 4:
+            _, height, width, _ = images[0]
+            grid = (1, height // cell, width // cell)
+            descriptor = heads.get("descriptor", ())
+            if (
+                images[0] == (1, height, width, 3)
+                and (heads.get("score"), heads.get("offset")) == ((*grid, 1), (*grid, 2))
+                and (len(descriptor), *descriptor[:1], *descriptor[3:]) == (4, 1, dim)
+            ):
+                return
+        raise problem(
+            f"a model of one image and the heads {', '.join(tflite_file.SIGNATURE[1])}",
+            f"{path} with {images} and {heads}",
+            "Make it again.",
+        )
+
     def _name_outputs(self) -> dict[str, dict[str, Any]]:
         """Finds the heads by the names in the signature: converters order them as they like."""
         by_name = {one["name"].partition(":")[0]: one for one in self._interpreter.get_output_details()}
-        return {name: by_name[name] for name in tflite_file.SIGNATURE[1]}
+        return {name: by_name[name] for name in tflite_file.SIGNATURE[1] if name in by_name}
 
     def _enter(self, pixels: np.ndarray) -> np.ndarray:
         if self._exact:  # a pixel p is the int8 value p − 128

@@ -18,6 +18,7 @@ _CODES, _SUBGRAPHS, _BUFFERS, _METADATA_BUFFERS, _METADATA, _SIGNATURES = 1, 2, 
 _TENSORS, _INPUTS, _OUTPUTS, _OPERATORS = 0, 1, 2, 3
 _SHAPE, _TYPE, _BUFFER, _NAME, _QUANTIZATION, _SPARSITY = 0, 1, 2, 3, 4, 6
 _OMITTED = -1  # the number of an optional input that is left out
+_RECURRENT = {16, 44, 46}  # operators with optional inputs anywhere; others have one at most, the last
 
 # Bytes of a value by number of its type: float32, float16, int32, uint8, int64, -, bool, int16, complex64,
 # int8, float64, complex128, uint64, -, -, uint32, uint16. Others have no fixed width.
@@ -47,14 +48,14 @@ def verify(data: bytes, source: object = "the model") -> None:
 
 def _model(model: Table) -> None:
     buffers = [_buffer(buffer) for buffer in model.tables(_BUFFERS)]
-    codes = [code.bytes(1) for code in model.tables(_CODES)]
+    codes = [_code(code) for code in model.tables(_CODES)]
     graphs = list(model.tables(_SUBGRAPHS))
     if not 0 < len(graphs) <= MAX_SUBGRAPHS:
         raise DamagedError(f"{len(graphs)} subgraphs")
-    counts = [_graph(graph, buffers, len(codes)) for graph in graphs]
+    counts = [_graph(graph, buffers, codes) for graph in graphs]
     _exist("buffer", model.numbers(_METADATA_BUFFERS, "i"), len(buffers))
     for entry in model.tables(_METADATA):
-        entry.bytes(0)
+        _text(entry.bytes(0))
         _exist("buffer", [entry.scalar(1, "I")], len(buffers))
     for signature in model.tables(_SIGNATURES):
         _signature(signature, counts)
@@ -70,7 +71,13 @@ def _buffer(buffer: Table) -> int:
     return buffer.size(0)
 
 
-def _graph(graph: Table, buffers: list[int], num_codes: int) -> int:
+def _code(code: Table) -> int:
+    """Returns the number of an operator; old files have it in another field."""
+    _text(code.bytes(1))
+    return max(code.scalar(0, "b"), code.scalar(3, "i"))
+
+
+def _graph(graph: Table, buffers: list[int], codes: list[int]) -> int:
     """Checks a subgraph and returns its number of tensors."""
     count = 0
     for count, tensor in enumerate(graph.tables(_TENSORS), start=1):
@@ -80,18 +87,27 @@ def _graph(graph: Table, buffers: list[int], num_codes: int) -> int:
     for number in (_INPUTS, _OUTPUTS):
         _exist("tensor", graph.numbers(number, "i"), count)
     for operator in graph.tables(_OPERATORS):
-        _exist("operator code", [operator.scalar(0, "I")], num_codes)
-        _exist("tensor", (index for index in operator.numbers(1, "i") if index != _OMITTED), count)
-        _exist("tensor", (index for index in operator.numbers(2, "i") if index != _OMITTED), count)
-        _exist("tensor", (index for index in operator.numbers(8, "i") if index != _OMITTED), count)
-        operator.table(4)
-        operator.size(5)
+        _operator(operator, codes, count)
     return count
+
+
+def _operator(operator: Table, codes: list[int], num_tensors: int) -> None:
+    _exist("operator code", [operator.scalar(0, "I")], len(codes))
+    inputs = operator.numbers(1, "i")
+    if inputs[2:] and inputs[-1] == _OMITTED:  # the bias of a convolution
+        inputs = inputs[:-1]
+    if codes[operator.scalar(0, "I")] in _RECURRENT:
+        inputs = tuple(index for index in inputs if index != _OMITTED)
+    _exist("tensor", inputs, num_tensors)
+    _exist("tensor", operator.numbers(2, "i"), num_tensors)
+    _exist("tensor", (index for index in operator.numbers(8, "i") if index != _OMITTED), num_tensors)
+    operator.table(4)
+    operator.size(5)
 
 
 def _tensor(tensor: Table, buffers: list[int]) -> None:
     shape, width = tensor.numbers(_SHAPE, "i"), _BYTES.get(tensor.scalar(_TYPE, "b"))
-    tensor.bytes(_NAME)
+    _text(tensor.bytes(_NAME))
     if len(shape) > MAX_RANK or min(shape, default=0) < -1:
         raise DamagedError(f"a tensor of the shape {list(shape[: MAX_RANK + 1])}")
     size = math.prod(max(side, 1) for side in shape) * (width or 1)
@@ -119,13 +135,21 @@ def _quantization(quantization: Table, shape: tuple[int, ...]) -> None:
 
 
 def _signature(signature: Table, counts: list[int]) -> None:
-    signature.bytes(2)
+    _text(signature.bytes(2))
     graph = signature.scalar(4, "I")
     _exist("subgraph", [graph], len(counts))
     for field in (0, 1):
         for entry in signature.tables(field):
-            entry.bytes(0)
+            _text(entry.bytes(0))
             _exist("tensor", [entry.scalar(1, "I")], counts[graph])
+
+
+def _text(name: bytes | None) -> None:
+    """Checks that a name can be read; the runtimes fail in its middle."""
+    try:
+        (name or b"").decode()
+    except UnicodeDecodeError as error:
+        raise DamagedError("a name that is no text") from error
 
 
 def _exist(what: str, numbers: Iterable[int], count: int) -> None:

@@ -29,7 +29,7 @@ LAYERS = {
     0: "backend checks config features files integrity normalization packed paths provenance"
     " runlock schedule tflite_file tflite_verifier tpu train_config",
     1: "archives augment calibration canvas compiler compiler_failures decode figures flatbuffer geometry"
-    " images losses matching metrics networks overlay parallel quantized recipes runtimes",
+    " images losses matching metrics networks overlay parallel picture_headers quantized recipes runtimes",
     2: "cards charts checkpoint curves datasets deployment_charts download edgetpu edgetpu_rules"
     " extractors folding groundtruth learned learner lowering quantization_charts recording rewriting"
     " runlog samples scenes sources tracking train_cli transfer viewer views viz",
