@@ -16,6 +16,7 @@ from kp2d import (
     checks,
     config,
     demo_cli,
+    doctor_cli,
     edgetpu_cli,
     method_cli,
     quantize_cli,
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         *(_add_match, _add_demo, _add_evaluate, _add_train, _add_quantize, _add_lint, _add_compile),
-        *(_add_reproduce, _add_prepare, _add_download, _add_bench, _add_readme),
+        *(_add_reproduce, _add_prepare, _add_download, _add_bench, _add_readme, _add_doctor),
     ):
         add(verbs)
     return parser
@@ -356,6 +357,11 @@ def _add_bench(verbs: Any) -> None:
         verbs, "bench", bench_cli.run, "measure speed, memory and training recipes on this machine"
     )
     bench_cli.add_arguments(parser)
+
+
+def _add_doctor(verbs: Any) -> None:
+    parser = _verb(verbs, "doctor", doctor_cli.run, "say what is installed, what is missing, and what to do")
+    doctor_cli.add_arguments(parser)
 
 
 def _add_readme(verbs: Any) -> None:

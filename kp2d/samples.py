@@ -140,12 +140,14 @@ def _reusable(folder: Path, settings: dict) -> bool:
     card = files.read_json(folder / CARD)
     if card is None:
         return False
-    before = card.get("settings", {})
+    before, kept = card.get("settings"), card.get("files")
+    if not isinstance(before, dict) or not isinstance(kept, dict):
+        return False
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         log.info("Rebuilding %s: %s changed.", folder, ", ".join(changed))
         return False
-    for name, digest in card.get("files", {}).items():
+    for name, digest in kept.items():
         if not (folder / name).is_file() or files.sha256(folder / name) != digest:
             log.info("Rebuilding %s: %s is missing or changed.", folder, name)
             return False

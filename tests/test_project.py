@@ -36,8 +36,8 @@ LAYERS = {
     3: "convert export loader registration tables",
     4: "bench comparison demo deployment evaluation latency quantization showcase train_bench training"
     " validation",
-    5: "__main__ bench_cli cli demo_cli edgetpu_cli method_cli notebook pipeline player quantize_cli"
-    " ranking readme sensitivity trials",
+    5: "__main__ bench_cli cli demo_cli doctor doctor_cli edgetpu_cli method_cli notebook pipeline player"
+    " quantize_cli ranking readme sensitivity trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 
@@ -201,6 +201,56 @@ def test_a_module_keeps_the_house_rules(name):
 def test_the_house_rules_are_noticed():
     text = "assert x\nprint(1)\ntry: pass\nexcept: pass\nplt.show()\nos.getcwd()"
     assert [line for line, _ in sorted(breaches(ast.parse(text), "x"))] == [1, 2, 4, 5, 6]
+
+
+# Formats and calls that run what a file or a string says; no file of a user's or of the internet may do that.
+EXECUTING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+RUNS_TEXT = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+
+
+def dangers(tree: ast.Module):
+    """Lines of a module that could execute a file, or let an archive write anywhere."""
+    for node in ast.walk(tree):
+        modules = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+        modules |= {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
+        if {module.partition(".")[0] for module in modules} & EXECUTING:
+            yield node.lineno, "a format that holds code"
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if called in RUNS_TEXT or given.get("shell", "False") != "False":
+            yield node.lineno, "text that is executed"
+        if called.endswith(("np.load", "numpy.load")) and given.get("allow_pickle") != "False":
+            yield node.lineno, "np.load without allow_pickle=False"
+        if called.endswith(("read_pickle", "yaml.load", "torch.load", "unsafe_load")):
+            yield node.lineno, "a reader that executes"
+        if called.endswith(("models.load_model", "saving.load_model", "enable_unsafe_deserialization")):
+            yield node.lineno, "a Keras model as a whole, which may hold code"
+        if called.endswith((".extractall", "unpack_archive")):
+            yield node.lineno, "an archive that chooses where it writes: kp2d.archives does not let it"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_file_is_ever_executed(name):
+    assert list(dangers(TREES[name])) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("import pickle", "from joblib import load", "eval(x)", "exec(x)", "os.system(x)", "np.load(f)"),
+        *("np.load(f, allow_pickle=True)", "yaml.load(f)", "subprocess.run(x, shell=True)"),
+        *(
+            "tar.extractall(path)",
+            "shutil.unpack_archive(f)",
+            "keras.models.load_model(f)",
+            "pd.read_pickle(f)",
+        ),
+    ],
+)
+def test_an_executing_line_is_noticed(line):
+    assert list(dangers(ast.parse(line)))
 
 
 def imports(name: str) -> set[str]:
