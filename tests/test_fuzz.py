@@ -38,13 +38,7 @@ from kp2d import (
     tflite_verifier,
 )
 
-# The same examples on every machine; a longer search is `--hypothesis-profile` with more of them.
-CALM = settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=120,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+CALM = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 MODEL = (integrity.PRETRAINED / "kp2d_tiny_s_88.int8.tflite").read_bytes()
 LARGE = 64 << 20  # bytes that no reader may need for a file of some kilobytes
 
