@@ -19,6 +19,7 @@ import numpy as np
 
 import kp2d
 from kp2d import (
+    backend,
     checks,
     compiler,
     datasets,
@@ -51,7 +52,6 @@ PACKAGES = {
 }
 MODULES = {"scikit-image": "skimage", "scikit-learn": "sklearn", "ai-edge-litert": "ai_edge_litert"}
 OTHER_NAMES = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-macos")}
-BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 VARIABLES = ("KP2D_HOME", "VAL_PATH", "TRAIN_PATH", "KERAS_BACKEND", compiler.VARIABLE, tpu.LIBRARY_VARIABLE)
 TOOLS = {
     "git": "Records name no commit without it: install it with your system's packages.",
@@ -192,14 +192,16 @@ def _backend() -> Iterator[Finding]:
     """The numeric backend of Keras, without importing any."""
     if importlib.util.find_spec("keras") is None:
         return
-    name = os.environ.get("KERAS_BACKEND", "tensorflow")
-    known = importlib.util.find_spec(BACKENDS[name]) is not None if name in BACKENDS else False
+    name = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    known = name in backend.BACKENDS and importlib.util.find_spec(name) is not None
     yield Finding(
         topic="machine",
         name="backend of Keras",
         status=OK if known else BROKEN,
-        value=name if known else f"{name}, which is {'not installed' if name in BACKENDS else 'none'}",
-        remedy="" if known else f"Set KERAS_BACKEND to {', '.join(BACKENDS)}, or unset it",
+        value=name
+        if known
+        else f"{name}, which is {'not installed' if name in backend.BACKENDS else 'none'}",
+        remedy="" if known else f"Set KERAS_BACKEND to {', '.join(backend.BACKENDS)}, or unset it",
     )
 
 
