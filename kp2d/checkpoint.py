@@ -14,6 +14,9 @@ from kp2d import files
 from kp2d.checks import problem
 from kp2d.networks import assign_by_name
 
+# What NumPy and the archive beneath raise on damaged files; RuntimeError: an unknown version, a password.
+DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
 
 class WeightAverage:
     """Exponential moving average of a network's weights, BatchNorm's statistics included.
@@ -102,7 +105,7 @@ def load_checkpoint(path: Path, learner: keras.Model, average: WeightAverage) ->
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
             step = int(found["step"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGES as error:
         raise problem(
             "a whole checkpoint",
             f"{path}, which is damaged or cut off ({error or type(error).__name__})",

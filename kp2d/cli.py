@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from kp2d import (
     __version__,
     backend,
@@ -46,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure, code = error, 2
     except OSError as error:
         failure, code = error, 2
-    except MemoryError:
-        failure, code = checks.problem("less work at a time", "a lack of memory", _LESS), 2
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        failure, code = checks.problem("work that fits into memory", "a lack of memory", _LESS), 2
     except KeyboardInterrupt:
         print("kp2d: interrupted; finished work is kept", file=sys.stderr)
         return 130

@@ -173,9 +173,13 @@ def test_no_verb_prints_the_help(capsys):
     assert "usage: kp2d" in out and all(verb in out for verb in manual.EXAMPLES)
 
 
-def test_a_lack_of_memory_is_one_clear_line(capsys, monkeypatch, tiny_dataset):
+@pytest.mark.parametrize("error", [MemoryError(), cv2.error("Failed to allocate 67108864 bytes")])
+def test_a_lack_of_memory_is_one_clear_line(capsys, monkeypatch, tiny_dataset, error):
+    if isinstance(error, cv2.error):
+        error.code = cv2.Error.StsNoMem
+
     def exhaust(*_, **__):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr("kp2d.evaluation.evaluate", exhaust)
     code, _, err = run(capsys, "evaluate", "--data", tiny_dataset)

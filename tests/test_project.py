@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -136,6 +138,23 @@ def test_every_dependency_is_pinned_alike_in_constraints_and_environment(environ
         )
         assert conda.get(name) == constrained[name], f"{name} in environment.yml and constraints.txt"
     assert set(conda) == set(wanted), "environment.yml lists what pyproject.toml does not"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the pins of environment.yml are for 3.11 and newer")
+def test_every_version_of_the_environment_exists_and_is_the_one_tested_here():
+    """conda's pip installs the very releases that `make` has installed here: each exists, and they agree."""
+    lines = [Requirement(line) for line in environment_pip() if not line.startswith("-e")]
+    headless = {"opencv-python": "opencv-python-headless"}  # the same release, where there is no display
+    wrong = {}
+    for name, version in pinned(lines, default_environment()).items():
+        named = next(each.name for each in lines if package(each.name) == name)
+        found = set()
+        for distribution in filter(None, (named, headless.get(name))):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found.add(importlib.metadata.version(distribution))
+        if version not in found:
+            wrong[name] = f"{version} in environment.yml, here {', '.join(found) or 'none'}"
+    assert not wrong
 
 
 def test_environment_is_a_conda_file_that_ends_with_the_project_itself():
