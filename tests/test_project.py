@@ -142,7 +142,7 @@ def test_every_dependency_is_pinned_alike_in_constraints_and_environment(environ
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the pins of environment.yml are for 3.11 and newer")
 def test_every_version_of_the_environment_exists_and_is_the_one_tested_here():
-    """conda's pip installs the very releases that `make` has installed here: each exists, and they agree."""
+    """Conda's pip installs the very releases that `make` has installed here: each exists, and they agree."""
     lines = [Requirement(line) for line in environment_pip() if not line.startswith("-e")]
     headless = {"opencv-python": "opencv-python-headless"}  # the same release, where there is no display
     wrong = {}
