@@ -6,8 +6,11 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import struct
+import tarfile
 import tracemalloc
+import zipfile
 
 import cv2
 import keras
@@ -258,6 +261,39 @@ def test_a_model_that_would_lead_a_runtime_astray_is_refused_before_it(tmp_path,
         runtimes.TFLiteModel(path)
 
 
+@pytest.mark.parametrize("name", [b"score", b"offset", b"descriptor"])
+def test_a_model_without_one_of_its_heads_is_refused(tmp_path, name):
+    path, size = tmp_path / "m.tflite", struct.pack("<I", len(name))
+    path.write_bytes(MODEL.replace(size + name + b"\0", size + name[:-1] + b"_\0"))
+    with pytest.raises(checks.InputError, match=r"one image and the heads score, offset, descriptor"):
+        runtimes.TFLiteModel(path)
+
+
+def test_a_model_that_fails_while_it_computes_says_so(tmp_path, monkeypatch):
+    (tmp_path / "m.tflite").write_bytes(MODEL)
+    model = runtimes.TFLiteModel(tmp_path / "m.tflite")
+
+    class Failing:
+        def __getattr__(self, name):
+            if name == "invoke":
+                raise RuntimeError("Node 3 failed to invoke\nmore")
+            return lambda *_: None
+
+    monkeypatch.setattr(model, "_interpreter", Failing())
+    with pytest.raises(checks.InputError, match=r"a failure \(Node 3 failed to invoke\)"):
+        model.heads(np.zeros((1, 88, 88, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "said"),
+    [("tflite-runtime", "'numpy<2' tflite-runtime"), ("pycoral", "another program"), ("tensorflow", "train")],
+)
+def test_the_remedy_is_that_of_the_runtime_asked_for(monkeypatch, runtime, said):
+    monkeypatch.setattr(runtimes, "available", lambda: ("litert",))
+    with pytest.raises(checks.InputError, match=f"runtime {runtime}; received installed: litert.*{said}"):
+        runtimes.choose(runtime, use_tpu=True)
+
+
 def test_the_models_of_this_package_are_whole():
     for path in integrity.PRETRAINED.glob("*.tflite"):
         tflite_verifier.verify(path.read_bytes(), path)
@@ -346,13 +382,46 @@ def test_a_cut_off_or_hostile_checkpoint_is_named_and_changes_nothing(tmp_path, 
             checkpoint.load_checkpoint(saved, Learner(), Learner())
 
 
+def archive(kind):
+    """A small archive: "zip", zip in other compressions, or tar in some."""
+    made, files_in = io.BytesIO(), {"a/1.png": b"pixels" * 40, "a/H_1_2": HOMOGRAPHY}
+    if isinstance(kind, int):
+        with zipfile.ZipFile(made, "w", kind) as file:
+            for name, content in files_in.items():
+                file.writestr(zipfile.ZipInfo(name), content, compress_type=kind)
+        return made.getvalue()
+    with tarfile.open(fileobj=made, mode=f"w:{kind}") as file:
+        for name, content in files_in.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return made.getvalue()
+
+
+ARCHIVES = [
+    *(
+        archive(kind)
+        for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    ),
+    *(archive(kind) for kind in ("", "bz2", "xz")),  # gzip writes the time: its bytes differ from run to run
+]
+
+
+@pytest.mark.parametrize("content", ARCHIVES)
+def test_a_whole_archive_is_unpacked(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "target").mkdir()
+    assert archives.unpack(tmp_path / "a", tmp_path / "target", progress=False) == 2
+
+
 @CALM
-@given(content=st.binary(max_size=300))
+@given(content=damaged(ARCHIVES))
 def test_archives(tmp_path, content):
     (tmp_path / "a.zip").write_bytes(content)
     target = tmp_path / "target"
-    target.mkdir(exist_ok=True)
-    with contextlib.suppress(checks.InputError):
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    with contextlib.suppress(checks.InputError, archives.DiskSpaceError):
         archives.unpack(tmp_path / "a.zip", target, progress=False)
     assert {path.name for path in tmp_path.iterdir()} == {"a.zip", "target"}
 
