@@ -228,7 +228,7 @@ def preset_of(weights: Path) -> str:
     backend.quiet()
     from kp2d import networks
 
-    if preset not in networks.PRESETS:
+    if not isinstance(preset, str) or preset not in networks.PRESETS:
         raise problem(
             "weights of a known network",
             f"{weights}, whose name, card and run do not tell one",

@@ -158,7 +158,9 @@ def _reusable(folder: Path, settings: dict) -> bool:
 def _start(folder: Path, names: list[str]) -> None:
     """Records what will be written, and removes what earlier settings have left behind."""
     records = [files.read_json(folder / name) or {} for name in (CARD, PLAN)]
-    earlier = {name for record in records for name in record.get("files", ())}
+    listed = [record.get("files") for record in records]
+    known = [each for each in listed if isinstance(each, (list, dict))]  # a damaged record has anything there
+    earlier = {name for each in known for name in each if isinstance(name, str)}
     # The plan names old and new files until the old ones are gone: a kill here must not orphan any.
     files.write_json(folder / PLAN, {"files": sorted(earlier | set(names))})
     (folder / CARD).unlink(missing_ok=True)

@@ -36,6 +36,7 @@ from kp2d import (
     pipeline,
     runlog,
     runtimes,
+    samples,
     tables,
     tflite_file,
     tflite_verifier,
@@ -445,3 +446,23 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, kind, capsys):
     assert files.read_json(path) is None and runlog.read_rows(path) == []
     assert cli.main(["lint", str(path)]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "card", ["[]", '{"settings": 3}', '{"settings": {}, "files": 3}', '{"files": [3, null]}']
+)
+def test_a_damaged_card_of_the_sample_only_means_making_it_again(tmp_path, card):
+    (tmp_path / samples.CARD).write_text(card)
+    (tmp_path / samples.PLAN).write_text(card)
+    made = samples.prepare_samples(
+        tmp_path, scenes=["brick"], num_images=2, image_size=(48, 64), progress=False
+    )
+    assert all((folder / "H_1_2").is_file() for folder in made)
+
+
+@pytest.mark.parametrize("card", ["", '{"preset": []}', '{"preset": {"a": 1}}', '{"preset": 3}', "[" * 9999])
+def test_a_damaged_card_of_weights_is_said(tmp_path, card):
+    (tmp_path / "mine.json").write_text(card)
+    (tmp_path / "mine.weights.h5").touch()
+    with pytest.raises(checks.InputError, match=r"weights of a known network; received .*mine\.weights\.h5"):
+        learned.preset_of(tmp_path / "mine.weights.h5")
