@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
+import lzma
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -22,6 +25,14 @@ from kp2d import checks
 CHUNK = 1 << 20  # bytes
 # Unpacked bytes an archive byte: photographs hardly shrink, so more is an attack or damage.
 MAX_RATIO = 20
+
+# What the readers of archives raise on damage, and the numbers of an OSError that stand for it: gzip gives
+# none; the others come from wrong offsets, and from names that no file can have.
+_FAILURES = (
+    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error),
+    *(EOFError, RuntimeError, ValueError, OverflowError),
+)
+_DAMAGES = {None, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR}
 
 
 class DiskSpaceError(OSError):
@@ -86,14 +97,14 @@ def unpack(archive: Path, target: Path, *, progress: bool = True) -> int:
                 count += 1
     except FileExistsError as error:
         raise _unsafe(archive, f"two entries for {Path(error.filename).name}") from None
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
-        raise _damaged(archive, error) from error
-    except DiskSpaceError:
+    except (checks.InputError, DiskSpaceError):
         raise
     except OSError as error:
-        if error.errno is None:  # gzip reports damage as an OSError without a number
+        if error.errno in _DAMAGES:
             raise _damaged(archive, error) from error
         raise
+    except _FAILURES as error:
+        raise _damaged(archive, error) from error
     if not count:
         raise _damaged(archive, "no files in it")
     return count

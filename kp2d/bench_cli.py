@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kp2d import backend, config, method_cli
+from kp2d import backend, checks, config, method_cli
 from kp2d.train_cli import image_size
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ WHAT = {
     "latency": "milliseconds a method takes: network, decoding, matching; networks beside SIFT and ORB",
     "train": "pairs a second, and what costs them",
     "recipes": "what each change of the training recipe is worth, trained for the same time",
+}
+
+# Which of them take an option; the rest take all.
+TAKERS = {
+    **dict.fromkeys(("image_size", "threads", "runtime", "use_tpu"), ("latency",)),
+    **dict.fromkeys(("data", "pairs", "seconds", "variants", "output"), ("recipes",)),
+    **dict.fromkeys(("preset", "precision"), ("latency", "train", "recipes")),
+    "train_size": ("train", "recipes"),
+    "repeats": ("evaluate", "latency"),
 }
 
 # What makes two rows of `evaluate`, `train` or `recipes` measurements of the same thing.
@@ -52,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-size", type=image_size, nargs="+", metavar="HxW", help="latency: sizes of an image"
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="latency: of the runtime")
+    parser.add_argument("--threads", type=int, nargs="+", help="latency: of the runtime; default: 1 2")
     parser.add_argument(
         "--train-size", type=image_size, nargs="+", metavar="HxW", help="train, recipes: sizes of a view"
     )
@@ -65,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     method_cli.add_tpu(parser)
     parser.add_argument("--data", help="recipes: folder of photographs to train on")
     parser.add_argument("--pairs", type=Path, help="recipes: folder in HPatches layout to measure on")
-    parser.add_argument("--seconds", type=float, default=150.0, help="recipes: training time of each variant")
+    parser.add_argument("--seconds", type=float, help="recipes: training time of each variant; default: 150")
     parser.add_argument("--variants", nargs="+", help="recipes: names out of kp2d.ranking; default: all")
     parser.add_argument(
         "--output", type=Path, help="recipes: folder for the runs, which a second call reuses"
@@ -81,6 +90,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         InputError: If a value is refused or missing.
     """
+    _refuse_others(options)
     from kp2d import paths, tables
 
     profile = config.profile(options.profile)
@@ -93,6 +103,16 @@ def run(options: argparse.Namespace) -> None:
     rows = _beside_others(rows, path, LATENCY_KEY if options.what == "latency" else KEY)
     tables.write_csv(path, rows)
     sys.stdout.write(f"{tables.markdown(rows)}\n{path}\n")
+
+
+def _refuse_others(options: argparse.Namespace) -> None:
+    """Refuses options that would change nothing: a user who gives them expects something else."""
+    given = [name for name, takers in TAKERS.items() if getattr(options, name) is not None]
+    for name in given:
+        if options.what not in TAKERS[name]:
+            option = f"--{name.replace('_', '-')}"
+            taken = f"an option of kp2d bench {', '.join(TAKERS[name])}"
+            raise checks.problem(f"no {option} for kp2d bench {options.what}", taken, "Leave it out.")
 
 
 def _beside_others(rows: pd.DataFrame, path: Path, names: tuple[str, ...] = KEY) -> pd.DataFrame:
@@ -124,7 +144,7 @@ def _latency(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFr
     return latency.bench_latency(
         options.preset or [name for name in learned.shipped() if not name.endswith("_88")],
         options.image_size or [(88, 88), (240, 320)],
-        threads=options.threads,
+        threads=options.threads or [1, 2],
         precisions=options.precision,
         repeats=30 if options.repeats is None else options.repeats,
         runtime=options.runtime,
@@ -154,7 +174,7 @@ def _train(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFram
 
 def _recipes(options: argparse.Namespace) -> pd.DataFrame:
     backend.quiet()
-    from kp2d import checks, datasets, paths, ranking
+    from kp2d import datasets, paths, ranking
 
     if options.data is None or options.pairs is None:
         remedy = "Name photographs to train on and image pairs to measure on."
@@ -176,7 +196,7 @@ def _recipes(options: argparse.Namespace) -> pd.DataFrame:
         data=options.data,
         output=options.output or paths.runs("recipes"),
         protocol=config.protocol(top_k=(1000,)),
-        seconds=options.seconds,
+        seconds=150.0 if options.seconds is None else options.seconds,
         dataset=datasets.label(sequences),
         progress=sys.stderr.isatty(),
         wandb=False,

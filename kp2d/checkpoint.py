@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import keras
@@ -11,6 +13,9 @@ from keras import ops
 from kp2d import files
 from kp2d.checks import problem
 from kp2d.networks import assign_by_name
+
+# What NumPy and the archive beneath raise on damaged files; RuntimeError: an unknown version, a password.
+DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class WeightAverage:
@@ -94,25 +99,39 @@ def load_checkpoint(path: Path, learner: keras.Model, average: WeightAverage) ->
         Steps done.
 
     Raises:
-        InputError: If the file belongs to another architecture.
+        InputError: If the file is damaged, or belongs to another architecture; nothing is changed then.
     """
-    with np.load(path) as arrays:
-        groups = {**_variables(learner), "average": average.values}
-        for name, items in groups.items():
-            for i, item in enumerate(items):
-                value = arrays.get(f"{name}/{i}")
-                if value is None or value.shape != tuple(item.shape):
-                    raise problem(
-                        "a checkpoint of this network",
-                        f"{path}, in which {name}/{i} is "
-                        f"{None if value is None else value.shape}, not {tuple(item.shape)}",
-                        "Resume with the run's own configuration.",
-                    )
-                if name == "average":
-                    items[i] = value
-                else:
-                    item.assign(value)
-        return int(arrays["step"])
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+            step = int(found["step"])
+    except DAMAGES as error:
+        raise problem(
+            "a whole checkpoint",
+            f"{path}, which is damaged or cut off ({error or type(error).__name__})",
+            "Remove it: the run then resumes from the checkpoint before it, or from the start.",
+        ) from error
+    groups = {**_variables(learner), "average": average.values}
+    for name, items in groups.items():
+        for i, item in enumerate(items):
+            _check_shape(path, f"{name}/{i}", found.get(f"{name}/{i}"), tuple(item.shape))
+    for name, items in groups.items():
+        for i, item in enumerate(items):
+            if name == "average":
+                items[i] = found[f"{name}/{i}"]
+            else:
+                item.assign(found[f"{name}/{i}"])
+    return step
+
+
+def _check_shape(path: Path, name: str, value: np.ndarray | None, shape: tuple[int, ...]) -> None:
+    """Refuses an array of a checkpoint that belongs to another network."""
+    if value is None or value.shape != shape:
+        raise problem(
+            "a checkpoint of this network",
+            f"{path}, in which {name} is {None if value is None else value.shape}, not {shape}",
+            "Resume with the run's own configuration.",
+        )
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -9,14 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from kp2d import (
     __version__,
     backend,
     bench_cli,
     checks,
     config,
+    data_cli,
     demo_cli,
+    doctor_cli,
     edgetpu_cli,
+    manual,
     method_cli,
     quantize_cli,
     report_cli,
@@ -44,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure, code = error, 2
     except OSError as error:
         failure, code = error, 2
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        failure, code = checks.problem("work that fits into memory", "a lack of memory", _LESS), 2
     except KeyboardInterrupt:
         print("kp2d: interrupted; finished work is kept", file=sys.stderr)
         return 130
@@ -55,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(__name__).exception("details")
     print(f"kp2d {options.verb}: error: {failure}", file=sys.stderr)
     return code
+
+
+_LESS = "Choose a smaller --image-size, --top-k or --batch-size, or fewer --workers."
 
 
 def _missing(error: ModuleNotFoundError) -> Exception:
@@ -78,10 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Learned and classical keypoints for the edge: data, evaluation, reproduction.",
     )
     parser.add_argument("--version", action="version", version=f"kp2d {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    parser.set_defaults(verbose=False, run=lambda _: parser.print_help())  # without a verb
+    verbs = parser.add_subparsers(
+        dest="verb", title="verbs", metavar="VERB", help="kp2d VERB --help explains it"
+    )
     for add in (
         *(_add_match, _add_demo, _add_evaluate, _add_train, _add_quantize, _add_lint, _add_compile),
-        *(_add_reproduce, _add_report, _add_prepare, _add_download, _add_bench, _add_readme),
+        *(_add_reproduce, _add_report, _add_prepare, _add_download, _add_bench, _add_readme, _add_doctor),
     ):
         add(verbs)
     return parser
@@ -91,8 +106,9 @@ def _verb(verbs: Any, name: str, run: Any, description: str) -> argparse.Argumen
     parser = verbs.add_parser(
         name,
         help=description,
-        description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=f"{description[:1].upper()}{description[1:]}.",
+        epilog=manual.example(name),
+        formatter_class=manual.Formatter,
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="log what is done, and tracebacks of errors"
@@ -322,39 +338,13 @@ def _add_report(verbs: Any) -> None:
 
 
 def _add_prepare(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "prepare",
-        _prepare,
-        "make the sample data set from photographs inside installed packages",
-    )
-    parser.add_argument("--profile", default="fast", help="smoke or fast")
-    parser.add_argument("--seed", type=int, default=0, help="seed of views and lighting")
-
-
-def _prepare(options: argparse.Namespace) -> None:
-    from kp2d import datasets, samples
-
-    profile = config.profile(options.profile)
-    folder = samples.prepare_profile(profile, seed=options.seed, progress=sys.stderr.isatty())
-    sequences = datasets.load_sequences(folder)
-    print(f"{len(sequences)} sequences, {sum(len(s.pairs) for s in sequences)} pairs: {folder}")
+    what = "make the sample data set from photographs inside installed packages"
+    data_cli.add_prepare(_verb(verbs, "prepare", data_cli.prepare, what))
 
 
 def _add_download(verbs: Any) -> None:
-    parser = _verb(verbs, "download", _download, "download a data set; resumes, verifies and unpacks")
-    parser.add_argument("name", help="hpatches, coco or coco-val")
-    parser.add_argument("--folder", type=Path, help="where to put it; default: data/ in the project")
-    parser.add_argument(
-        "--url", action="append", help="another address, tried in the order given; may be repeated"
-    )
-    parser.add_argument("--sha256", help="expected checksum of the archive")
-
-
-def _download(options: argparse.Namespace) -> None:
-    from kp2d import download
-
-    print(download.download(options.name, options.folder, url=options.url, sha256=options.sha256))
+    what = "download a data set; resumes, verifies and unpacks"
+    data_cli.add_download(_verb(verbs, "download", data_cli.download, what))
 
 
 def _add_bench(verbs: Any) -> None:
@@ -364,23 +354,29 @@ def _add_bench(verbs: Any) -> None:
     bench_cli.add_arguments(parser)
 
 
+def _add_doctor(verbs: Any) -> None:
+    parser = _verb(verbs, "doctor", doctor_cli.run, "say what is installed, what is missing, and what to do")
+    doctor_cli.add_arguments(parser)
+
+
 def _add_readme(verbs: Any) -> None:
-    parser = _verb(verbs, "readme", _readme, "fill the tables of README.md from results/")
+    parser = _verb(verbs, "readme", _readme, "fill the tables of README.md and results/README.md")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a table is out of date")
 
 
 def _readme(options: argparse.Namespace) -> int:
     from kp2d import files, paths, readme
 
-    path = paths.home() / "README.md"
-    text = path.read_text(encoding="utf-8")
-    filled = readme.fill(text)
-    if options.check and filled != text:
-        print("README.md differs from results/: run `kp2d readme`", file=sys.stderr)
-        return 1
-    if filled != text:
-        files.write_text(path, filled)
-    print("README.md agrees with results/")
+    for document in readme.DOCUMENTS:
+        path = paths.home() / document
+        text = path.read_text(encoding="utf-8")
+        filled = readme.fill(text)
+        if options.check and filled != text:
+            print(f"{document} differs from results/: run `kp2d readme`", file=sys.stderr)
+            return 1
+        if filled != text:
+            files.write_text(path, filled)
+    print(f"{' and '.join(readme.DOCUMENTS)} agree with results/")
     return 0
 
 

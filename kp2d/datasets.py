@@ -23,6 +23,7 @@ LAYOUT = (
     " (3x3 numbers, pixels of image 1 to pixels of image k)"
 )
 HPATCHES = {"viewpoint": 59, "illumination": 57}  # sequences of the full release, five pairs each
+MAX_HOMOGRAPHY = 1 << 16  # bytes of its text file
 SUBSETS = {"v": "viewpoint", "i": "illumination"}
 
 
@@ -139,6 +140,8 @@ def read_homography(path: str | os.PathLike) -> np.ndarray:
     path = Path(path)
     remedy = "Write three rows of three numbers."
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_HOMOGRAPHY):
+            raise checks.problem("a small text file of a homography", str(path), remedy)  # nor a pipe
         words = path.read_text(encoding="utf-8").replace(",", " ").split()
     except UnicodeDecodeError:
         raise checks.problem("a homography as text", f"the binary file {path}", remedy) from None

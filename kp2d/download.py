@@ -177,7 +177,7 @@ def _first_complete(sources: list[Source], folder: Path, progress: bool) -> tupl
         except (checks.InputError, requests.RequestException) as error:
             reasons.append(f"{source.url}: {transfer.first_line(error)}")
             log.warning("Mirror failed: %s", reasons[-1])
-    kept = sorted(path.name for path in folder.glob("*.part"))
+    kept = sorted(path.name for path in folder.glob("*.part") if path.stat().st_size)
     keep = (
         f" What has arrived is kept ({', '.join(kept)} in {folder}); run the same again to go on."
         if kept

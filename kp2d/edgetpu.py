@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from typing import Any
 
+from kp2d.checks import problem
 from kp2d.compiler import MAPPED, SUBGRAPH
 from kp2d.edgetpu_rules import judge, too_new
 from kp2d.flatbuffer import Graph, Operator, Tensor, read_graph
@@ -169,7 +170,15 @@ def lint(data: bytes) -> Report:
     Raises:
         InputError: If the file is damaged.
     """
-    return forecast(read_graph(data))
+    graph = read_graph(data)
+    try:
+        return forecast(graph)
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise problem(
+            "operators with the tensors and options that they need",
+            f"a damaged model ({error})",
+            "Copy or make it again.",
+        ) from error
 
 
 def forecast(graph: Graph) -> Report:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -81,7 +82,7 @@ class FeatureStore:
                 return Exported(features=features, own_size=tuple(int(n) for n in arrays["own_size"]))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
             logger.warning("%s is damaged; extracting %s again", file, path)
         exported = self._extract(path)
         with files.atomic(file) as temporary:

@@ -85,9 +85,11 @@ def write_json(path: Path | str, content: Any) -> Path:
 
 def read_json(path: Path | str) -> dict | None:
     """Reads a JSON object; a missing, damaged or foreign file is no record at all and gives None."""
+    path = Path(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        # To open a pipe would wait for its other end.
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):  # the last: brackets within brackets, thousands deep
         return None
     return content if isinstance(content, dict) else None
 

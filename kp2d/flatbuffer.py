@@ -16,7 +16,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from kp2d import tflite_file
+from kp2d import tflite_file, tflite_verifier
 from kp2d.checks import problem
 
 _ALIGNMENT = 16  # bytes, which the schema demands of constants and its Python writer forgets
@@ -37,6 +37,7 @@ def parse(data: bytes) -> schema.ModelT:
     Raises:
         InputError: If it is damaged.
     """
+    tflite_verifier.verify(data)  # the generated reader follows any offset, and would take any time
     try:
         return schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
     except Exception as error:  # the generated reader has no error of its own
@@ -149,7 +150,7 @@ def read_graph(data: bytes) -> Graph:
             outputs=_tensors(model, graph, graph.outputs),
             num_subgraphs=len(model.subgraphs),
         )
-    except (IndexError, KeyError, TypeError, AttributeError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise problem("a whole .tflite model", f"damaged bytes ({type(error).__name__})") from error
 
 

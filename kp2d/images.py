@@ -13,11 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kp2d import checks, files
+from kp2d import checks, files, picture_headers
 
 SUFFIXES = (".ppm", ".pgm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 WRITABLE_SUFFIXES = (".png", ".ppm", ".jpg", ".jpeg")
 MIN_SIDE = 8  # px; the largest cell of our networks
+MAX_PIXELS = 200_000_000  # of a picture: the largest cameras make as many
 
 # With these flags gray is repeated, alpha dropped without blending, EXIF orientation applied.
 _DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -46,17 +47,25 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     Raises:
         InputError: If the file is missing, a folder, empty, unreadable, not a picture, cut off, of
-            floating point values, or smaller than 8x8 px; the message names the path.
+            floating point values, smaller than 8x8 px or larger than `MAX_PIXELS`; the message names
+            the path.
     """
     path = Path(path)
     content = _read_bytes(path)
+    data = content.tobytes()
+    size = picture_headers.declared_size(data)
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        declared = f"{size[0]}x{size[1]} px in {path}"
+        raise checks.problem(
+            f"a picture of at most {MAX_PIXELS:,} pixels", declared, "Make it smaller first."
+        )
     try:
         with _quiet_opencv():
             image = cv2.imdecode(content, _DECODE_FLAGS)
     except cv2.error as error:
         # For example more pixels than OpenCV accepts.
         raise checks.problem("a readable picture", f"{path} ({error.err})", _REPLACE) from None
-    if _is_cut_off(content.tobytes()):
+    if _is_cut_off(data):
         raise checks.problem("a complete picture", f"{path}, which is cut off", _REPLACE)
     if image is None:
         size = f"{path} ({len(content)} bytes)"
@@ -91,7 +100,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> Path:
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix in (".jpg", ".jpeg") else []
     _, encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     with files.atomic(path) as temporary:
-        encoded.tofile(temporary)
+        temporary.write_bytes(encoded.tobytes())  # unlike `tofile`, says why a disk refuses
     return path
 
 
@@ -125,7 +134,8 @@ def _read_bytes(path: Path) -> np.ndarray:
     if path.is_dir():
         raise checks.problem("a picture file", f"the folder {path}", "Name one file in it.")
     if not path.is_file():
-        raise checks.problem("an existing picture file", f"{path}, which does not exist", "Check the name.")
+        received = "is no file" if path.exists() else "does not exist"  # a pipe would wait for its other end
+        raise checks.problem("an existing picture file", f"{path}, which {received}", "Check the name.")
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
@@ -179,30 +189,14 @@ def _jpeg_ends(content: bytes) -> bool:
 
 def _tiff_end(content: bytes) -> int:
     """Returns the byte after the last strip or tile that the first directory of a TIFF promises."""
-    order = "<" if content[:2] == b"II" else ">"
     try:
-        (start,) = struct.unpack_from(f"{order}I", content, 4)
-        (count,) = struct.unpack_from(f"{order}H", content, start)
-        fields = {}
-        for index in range(count):
-            tag, kind, length = struct.unpack_from(f"{order}HHI", content, start + 2 + 12 * index)
-            fields[tag] = _tiff_values(content, order, start + 10 + 12 * index, kind, length)
+        fields = picture_headers.tiff_fields(content)
     except struct.error:
         return len(content) + 1  # the directory itself lies behind the end
     # 273 and 279: offsets and byte counts of strips; 324 and 325: of tiles.
     starts = [*fields.get(273, ()), *fields.get(324, ())]
     sizes = [*fields.get(279, ()), *fields.get(325, ())]
     return max((a + b for a, b in zip(starts, sizes, strict=False)), default=0)
-
-
-def _tiff_values(content: bytes, order: str, position: int, kind: int, length: int) -> tuple[int, ...]:
-    """Returns the values of a TIFF field of type SHORT (3) or LONG (4); nothing for other types."""
-    letter = {3: "H", 4: "I"}.get(kind)
-    if letter is None:
-        return ()
-    if struct.calcsize(letter) * length > 4:  # longer values stand elsewhere
-        (position,) = struct.unpack_from(f"{order}I", content, position)
-    return struct.unpack_from(f"{order}{length}{letter}", content, position)
 
 
 @contextlib.contextmanager

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from kp2d import backend, files, runtimes
+from kp2d import backend, files, integrity, runtimes
 from kp2d.checks import one_of, problem
 from kp2d.decode import decode, normalized, pixels
 from kp2d.features import Features
 
-PRETRAINED = Path(__file__).parent / "pretrained"
+PRETRAINED = integrity.PRETRAINED
 WEIGHTS, MODEL = ".weights.h5", ".tflite"
 # File of each precision; "int8" is the best int8 network there is, "int8_ptq" the one without training.
 SUFFIXES = {"float32": WEIGHTS, "int8": f".int8{MODEL}", "int8_ptq": f".int8_ptq{MODEL}"}
@@ -139,6 +139,7 @@ def load(
     config = networks.get_preset(card.get("preset", name))
     if not path.is_file():
         raise problem("a .weights.h5 file", f"{path}, which does not exist", "Check the path.")
+    digest = integrity.check(path)
     network = networks.build_network(config)
     networks.load_weights(network, network, path)
     predict = compile_predict(network)
@@ -147,7 +148,7 @@ def load(
         cell=config.cell,
         descriptor_dim=config.descriptor_dim,
         predict=lambda image: predict(normalized(image)),
-        sha256=files.sha256(path),
+        sha256=digest,
         bytes=path.stat().st_size,
     )
 
@@ -177,7 +178,7 @@ def load_model(path: str | Path, **running: Any) -> NetworkExtractor:
         cell=model.metadata["cell"],
         descriptor_dim=model.metadata["descriptor_dim"],
         predict=model.heads,
-        sha256=files.sha256(path),
+        sha256=model.sha256,
         bytes=Path(path).stat().st_size,
         precision=model.metadata["precision"],
         runtime=model.runtime,
@@ -227,7 +228,7 @@ def preset_of(weights: Path) -> str:
     backend.quiet()
     from kp2d import networks
 
-    if preset not in networks.PRESETS:
+    if not isinstance(preset, str) or preset not in networks.PRESETS:
         raise problem(
             "weights of a known network",
             f"{weights}, whose name, card and run do not tell one",

@@ -296,7 +296,8 @@ def build_ionet(blocks: int = 4, width: int = 128) -> keras.Model:
 def load_weights(network: keras.Model, plain: keras.Model, path: str | Path) -> None:
     """Reads weights into a network with or without dropout.
 
-    Keras stores weights by their order, and dropout layers change the order.
+    Keras stores weights by their order, and dropout layers change the order. The format holds arrays only,
+    and no other is accepted: nothing in such a file is ever executed.
 
     Args:
         network: What to overwrite.
@@ -306,12 +307,15 @@ def load_weights(network: keras.Model, plain: keras.Model, path: str | Path) -> 
     Raises:
         InputError: If there is no such file, or it holds another architecture.
     """
+    if not str(path).endswith(".weights.h5"):
+        raise problem("a file that ends in .weights.h5", str(path), "Name the output of kp2d train.")
     try:
         plain.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the readers of HDF5 have no error of their own for damaged files
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise problem(
             f"a .weights.h5 file of {plain.name}",
-            f"{str(path)!r} ({str(error).strip().splitlines()[0][:120]})",
+            f"{str(path)!r} ({reason})",
             "Check the path and the preset.",
         ) from error
     if network is not plain:

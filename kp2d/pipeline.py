@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import checks, config, datasets, files, paths, provenance
+from kp2d import checks, config, datasets, files, paths, provenance, runlock
 
 logger = logging.getLogger(__name__)
 
 CELL_TIMEOUT = 3600  # seconds a cell may take
 START_TIMEOUT = 120  # seconds a kernel may take to start
 DATA = "data set"
+NO_RECORD = "no record of a finished run"
 _RECORDED = ("parameters", "inputs", "outputs")  # parts of a stage's record that are compared by name
 
 
@@ -150,19 +151,19 @@ def notebook_parameters(notebook: Path) -> dict[str, Any]:
     """
     import nbformat
 
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-    except FileNotFoundError:
+    if not notebook.is_file():
         remedy = "The notebooks are in the repository: clone it, or set KP2D_HOME to a checkout."
-        raise checks.problem(f"the notebook {notebook}", "no such file", remedy) from None
+        raise checks.problem(f"the notebook {notebook}", "no such file", remedy)
+    try:
+        cells = nbformat.read(notebook, as_version=nbformat.NO_CONVERT).cells
+        tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     except Exception as error:  # nbformat has no common base class for its errors
         raise checks.problem(f"a notebook in {notebook}", f"{type(error).__name__}: {error}") from error
-    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise checks.problem(f"one cell tagged `parameters` in {notebook.name}", len(tagged))
     try:
         return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0]).body}
-    except (AttributeError, SyntaxError, ValueError) as error:
+    except (AttributeError, SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise checks.problem(
             f"only `name = literal` in the parameters of {notebook.name}", str(error)
         ) from error
@@ -221,8 +222,8 @@ def reproduce(
         What became of each stage.
 
     Raises:
-        InputError: If the profile, a stage or a parameter is unknown, an input is missing, or a folder for
-            results cannot be written.
+        InputError: If the profile, a stage or a parameter is unknown, an input is missing, a folder for
+            results cannot be written, or another run of the profile is under way.
         StageError: If a notebook fails. Stages finished before stay finished.
     """
     if config.profile(profile).dataset != "sample":
@@ -233,6 +234,20 @@ def reproduce(
     assigned = assign_parameters(chosen, parameters or {})
     for folder in (paths.runs(profile), paths.results(profile), paths.figures(profile)):
         files.check_writable(folder / "probe")
+    with runlock.alone(paths.runs(profile), f"run of the profile {profile}"):
+        return _run(chosen, profile, assigned, force, cell_timeout, progress, report)
+
+
+def _run(
+    chosen: Sequence[Stage],
+    profile: str,
+    assigned: Mapping[str, dict[str, Any]],
+    force: bool,
+    cell_timeout: int | None,
+    progress: bool,
+    report: Callable[[str], None],
+) -> list[Outcome]:
+    """Runs or reuses the stages that were chosen; the arguments are those of `reproduce`."""
     outcomes = []
     for stage in chosen:
         settings = {**assigned[stage.name], "profile": profile}
@@ -241,6 +256,8 @@ def reproduce(
         state = _state(stage, profile, settings)
         record_path = paths.runs(profile) / f"{stage.name}.json"
         reason = _why_run(stage, profile, state, files.read_json(record_path))
+        if reason == NO_RECORD and record_path.exists():
+            reason = f"{record_path.name}, its record, is damaged"
         if not reason and not force:
             report(f"{stage.name}: reused, nothing changed")
             outcomes.append(Outcome(stage=stage.name, action="reused", reason="nothing changed", seconds=0.0))
@@ -287,7 +304,7 @@ def _state(stage: Stage, profile: str, settings: dict[str, Any]) -> dict[str, An
 def _notebook_hash(notebook: Path) -> str:
     """Returns a hash of the cells without their outputs, which JupyterLab saves into the file."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return config.fingerprint([(cell["cell_type"], cell["source"]) for cell in cells])
+    return config.fingerprint([(cell.get("cell_type"), cell.get("source")) for cell in cells])
 
 
 def _filled(names: Sequence[str], profile: str) -> list[str]:
@@ -319,7 +336,7 @@ def _signature(name: str, profile: str) -> str | None:
 def _why_run(stage: Stage, profile: str, state: dict[str, Any], record: dict[str, Any] | None) -> str:
     """Returns why a stage must run, or "" if its record shows that it need not."""
     if record is None or not all(isinstance(record.get(part), dict) for part in _RECORDED):
-        return "no record of a finished run"
+        return NO_RECORD
     for part, name in (("parameters", "parameter"), ("inputs", "input")):
         before, now = record[part], state[part]
         changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
@@ -371,5 +388,15 @@ def _execute(
     except DeadKernelError as error:
         raise StageError(
             f"{stage.name}: the kernel died, often for want of memory. The executed copy is {copy}"
+        ) from error
+    except OSError as error:  # of the executed copy, which is written after every cell
+        raise StageError(
+            f"{stage.name}: {copy} cannot be written ({error.strerror or error}). "
+            "Make room there, or choose another folder by KP2D_HOME, then run the same again"
+        ) from error
+    except (RuntimeError, KeyError) as error:  # no kernel answered, or none of that name is installed
+        raise StageError(
+            f"{stage.name}: no kernel started ({error}). "
+            "Run pip install ipykernel in this Python, or try again on a machine with less load"
         ) from error
     return time.perf_counter() - started

@@ -71,8 +71,8 @@ def resize(data: bytes, image_size: tuple[int, int]) -> bytes:
     except (RuntimeError, ValueError) as error:
         raise problem(
             f"a whole model that can take {height}x{width} px",
-            f"one of {about['precision']} that cannot",
-            "Convert the weights for that size, or choose a smaller one.",
+            f"one of {about['precision']} that cannot ({str(error).strip().splitlines()[0][:120]})",
+            "Choose a smaller size, or convert the weights for that one.",
         ) from error
     for index, details in enumerate(engine.get_tensor_details()[: len(graph.tensors)]):
         graph.tensors[index].shape = np.asarray(details["shape"], np.int32)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kp2d import files
+from kp2d.checks import problem
 
 log = logging.getLogger(__name__)
 
@@ -91,22 +92,34 @@ def read_rows(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
     """Reads a log.
 
     Args:
-        path: A `log.csv`; a missing one has no rows.
+        path: A `log.csv`; a missing one has no rows, and damaged lines count as missing.
         last_step: Rows after this step are left out; None reads all.
 
     Returns:
         Column to number, or to "" where a row has no value.
+
+    Raises:
+        InputError: If it is no table at all.
     """
-    if not path.exists():
+    if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [
-            {name: float(value) if value else "" for name, value in row.items()}
-            for row in csv.DictReader(file)
-            if None not in row.values()  # a line that a kill cut short
-        ]
-    rows = [{**row, "step": int(row["step"])} for row in rows]
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        try:
+            rows = [row for row in map(_numbers, csv.DictReader(file)) if row is not None]
+        except csv.Error as error:
+            raise problem("the log of a training run", f"{path} ({error})", "Remove it.") from error
     return [row for row in rows if last_step is None or row["step"] <= last_step]
+
+
+def _numbers(row: dict[str | None, Any]) -> dict[str, Any] | None:
+    """Returns the numbers of a line; None for one that a kill cut short or a disk garbled."""
+    if None in row or None in row.values():
+        return None
+    try:
+        numbers = {name: float(value) if value else "" for name, value in row.items()}
+        return {**numbers, "step": int(numbers["step"])}
+    except (KeyError, OverflowError, ValueError):
+        return None
 
 
 def _open_tensorboard(folder: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kp2d import backend, paths, provenance, tflite_file, tpu
+from kp2d import backend, integrity, provenance, tflite_file, tflite_verifier, tpu
 from kp2d.checks import InputError, one_of, problem
 from kp2d.decode import dequantize, sharpen
 
@@ -21,6 +21,13 @@ RUNTIMES = {
     "tensorflow": "tensorflow.lite.python.interpreter",
 }
 PYCORAL = "pycoral"  # a runtime for models that are compiled for the Edge TPU, and for those only
+INSTALL = {  # how to get each
+    "litert": "Run pip install ai-edge-litert; on old devices pip install 'numpy<2' tflite-runtime.",
+    "tflite-runtime": "Run pip install 'numpy<2' tflite-runtime; it has wheels for Python 3.8 to 3.11.",
+    "tensorflow": "Run pip install '.[train]' in the folder of kp2d, or leave --runtime out.",
+    PYCORAL: "Install it from Google's package index, as the README's page on the Coral stick says: PyPI's"
+    " pycoral is another program.",
+}
 KERNELS = ("default", "builtin")  # `default` lets the runtime use XNNPACK
 
 
@@ -39,6 +46,7 @@ class TFLiteModel:
     Attributes:
         metadata: What the model says of itself; see `kp2d.tflite_file`.
         runtime: What runs it: a key of `RUNTIMES` or "pycoral", with "+edgetpu" if on an Edge TPU.
+        sha256: Of the file.
     """
 
     def __init__(
@@ -68,6 +76,8 @@ class TFLiteModel:
             raise problem("one or more threads", threads)
         one_of("kernels", kernels, KERNELS)
         data, self.metadata = tflite_file.open_model(path)
+        self.sha256 = integrity.check(path, data)
+        tflite_verifier.verify(data, path)  # the runtimes are C++, which a damaged file may crash
         self._on_tpu = _wants_tpu(path, data, self.metadata, use_tpu)
         self.runtime = choose(runtime, use_tpu=self._on_tpu)
         try:
@@ -88,6 +98,7 @@ class TFLiteModel:
             ) from error
         if self._on_tpu:
             self.runtime += "+edgetpu"
+        self._check_ends(path)
         (self._input,) = self._interpreter.get_input_details()
         self._outputs = self._name_outputs()
         self._levels = self._input_levels()
@@ -131,7 +142,11 @@ class TFLiteModel:
         if tuple(self._input["shape"]) != pixels.shape:
             self._resize(pixels.shape)
         self._interpreter.set_tensor(self._input["index"], self._enter(pixels))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            name = f"a model {self.metadata['name']} that computes"
+            raise problem(name, f"a failure ({_first_line(error)})", "Make it again.") from error
         return {name: self._interpreter.get_tensor(one["index"]) for name, one in self._outputs.items()}
 
     def _resize(self, shape: tuple[int, ...]) -> None:
@@ -155,10 +170,31 @@ class TFLiteModel:
             ) from error
         (self._input,) = self._interpreter.get_input_details()
 
+    def _check_ends(self, path: str | Path) -> None:
+        """Refuses a model that is not what it says of itself: one image in, three heads out."""
+        images = [tuple(one["shape"]) for one in self._interpreter.get_input_details()]
+        heads = {name: tuple(one["shape"]) for name, one in self._name_outputs().items()}
+        cell, dim = self.metadata["cell"], self.metadata["descriptor_dim"]
+        if len(images) == 1 and len(images[0]) == 4:
+            _, height, width, _ = images[0]
+            grid = (1, height // cell, width // cell)
+            descriptor = heads.get("descriptor", ())
+            if (
+                images[0] == (1, height, width, 3)
+                and (heads.get("score"), heads.get("offset")) == ((*grid, 1), (*grid, 2))
+                and (len(descriptor), *descriptor[:1], *descriptor[3:]) == (4, 1, dim)
+            ):
+                return
+        raise problem(
+            f"a model of one image and the heads {', '.join(tflite_file.SIGNATURE[1])}",
+            f"{path} with {images} and {heads}",
+            "Make it again.",
+        )
+
     def _name_outputs(self) -> dict[str, dict[str, Any]]:
         """Finds the heads by the names in the signature: converters order them as they like."""
         by_name = {one["name"].partition(":")[0]: one for one in self._interpreter.get_output_details()}
-        return {name: by_name[name] for name in tflite_file.SIGNATURE[1]}
+        return {name: by_name[name] for name in tflite_file.SIGNATURE[1] if name in by_name}
 
     def _enter(self, pixels: np.ndarray) -> np.ndarray:
         if self._exact:  # a pixel p is the int8 value p − 128
@@ -195,7 +231,7 @@ def choose(runtime: str | None, *, use_tpu: bool = False) -> str:
     raise problem(
         f"the package of the runtime {runtime}" if runtime else "a runtime for .tflite models",
         f"installed: {', '.join(installed) or 'none'}",
-        "Run pip install ai-edge-litert; on old devices pip install 'numpy<2' tflite-runtime.",
+        INSTALL[runtime or "litert"],
     )
 
 
@@ -222,7 +258,7 @@ def on_cpu(metadata: dict[str, Any]) -> str:
 def _shipped_name(metadata: dict[str, Any]) -> str:
     """The name of a model that comes with this package, at whatever size, else nothing."""
     name, precision = metadata["name"], metadata["precision"]
-    path = paths.PACKAGE / "pretrained" / f"{name}.{precision}.tflite"
+    path = integrity.PRETRAINED / f"{name}.{precision}.tflite"
     if not path.is_file():
         return ""
     size = {"image_size": metadata["image_size"]}

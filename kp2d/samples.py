@@ -140,12 +140,14 @@ def _reusable(folder: Path, settings: dict) -> bool:
     card = files.read_json(folder / CARD)
     if card is None:
         return False
-    before = card.get("settings", {})
+    before, kept = card.get("settings"), card.get("files")
+    if not isinstance(before, dict) or not isinstance(kept, dict):
+        return False
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         log.info("Rebuilding %s: %s changed.", folder, ", ".join(changed))
         return False
-    for name, digest in card.get("files", {}).items():
+    for name, digest in kept.items():
         if not (folder / name).is_file() or files.sha256(folder / name) != digest:
             log.info("Rebuilding %s: %s is missing or changed.", folder, name)
             return False
@@ -156,7 +158,9 @@ def _reusable(folder: Path, settings: dict) -> bool:
 def _start(folder: Path, names: list[str]) -> None:
     """Records what will be written, and removes what earlier settings have left behind."""
     records = [files.read_json(folder / name) or {} for name in (CARD, PLAN)]
-    earlier = {name for record in records for name in record.get("files", ())}
+    listed = [record.get("files") for record in records]
+    known = [each for each in listed if isinstance(each, (list, dict))]  # a damaged record has anything there
+    earlier = {name for each in known for name in each if isinstance(name, str)}
     # The plan names old and new files until the old ones are gone: a kill here must not orphan any.
     files.write_json(folder / PLAN, {"files": sorted(earlier | set(names))})
     (folder / CARD).unlink(missing_ok=True)

@@ -172,6 +172,8 @@ def read_csv(path: Path | str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         InputError: If the file is missing, is no table, or lacks a column.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # to open a pipe would wait for its other end
+        raise checks.problem(f"the table {path}", "no file", "Check the name.")
     try:
         rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except FileNotFoundError:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
+from kp2d import packed
 from kp2d.checks import InputError, problem
 
 ENTRY = "kp2d"
@@ -40,6 +40,8 @@ def read(path: str | Path) -> bytes:
     """
     path = Path(path).expanduser()
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its other end
+            raise problem("a .tflite model", f"{path}, which is no file", "Check the path.")
         data = path.read_bytes()
     except OSError as error:
         raise problem("a .tflite model", f"{path}: {error.strerror or error}", "Check the path.") from error
@@ -71,7 +73,7 @@ def metadata(data: bytes, source: str | Path = "the model") -> dict[str, Any]:
 def _found(data: bytes, source: str | Path) -> bytes | None:
     try:
         return _entry(data)
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
+    except packed.DamagedError as error:
         raise problem(
             "a whole .tflite model", f"{source}, which is damaged or cut off", "Copy or make it again."
         ) from error
@@ -146,60 +148,19 @@ def to_c_array(data: bytes, name: str) -> str:
 def _object(text: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
 
 def _entry(data: bytes) -> bytes | None:
-    """Finds our metadata entry: tables and vectors of the FlatBuffers format, followed by hand."""
-    model = _follow(data, 0)
-    entries, buffers = _field(data, model, _METADATA), _field(data, model, _BUFFERS)
-    if entries is None or buffers is None:
-        return None
-    for entry in _tables(data, entries):
-        name = _field(data, entry, 0)
-        if name is not None and _bytes(data, name) == ENTRY.encode():
-            index = entry + _offset(data, entry, 1)
-            (number,) = struct.unpack_from("<I", data, index) if index != entry else (0,)
-            content = _field(data, list(_tables(data, buffers))[number], 0)
-            return None if content is None else _bytes(data, content)
+    """Finds our metadata entry."""
+    model = packed.root(data)
+    buffers = list(model.tables(_BUFFERS))
+    for entry in model.tables(_METADATA):
+        if entry.bytes(0) == ENTRY.encode():
+            number = entry.scalar(1, "I")
+            if number >= len(buffers):
+                raise packed.DamagedError(f"buffer {number}")
+            return buffers[number].bytes(0)
     return None
-
-
-def _follow(data: bytes, at: int) -> int:
-    """Goes where the offset at a position leads."""
-    target = at + struct.unpack_from("<I", data, at)[0]
-    if not 0 <= target < len(data):
-        raise IndexError(target)
-    return target
-
-
-def _offset(data: bytes, table: int, number: int) -> int:
-    """Returns where in a table a field lies, 0 if it is absent."""
-    directory = table - struct.unpack_from("<i", data, table)[0]
-    if directory < 0:
-        raise IndexError(directory)
-    at = 4 + 2 * number
-    size = struct.unpack_from("<H", data, directory)[0]
-    return struct.unpack_from("<H", data, directory + at)[0] if at < size else 0
-
-
-def _field(data: bytes, table: int, number: int) -> int | None:
-    """Returns where a field that is a table, vector or string begins, None if it is absent."""
-    offset = _offset(data, table, number)
-    return _follow(data, table + offset) if offset else None
-
-
-def _tables(data: bytes, vector: int):
-    (count,) = struct.unpack_from("<I", data, vector)
-    if 4 * count > len(data):
-        raise IndexError(count)
-    return (_follow(data, vector + 4 + 4 * number) for number in range(count))
-
-
-def _bytes(data: bytes, vector: int) -> bytes:
-    (count,) = struct.unpack_from("<I", data, vector)
-    if vector + 4 + count > len(data):
-        raise IndexError(count)
-    return bytes(data[vector + 4 : vector + 4 + count])

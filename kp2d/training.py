@@ -24,7 +24,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from kp2d import checkpoint, files
+from kp2d import checkpoint, files, runlock
 from kp2d.checks import RunError, fits_cells, problem
 from kp2d.learner import KeypointLearner, build_plain
 from kp2d.loader import PairLoader, PairSource
@@ -85,7 +85,7 @@ def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: 
 
     Raises:
         InputError: If the folder, the size or the preset does not work, or `output` holds a run
-            of another configuration.
+            of another configuration, or one that is under way.
         DivergenceError: If a loss or weight stops being finite; the last checkpoint stays.
     """
     network_config = get_preset(config.preset)
@@ -93,9 +93,9 @@ def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: 
     source = PairSource.from_config(config, network_config.cell)
     folder = Path(config.output)
     files.check_writable(folder / "config.json")
-    _claim_folder(folder, config)
     keras.utils.set_random_seed(config.seed)
-    with data_parallel(config.devices) as devices:
+    with runlock.alone(folder, f"training run in {folder}"), data_parallel(config.devices) as devices:
+        _claim_folder(folder, config)
         run = _Run(config, network_config, devices)
         run.resume()
         return run.fit(source, evaluator, progress)

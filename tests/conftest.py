@@ -13,6 +13,12 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine and in every run; `pytest --hypothesis-profile search` looks further.
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=100)
+settings.register_profile("search", deadline=None, max_examples=3000)
+settings.load_profile("repeatable")
 
 mpl.use("Agg")  # in this process only: kernels started by a test choose their own
 

@@ -1,5 +1,8 @@
 """The command line: every verb, and one clear line for every wrong input."""
 
+import argparse
+import importlib.util
+import os
 import subprocess
 import sys
 
@@ -8,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import bench_cli, cli, images, tables
+from kp2d import bench_cli, cli, images, manual, tables
 
 
 def run(capsys, *arguments):
@@ -125,21 +128,92 @@ def test_an_unwritable_output_is_refused_before_the_work(tiny_dataset, tmp_path,
         assert str(target) in err
 
 
-def test_every_verb_explains_itself(capsys):
-    for verb in (
-        "match",
-        "demo",
-        "evaluate",
-        "reproduce",
-        "report",
-        "prepare",
-        "download",
-        "bench",
-        "readme",
-    ):
-        with pytest.raises(SystemExit, match="0"):
-            cli.main([verb, "--help"])
-        assert "usage: kp2d " + verb in capsys.readouterr().out
+def parsers(parser=None):
+    """Every parser of the command line with its words: the program's, its verbs' and theirs."""
+    parser = parser or cli._parser()
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from parsers(child)
+
+
+def verbs():
+    return [parser for parser in parsers() if parser.prog != "kp2d"]
+
+
+@pytest.mark.parametrize("parser", verbs(), ids=lambda parser: parser.prog)
+def test_every_verb_explains_itself(parser, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*parser.prog.split()[1:], "--help"])
+    told = capsys.readouterr().out
+    assert f"usage: {parser.prog}" in told
+    assert parser.description and parser.description[0].isupper() and parser.description.endswith(".")
+    assert "example: kp2d " in told and "==SUPPRESS==" not in told
+    for nothing in ("(default: None)", "(default: [])", "(default: False)", "(default: )"):
+        assert nothing not in told
+
+
+@pytest.mark.parametrize("parser", list(parsers()), ids=lambda parser: parser.prog)
+def test_every_argument_has_help(parser):
+    for action in parser._actions:
+        assert action.help and len(action.help.strip()) > 3, action
+
+
+@pytest.mark.parametrize("verb", sorted(manual.EXAMPLES))
+def test_every_example_is_one_that_the_parser_takes(verb):
+    words = manual.EXAMPLES[verb].split()
+    assert words[:2] == ["kp2d", verb]
+    assert cli._parser().parse_args(words[1:]).verb == verb
+
+
+def test_no_verb_prints_the_help(capsys):
+    assert cli.main([]) == 0
+    out = capsys.readouterr().out
+    assert "usage: kp2d" in out and all(verb in out for verb in manual.EXAMPLES)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), cv2.error("Failed to allocate 67108864 bytes")])
+def test_a_lack_of_memory_is_one_clear_line(capsys, monkeypatch, tiny_dataset, error):
+    if isinstance(error, cv2.error):
+        error.code = cv2.Error.StsNoMem
+
+    def exhaust(*_, **__):
+        raise error
+
+    monkeypatch.setattr("kp2d.evaluation.evaluate", exhaust)
+    code, _, err = run(capsys, "evaluate", "--data", tiny_dataset)
+    assert (code, "a lack of memory" in err, "smaller --image-size" in err) == (2, True, True)
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"), [("foo", "a backend of Keras out of tensorflow"), ("torch", "the package torch")]
+)
+def test_a_wrong_backend_is_one_clear_line(tmp_path, backend, said):
+    if backend == "torch" and importlib.util.find_spec("torch"):
+        pytest.skip("torch is installed")
+    command = [sys.executable, "-m", "kp2d", "match", "a.png", "b.png", "--method", "kp2d_tiny_s"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "KERAS_BACKEND": backend}
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("kp2d match: error: expected ") and said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["evaluate", "--threads", "2"],
+            "no --threads for kp2d bench evaluate; received an option of kp2d bench",
+        ),
+        (["train", "--image-size", "88x88"], "no --image-size"),
+        (["latency", "--seconds", "3"], "an option of kp2d bench recipes"),
+    ],
+)
+def test_bench_refuses_options_that_would_change_nothing(capsys, arguments, said):
+    code, _, err = run(capsys, "bench", *arguments)
+    assert code == 2 and said in err
 
 
 def test_no_workers_is_an_error(tiny_dataset, capsys):

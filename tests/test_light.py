@@ -71,6 +71,14 @@ def test_the_fast_kernels_run_there_too(light, tmp_path, project):
 
 
 @pytest.mark.parametrize("light", RUNTIMES, indirect=True)
+def test_the_doctor_finds_nothing_broken_there(light):
+    done = light("-m", "kp2d", "doctor", "--deep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"✓ {light.runtime}: runs kp2d_tiny_s_88 int8" in done.stdout
+    assert "– tensorflow: not installed" in done.stdout
+
+
+@pytest.mark.parametrize("light", RUNTIMES, indirect=True)
 def test_what_is_missing_there_is_said_in_a_line(light):
     """float32 needs Keras, `match` draws with Matplotlib."""
     done = light("-m", "kp2d", "evaluate", "--method", "kp2d_tiny_s", "--data", "absent")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -26,20 +28,20 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 # Imports go to a lower layer or stay in their own; a new module must be given its place here.
 LAYERS = {
-    0: "backend checks config features files normalization paths provenance schedule tflite_file tpu"
-    " train_config",
+    0: "backend checks config features files integrity manual normalization packed paths provenance"
+    " runlock schedule tflite_file tflite_verifier tpu train_config",
     1: "archives augment bootstrap calibration canvas compiler compiler_failures decode figures flatbuffer"
-    " geometry images losses matching metrics networks overlay panels parallel quantized recipes"
-    " runtimes",
+    " geometry images losses matching metrics networks overlay panels parallel picture_headers quantized"
+    " recipes runtimes",
     2: "accuracy_charts cards charts checkpoint curves datasets deployment_charts download edgetpu"
     " edgetpu_rules extractors folding groundtruth learned learner lowering quantization_charts"
     " recording rewriting runlog samples scenes sources tracking train_cli transfer viewer views viz",
     3: "convert export loader registration tables",
     4: "bench comparison demo deployment evaluation latency paper plans quantization robustness showcase"
     " train_bench training validation",
-    5: "__main__ bench_cli cli demo_cli edgetpu_cli method_cli notebook pipeline player quantize_cli"
-    " ranking readme report report_cli report_matches report_notebooks report_pages report_tables sensitivity"
-    " trials",
+    5: "__main__ bench_cli cli data_cli demo_cli doctor doctor_cli edgetpu_cli method_cli notebook"
+    " pipeline player quantize_cli ranking readme report report_cli report_matches report_notebooks"
+    " report_pages report_tables sensitivity trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 
@@ -140,6 +142,23 @@ def test_every_dependency_is_pinned_alike_in_constraints_and_environment(environ
     assert set(conda) == set(wanted), "environment.yml lists what pyproject.toml does not"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the pins of environment.yml are for 3.11 and newer")
+def test_every_version_of_the_environment_exists_and_is_the_one_tested_here():
+    """Conda's pip installs the very releases that `make` has installed here: each exists, and they agree."""
+    lines = [Requirement(line) for line in environment_pip() if not line.startswith("-e")]
+    headless = {"opencv-python": "opencv-python-headless"}  # the same release, where there is no display
+    wrong = {}
+    for name, version in pinned(lines, default_environment()).items():
+        named = next(each.name for each in lines if package(each.name) == name)
+        found = set()
+        for distribution in filter(None, (named, headless.get(name))):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found.add(importlib.metadata.version(distribution))
+        if version not in found:
+            wrong[name] = f"{version} in environment.yml, here {', '.join(found) or 'none'}"
+    assert not wrong
+
+
 def test_environment_is_a_conda_file_that_ends_with_the_project_itself():
     content = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert content["name"] == "kp2d" and content["channels"] == ["conda-forge"]
@@ -203,6 +222,56 @@ def test_a_module_keeps_the_house_rules(name):
 def test_the_house_rules_are_noticed():
     text = "assert x\nprint(1)\ntry: pass\nexcept: pass\nplt.show()\nos.getcwd()"
     assert [line for line, _ in sorted(breaches(ast.parse(text), "x"))] == [1, 2, 4, 5, 6]
+
+
+# Formats and calls that run what a file or a string says; no file of a user's or of the internet may do that.
+EXECUTING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+RUNS_TEXT = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+
+
+def dangers(tree: ast.Module):
+    """Lines of a module that could execute a file, or let an archive write anywhere."""
+    for node in ast.walk(tree):
+        modules = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+        modules |= {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
+        if {module.partition(".")[0] for module in modules} & EXECUTING:
+            yield node.lineno, "a format that holds code"
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if called in RUNS_TEXT or given.get("shell", "False") != "False":
+            yield node.lineno, "text that is executed"
+        if called.endswith(("np.load", "numpy.load")) and given.get("allow_pickle") != "False":
+            yield node.lineno, "np.load without allow_pickle=False"
+        if called.endswith(("read_pickle", "yaml.load", "torch.load", "unsafe_load")):
+            yield node.lineno, "a reader that executes"
+        if called.endswith(("models.load_model", "saving.load_model", "enable_unsafe_deserialization")):
+            yield node.lineno, "a Keras model as a whole, which may hold code"
+        if called.endswith((".extractall", "unpack_archive")):
+            yield node.lineno, "an archive that chooses where it writes: kp2d.archives does not let it"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_file_is_ever_executed(name):
+    assert list(dangers(TREES[name])) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("import pickle", "from joblib import load", "eval(x)", "exec(x)", "os.system(x)", "np.load(f)"),
+        *("np.load(f, allow_pickle=True)", "yaml.load(f)", "subprocess.run(x, shell=True)"),
+        *(
+            "tar.extractall(path)",
+            "shutil.unpack_archive(f)",
+            "keras.models.load_model(f)",
+            "pd.read_pickle(f)",
+        ),
+    ],
+)
+def test_an_executing_line_is_noticed(line):
+    assert list(dangers(ast.parse(line)))
 
 
 def imports(name: str) -> set[str]:

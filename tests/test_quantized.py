@@ -30,6 +30,7 @@ SIZE = (64, 96)
 
 def trained_like(preset, seed=0):
     """A float network whose batch norm does something."""
+    keras.utils.set_random_seed(seed)  # else its kernels hang on the tests that ran before
     network, rng = networks.build_network(preset), np.random.default_rng(seed)
     for variable in network.weights:
         kind = variable.path.rpartition("/")[2]

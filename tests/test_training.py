@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from kp2d import checkpoint, networks, training
+from kp2d import checkpoint, networks, runlock, training
 from kp2d.checks import InputError
 from kp2d.networks import build_network
 from kp2d.recipes import RECIPES, from_recipe
@@ -104,6 +104,14 @@ def test_output_of_another_run_is_refused(small_run):
     run(small_run())
     with pytest.raises(InputError, match=r"\['learning_rate', 'seed'\]"):
         run(small_run(seed=1, learning_rate=1e-4))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(small_run, tmp_path):
+    with (
+        runlock.alone(tmp_path / "run", "run"),
+        pytest.raises(InputError, match=r"no other training run in .*by process"),
+    ):
+        training.train(small_run(), progress=False)
 
 
 def test_missing_folder_is_refused_before_anything_is_built(small_run):

@@ -1,0 +1,66 @@
+"""Owns the arguments of `kp2d prepare` and `kp2d download` and what they mean; `kp2d.cli` adds the verbs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from kp2d import config
+
+
+def add_prepare(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d prepare`.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    parser.add_argument("--profile", default="fast", help="smoke or fast")
+    parser.add_argument("--seed", type=int, default=0, help="seed of views and lighting")
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Makes the data set `sample` of a profile, or reuses it.
+
+    Args:
+        options: From a parser with `add_prepare`.
+
+    Raises:
+        InputError: If the profile has no such data set, or its folder cannot be written.
+    """
+    from kp2d import datasets, samples
+
+    profile = config.profile(options.profile)
+    folder = samples.prepare_profile(profile, seed=options.seed, progress=sys.stderr.isatty())
+    sequences = datasets.load_sequences(folder)
+    count = sum(len(sequence.pairs) for sequence in sequences)
+    sys.stdout.write(f"{len(sequences)} sequences, {count} pairs: {folder}\n")
+
+
+def add_download(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d download`.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    parser.add_argument("name", help="hpatches, coco or coco-val")
+    parser.add_argument("--folder", type=Path, help="where to put it; default: data/ in the project")
+    parser.add_argument(
+        "--url", action="append", help="another address, tried in the order given; may be repeated"
+    )
+    parser.add_argument("--sha256", help="expected checksum of the archive")
+
+
+def download(options: argparse.Namespace) -> None:
+    """Downloads a data set.
+
+    Args:
+        options: From a parser with `add_download`.
+
+    Raises:
+        InputError: If there is no such data set, or no mirror has it.
+    """
+    from kp2d import download
+
+    folder = download.download(options.name, options.folder, url=options.url, sha256=options.sha256)
+    sys.stdout.write(f"{folder}\n")

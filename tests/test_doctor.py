@@ -1,0 +1,130 @@
+"""`kp2d doctor`: what it finds, what it says to do, and that it works where hardly anything is installed."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from test_project import HEAVY
+
+from kp2d import cli, compiler, doctor, integrity, learned, runtimes, tpu
+
+
+def findings(topic, **options):
+    return {one.name: one for one in doctor.examine(**options) if one.topic == topic}
+
+
+@pytest.fixture(autouse=True)
+def healthy(home, monkeypatch):
+    """A project folder of its own, in no particular environment."""
+    for name in (compiler.VARIABLE, tpu.LIBRARY_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_healthy_installation_is_told_line_by_line(capsys, home):
+    assert cli.main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "Nothing is broken."
+    for start in (
+        *("  ✓ kp2d: ", "  ✓ Python: ", "  ✓ numpy: ", "  ✓ opencv: ", "  ✓ cores: ", "  ✓ free disk: "),
+        *("  ✓ litert: runs kp2d_tiny_s_88 int8: ", "  ✓ int8: ", f"  ✓ notebooks: all 6 in {home}"),
+        *("  – sample of fast: ", "  ✓ results: ", "  ✓ KP2D_HOME: "),
+    ):
+        assert any(line.startswith(start) for line in lines), start
+
+
+def test_it_changes_nothing(home):
+    before = sorted(home.rglob("*"))
+    doctor.examine()
+    assert sorted(home.rglob("*")) == before
+
+
+def test_json_says_the_same(capsys):
+    assert cli.main(["doctor", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["healthy"] and {one["status"] for one in content["findings"]} <= {"ok", "absent"}
+    assert {"topic", "name", "status", "value", "remedy"} == set(content["findings"][0])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("VAL_PATH", "/nowhere", "hpatches: /nowhere, which does not exist. Correct or unset the variable"),
+        ("KERAS_BACKEND", "foo", "backend of Keras: foo, which is none. Set KERAS_BACKEND to tensorflow"),
+        (tpu.LIBRARY_VARIABLE, "/nowhere.so", "library: /nowhere.so does not load"),
+        (compiler.VARIABLE, "/nowhere/compiler", "compiler: expected"),
+    ],
+)
+def test_a_wrong_environment_variable_is_broken(monkeypatch, capsys, variable, value, said):
+    monkeypatch.setenv(variable, value)
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert f"✗ {said}" in out and "1 to repair: see ✗" in out
+
+
+def test_damaged_weights_and_missing_notebooks_are_broken(tmp_path, home, monkeypatch):
+    folder = (tmp_path / "pretrained").resolve()
+    shutil.copytree(integrity.PRETRAINED, folder)
+    monkeypatch.setattr(integrity, "PRETRAINED", folder)
+    monkeypatch.setattr(learned, "PRETRAINED", folder)
+    with (folder / "kp2d_tiny_s.int8.tflite").open("ab") as file:
+        file.write(b"more")
+    (home / "notebooks" / "03_quantize.ipynb").unlink()
+    assert findings("project")["notebooks"].status == doctor.ABSENT, "an installed package has none"
+    (home / "pyproject.toml").touch()
+    missing = findings("project")["notebooks"]
+    assert (missing.status, missing.value) == (doctor.BROKEN, "no 03_quantize")
+    damaged = findings("shipped weights")["int8"]
+    assert damaged.status == doctor.BROKEN and "with sha256" in damaged.value
+
+
+def test_a_runtime_that_fails_is_broken_and_none_is_not(monkeypatch):
+    def fail(*_, **__):
+        raise ImportError("numpy.core.multiarray failed to import\nmore")
+
+    monkeypatch.setattr(learned, "load", fail)
+    found = findings("runtimes of .tflite models")["litert"]
+    assert (found.status, found.value) == (
+        doctor.BROKEN,
+        "fails (numpy.core.multiarray failed to import)",
+    )
+    monkeypatch.setattr(runtimes, "available", lambda: ())
+    found = findings("runtimes of .tflite models")
+    assert {one.status for one in found.values()} == {doctor.ABSENT}
+    assert "pip install ai-edge-litert" in found["litert"].remedy
+
+
+def test_a_package_that_does_not_load_is_found_in_the_deep(monkeypatch):
+    monkeypatch.setattr(doctor, "PACKAGES", {"reproduce": ("scikit-image", "no-such-package")})
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    assert findings("packages")["scikit-image"].status == doctor.OK
+    found = findings("packages", deep=True)
+    assert found["scikit-image"].status == doctor.BROKEN
+    assert (
+        found["no-such-package"].status == doctor.ABSENT
+        and "'.[reproduce]'" in found["no-such-package"].remedy
+    )
+
+
+def test_a_full_disk_is_broken(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 20})())
+    assert findings("machine")["free disk"].status == doctor.BROKEN
+
+
+def test_a_folder_that_cannot_be_written_is_broken(home, monkeypatch):
+    (home / "figures").write_text("a file in the way")
+    found = findings("folders")["figures"]
+    assert found.status == doctor.BROKEN and "KP2D_HOME" in found.remedy
+
+
+def test_numpy_and_opencv_are_enough(home):
+    """As on a device without any runtime: whatever else is imported, fails."""
+    blocked = [*HEAVY, "ai_edge_litert", "flatbuffers", "yaml"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        "from kp2d import cli, runtimes\nruntimes.available = tuple\nsys.exit(cli.main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "– litert: not installed" in done.stdout

@@ -1,0 +1,266 @@
+"""Faults in the chain: each ends in a message that says what to do, and the next run goes on from there."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from kp2d import checks, config, files, integrity, learned, paths, pipeline, runlock
+
+WRITE = "from kp2d import files, paths\nfiles.write_text(paths.results(profile) / 'own.txt', 'done')\n"
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch):
+    """A project folder with one stage of its own, whose notebook a test can write."""
+    monkeypatch.setenv("KP2D_HOME", str(tmp_path))
+    monkeypatch.setattr(config, "PROFILES", {"smoke": config.PROFILES["smoke"]})
+    stage = pipeline.Stage(name="07_own", outputs=("results/{profile}/own.txt",))
+    monkeypatch.setattr(pipeline, "STAGES", (stage,))
+
+    def write(code=WRITE):
+        cells = [nbformat.v4.new_code_cell('profile = "fast"  # which'), nbformat.v4.new_code_cell(code)]
+        cells[0].metadata["tags"] = ["parameters"]
+        stage.notebook.parent.mkdir(exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), stage.notebook)
+        return tmp_path / "results/smoke/own.txt"
+
+    return write
+
+
+def reproduce():
+    (outcome,) = pipeline.reproduce("smoke", progress=False)
+    return outcome
+
+
+def pretend(monkeypatch):
+    """Lets a stage write its output without a kernel, which takes seconds to start."""
+
+    def execute(stage, profile, *_):
+        for name in stage.outputs:
+            files.write_text(paths.home() / name.format(profile=profile), "done")
+        return 0.1
+
+    monkeypatch.setattr(pipeline, "_execute", execute)
+
+
+# A killed kernel.
+
+
+@pytest.mark.slow
+def test_a_kernel_that_is_killed_in_the_middle_is_named_and_the_run_resumes(workshop):
+    output = workshop("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n" + WRITE)
+    with pytest.raises(pipeline.StageError, match=r"07_own: the kernel died.*memory.*07_own\.ipynb"):
+        reproduce()
+    assert not output.exists() and not (paths.runs("smoke") / "07_own.json").exists()
+    workshop()
+    assert (reproduce().action, output.read_text()) == ("ran", "done")
+    assert reproduce().action == "reused"
+
+
+# A full disk.
+
+
+@pytest.mark.parametrize("where", ["the record", "the executed copy"])
+def test_a_full_disk_is_said_and_the_stage_runs_again(workshop, monkeypatch, where):
+    workshop()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    with monkeypatch.context() as patch:
+        if where == "the record":
+            pretend(patch)
+            write = Path.write_text
+
+            def write_all_but(path, *arguments, **options):
+                return (full if path.name.startswith(".07_own") else write)(path, *arguments, **options)
+
+            patch.setattr(Path, "write_text", write_all_but)
+        else:
+            patch.setattr("papermill.execute_notebook", full)
+        with pytest.raises((checks.InputError, checks.RunError), match=r"No space left.*Make room"):
+            reproduce()
+    assert not (paths.runs("smoke") / "07_own.json").exists()
+    pretend(monkeypatch)
+    assert reproduce().action == "ran"
+    assert reproduce().action == "reused"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Kernel didn't respond in 120 seconds"), KeyError("python3")])
+def test_a_kernel_that_does_not_start_is_said(workshop, monkeypatch, error):
+    workshop()
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("papermill.execute_notebook", fail)
+    with pytest.raises(pipeline.StageError, match=r"no kernel started.*pip install ipykernel"):
+        reproduce()
+
+
+# A folder that cannot be written.
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_named_before_anything_runs(workshop, tmp_path):
+    workshop()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results").chmod(0o500)
+    with pytest.raises(checks.InputError, match=r"results.*Permission denied.*another folder"):
+        reproduce()
+
+
+def test_a_read_only_disk_is_named_before_anything_runs(workshop, monkeypatch):
+    workshop()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(checks.InputError, match=r"results/runs/smoke.*Read-only file system"):
+        reproduce()
+
+
+# Two runs at once.
+
+HOLD = (
+    "import sys, time\nfrom kp2d import runlock\n"
+    "with runlock.alone(sys.argv[1], 'run'):\n    print('held', flush=True)\n    time.sleep(60)"
+)
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A second process that holds the lock of a folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_run_is_told_who_holds_the_lock_and_since_when(other, tmp_path):
+    said = (
+        rf"no other run; received one by process {other.pid} on .*, since \d{{4}}-\d\d-\d\d \d\d:.*Wait until"
+    )
+    with pytest.raises(checks.InputError, match=said), runlock.alone(tmp_path, "run"):
+        pytest.fail("both run")
+
+
+def test_a_killed_run_leaves_no_lock(other, tmp_path):
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert (tmp_path / runlock.NAME).read_text()  # its name is still there, and does no harm
+    with runlock.alone(tmp_path, "run"):
+        assert json.loads((tmp_path / runlock.NAME).read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_is_given_back_after_an_error_and_is_held_within_a_process_too(tmp_path):
+    def nested():
+        with runlock.alone(tmp_path, "run"), runlock.alone(tmp_path, "run"):
+            pytest.fail("both run")
+
+    with pytest.raises(checks.InputError, match="no other run"):
+        nested()
+    with runlock.alone(tmp_path / "other", "run"), runlock.alone(tmp_path, "run"):
+        pass
+
+
+def test_where_there_are_no_locks_a_run_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    def none(_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(runlock, "_lock", none)
+    with runlock.alone(tmp_path, "run"):
+        assert "start no second run there" in caplog.text
+
+
+def test_one_profile_is_run_once_at_a_time(workshop, monkeypatch):
+    workshop()
+    pretend(monkeypatch)
+    with (
+        runlock.alone(paths.runs("smoke"), "run"),
+        pytest.raises(checks.InputError, match="no other run of the profile smoke"),
+    ):
+        reproduce()
+    assert reproduce().action == "ran"
+
+
+# A damaged record.
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"inputs": 3}', b"\0" * 50])
+def test_a_damaged_record_is_a_reason_to_run_again(workshop, monkeypatch, damage):
+    workshop()
+    pretend(monkeypatch)
+    assert reproduce().reason == pipeline.NO_RECORD
+    (paths.runs("smoke") / "07_own.json").write_bytes(damage)
+    assert reproduce().reason == "07_own.json, its record, is damaged"
+    assert reproduce().action == "reused"
+
+
+# Clocks.
+
+
+def test_no_clock_decides_what_is_reused(workshop, monkeypatch):
+    output = workshop()
+    pretend(monkeypatch)
+    reproduce()
+    record = paths.runs("smoke") / "07_own.json"
+    for ahead in (-1e9, 1e9):
+        for path in (output, record, pipeline.STAGES[0].notebook):
+            os.utime(path, (time.time() + ahead,) * 2)
+        assert reproduce().action == "reused"
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert reproduce().action == "reused"
+    before = output.stat()
+    output.write_text("Done")  # as long as before, and by its time unchanged
+    os.utime(output, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert reproduce().reason == "output results/smoke/own.txt was changed"
+
+
+# Weights.
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A copy of what this package ships of KP2DtinyS, to be damaged."""
+    folder = (tmp_path / "pretrained").resolve()
+    folder.mkdir()
+    for path in learned.PRETRAINED.glob("kp2d_tiny_s.*"):
+        shutil.copy(path, folder)
+    monkeypatch.setattr(integrity, "PRETRAINED", folder)
+    monkeypatch.setattr(learned, "PRETRAINED", folder)
+    return folder
+
+
+@pytest.mark.parametrize(("precision", "suffix"), learned.SUFFIXES.items())
+def test_weights_that_are_not_the_published_ones_are_refused(shipped, precision, suffix):
+    path = shipped / f"kp2d_tiny_s{suffix}"
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1  # a single bit of a weight, which nothing else would notice
+    path.write_bytes(data)
+    with pytest.raises(checks.InputError, match=r"with sha256 [0-9a-f]{64}; received .*git checkout"):
+        learned.load("kp2d_tiny_s", precision=precision)
+    own = path.rename(shipped.parent / path.name)
+    assert integrity.check(own) == files.sha256(own), "weights of one's own are not compared"
+
+
+def test_missing_weights_and_cards_are_named(shipped):
+    with pytest.raises(checks.InputError, match=r"int8\.tflite; received no such file.*Install kp2d again"):
+        integrity.check(shipped / "kp2d_tiny_f.int8.tflite")
+    (shipped / "kp2d_tiny_s.int8.json").write_text("{")
+    with pytest.raises(checks.InputError, match=r"the card .*kp2d_tiny_s\.int8\.json"):
+        learned.load("kp2d_tiny_s", precision="int8")
+    (shipped / "kp2d_tiny_s.int8.tflite").unlink()
+    with pytest.raises(checks.InputError, match="shipped network in int8"):
+        learned.load("kp2d_tiny_s", precision="int8")
