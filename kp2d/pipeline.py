@@ -1,18 +1,16 @@
-"""Owns the reproduction: stages as data, run in order by papermill, skipped when up to date."""
+"""Owns the reproduction: stages as data, run by papermill after those they need, skipped when up to date."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import checks, config, datasets, files, paths, provenance
+from kp2d import checks, config, datasets, files, jobs, notebook_file, paths, provenance
 
 logger = logging.getLogger(__name__)
 
@@ -135,32 +133,6 @@ def select(names: Sequence[str] | None) -> list[Stage]:
     return [stage for stage in STAGES if stage.name in chosen]
 
 
-def notebook_parameters(notebook: Path) -> dict[str, Any]:
-    """Returns the names and default values in a notebook's cell tagged `parameters`.
-
-    Raises:
-        InputError: If the notebook is missing or damaged, or does not have exactly one such cell of literals.
-    """
-    import nbformat
-
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-    except FileNotFoundError:
-        remedy = "The notebooks are in the repository: clone it, or set KP2D_HOME to a checkout."
-        raise checks.problem(f"the notebook {notebook}", "no such file", remedy) from None
-    except Exception as error:  # nbformat has no common base class for its errors
-        raise checks.problem(f"a notebook in {notebook}", f"{type(error).__name__}: {error}") from error
-    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise checks.problem(f"one cell tagged `parameters` in {notebook.name}", len(tagged))
-    try:
-        return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0]).body}
-    except (AttributeError, SyntaxError, ValueError) as error:
-        raise checks.problem(
-            f"only `name = literal` in the parameters of {notebook.name}", str(error)
-        ) from error
-
-
 def assign_parameters(stages: Sequence[Stage], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Decides which notebook gets which parameter.
 
@@ -174,7 +146,7 @@ def assign_parameters(stages: Sequence[Stage], given: Mapping[str, Any]) -> dict
     Raises:
         InputError: If no selected notebook, or not the one named, has a parameter of that name.
     """
-    declared = {stage.name: notebook_parameters(stage.notebook) for stage in stages}
+    declared = {stage.name: notebook_file.parameters(stage.notebook) for stage in stages}
     assigned: dict[str, dict[str, Any]] = {stage.name: {} for stage in stages}
     for key, value in given.items():
         where, _, name = key.rpartition(".")
@@ -196,7 +168,8 @@ def reproduce(
     force: bool = False,
     cell_timeout: int | None = None,
     progress: bool = True,
-    report: Callable[[str], None] = logger.info,
+    report: jobs.Report = logger.info,
+    execute: jobs.Execute = jobs.one_by_one,
 ) -> list[Outcome]:
     """Runs a profile's notebooks in order and reuses the stages whose inputs, code and outputs are unchanged.
 
@@ -209,6 +182,7 @@ def reproduce(
             profile `full` all it needs.
         progress: Whether to show a progress bar of cells.
         report: Receives one line a stage.
+        execute: What does the stages: one after another here, or `kp2d.cluster.Cluster.execute`.
 
     Returns:
         What became of each stage.
@@ -217,6 +191,7 @@ def reproduce(
         InputError: If the profile, a stage or a parameter is unknown, an input is missing, or a folder for
             results cannot be written.
         StageError: If a notebook fails. Stages finished before stay finished.
+        RunError: If several fail.
     """
     if config.profile(profile).dataset != "sample":
         datasets.resolve(
@@ -226,38 +201,76 @@ def reproduce(
     assigned = assign_parameters(chosen, parameters or {})
     for folder in (paths.runs(profile), paths.results(profile), paths.figures(profile)):
         files.check_writable(folder / "probe")
-    outcomes = []
-    for stage in chosen:
-        settings = {**assigned[stage.name], "profile": profile}
-        if "interactive" in notebook_parameters(stage.notebook):
-            settings.setdefault("interactive", False)
-        state = _state(stage, profile, settings)
-        record_path = paths.runs(profile) / f"{stage.name}.json"
-        reason = _why_run(stage, profile, state, files.read_json(record_path))
-        if not reason and not force:
-            report(f"{stage.name}: reused, nothing changed")
-            outcomes.append(Outcome(stage=stage.name, action="reused", reason="nothing changed", seconds=0.0))
-            continue
-        reason = reason or "forced"
-        report(f"{stage.name}: running ({reason})")
-        record_path.unlink(missing_ok=True)
-        endless = stage.patient and profile == "full"
-        timeout = cell_timeout or (None if endless else CELL_TIMEOUT)
-        seconds = _execute(stage, profile, settings, timeout, progress)
-        outputs = _signatures(stage.outputs, profile)
-        missing = [name for name, signature in outputs.items() if signature is None]
-        if missing:
-            raise StageError(f"{stage.name} ended without writing {', '.join(missing)}")
-        record = {
-            **state,
-            "outputs": outputs,
-            "seconds": round(seconds, 1),
-            "commit": provenance.git_commit(),
-        }
-        files.write_json(record_path, {**record, "versions": provenance.versions()})
-        report(f"{stage.name}: done in {seconds:.0f} s")
-        outcomes.append(Outcome(stage=stage.name, action="ran", reason=reason, seconds=seconds))
-    return outcomes
+    planned = [
+        jobs.Job(
+            name=stage.name,
+            work=run_stage,
+            arguments=(stage, profile, assigned[stage.name], force, cell_timeout, progress),
+            after=needed(stage, chosen),
+        )
+        for stage in chosen
+    ]
+    results = {result.name: result for result in execute(planned, report)}
+    jobs.raise_failures([results[stage.name] for stage in chosen if stage.name in results], "stages")
+    return [results[stage.name].value for stage in chosen]
+
+
+def needed(stage: Stage, others: Sequence[Stage]) -> tuple[str, ...]:
+    """Returns the names of those stages that make what a stage reads."""
+    return tuple(other.name for other in others if set(other.outputs) & set(stage.inputs))
+
+
+def run_stage(
+    stage: Stage,
+    profile: str,
+    parameters: Mapping[str, Any],
+    force: bool,
+    cell_timeout: int | None,
+    progress: bool,
+    *,
+    report: jobs.Report,
+) -> Outcome:
+    """Runs one stage, or reuses it; any process that sees the project's folder can do so.
+
+    Args:
+        stage: The stage.
+        profile: Name of the profile.
+        parameters: Of its notebook.
+        force: As for `reproduce`, like the following.
+        cell_timeout: Seconds.
+        progress: Whether to show a progress bar.
+        report: Receives a line when it begins and one when it ends.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        InputError: If an input is missing.
+        StageError: If the notebook fails, or does not write what it promises.
+    """
+    settings = {**parameters, "profile": profile}
+    if "interactive" in notebook_file.parameters(stage.notebook):
+        settings.setdefault("interactive", False)
+    state = _state(stage, profile, settings)
+    record_path = paths.runs(profile) / f"{stage.name}.json"
+    reason = _why_run(stage, profile, state, files.read_json(record_path))
+    if not reason and not force:
+        report(f"{stage.name}: reused, nothing changed")
+        return Outcome(stage=stage.name, action="reused", reason="nothing changed", seconds=0.0)
+    reason = reason or "forced"
+    report(f"{stage.name}: running ({reason})")
+    record_path.unlink(missing_ok=True)
+    endless = stage.patient and profile == "full"
+    timeout = cell_timeout or (None if endless else CELL_TIMEOUT)
+    seconds = _execute(stage, profile, settings, timeout, progress)
+    outputs = _signatures(stage.outputs, profile)
+    missing = [name for name, signature in outputs.items() if signature is None]
+    if missing:
+        raise StageError(f"{stage.name} ended without writing {', '.join(missing)}")
+    record = {**state, "outputs": outputs, "seconds": round(seconds, 1), "commit": provenance.git_commit()}
+    files.write_json(record_path, {**record, "versions": provenance.versions()})
+    report(f"{stage.name}: done in {seconds:.0f} s")
+    return Outcome(stage=stage.name, action="ran", reason=reason, seconds=seconds)
 
 
 def _state(stage: Stage, profile: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -271,16 +284,10 @@ def _state(stage: Stage, profile: str, settings: dict[str, Any]) -> dict[str, An
             )
     return {
         "parameters": settings,
-        "notebook": _notebook_hash(stage.notebook),
+        "notebook": notebook_file.cells_hash(stage.notebook),
         "kp2d": provenance.code_hash(),
         "inputs": inputs,
     }
-
-
-def _notebook_hash(notebook: Path) -> str:
-    """Returns a hash of the cells without their outputs, which JupyterLab saves into the file."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return config.fingerprint([(cell["cell_type"], cell["source"]) for cell in cells])
 
 
 def _filled(names: Sequence[str], profile: str) -> list[str]:

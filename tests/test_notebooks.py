@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from kp2d import pipeline
+from kp2d import notebook_file, pipeline
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(FOLDER.glob("*.ipynb"))}
@@ -112,7 +112,7 @@ def test_every_parameter_is_used(name):
         for node in ast.walk(ast.parse(rest))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
-    assert set(pipeline.notebook_parameters(FOLDER / f"{name}.ipynb")) <= used
+    assert set(notebook_file.parameters(FOLDER / f"{name}.ipynb")) <= used
 
 
 @every_notebook

@@ -10,7 +10,7 @@ import time
 import nbformat
 import pytest
 
-from kp2d import checks, config, files, paths, pipeline, tables
+from kp2d import checks, config, files, notebook_file, paths, pipeline, tables
 
 
 def reproduce(profile="smoke", **options):
@@ -181,17 +181,17 @@ def test_a_results_folder_that_cannot_be_written_is_named_before_anything_runs(h
 
 def test_outputs_saved_by_jupyterlab_do_not_make_a_stage_run_again(home):
     notebook = pipeline.STAGES[0].notebook
-    before = pipeline._notebook_hash(notebook)
+    before = notebook_file.cells_hash(notebook)
     content = nbformat.read(notebook, as_version=4)
     cell = next(cell for cell in content.cells if cell.cell_type == "code")
     cell.outputs = [nbformat.v4.new_output("stream", text="hello")]
     cell.execution_count = 3
     content.metadata["language_info"] = {"name": "python", "version": "3"}
     nbformat.write(content, notebook)
-    assert pipeline._notebook_hash(notebook) == before
+    assert notebook_file.cells_hash(notebook) == before
     cell.source += "\n"
     nbformat.write(content, notebook)
-    assert pipeline._notebook_hash(notebook) != before
+    assert notebook_file.cells_hash(notebook) != before
 
 
 def test_numbers_select_stages_in_order():
@@ -208,13 +208,13 @@ def test_numbers_select_stages_in_order():
 def test_a_damaged_notebook_is_named(tmp_path, content, words):
     (tmp_path / "01_x.ipynb").write_text(content)
     with pytest.raises(checks.InputError, match=words):
-        pipeline.notebook_parameters(tmp_path / "01_x.ipynb")
+        notebook_file.parameters(tmp_path / "01_x.ipynb")
 
 
 def test_a_computed_parameter_is_refused(workshop):
     workshop("pass", parameters='profile = "fast"\ncount = 1 + len("a")')
     with pytest.raises(checks.InputError, match="name = literal"):
-        pipeline.notebook_parameters(pipeline.STAGES[0].notebook)
+        notebook_file.parameters(pipeline.STAGES[0].notebook)
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{", json.dumps({"parameters": 3, "inputs": None})])
