@@ -124,5 +124,10 @@ def raise_failures(results: Iterable[Result], what: str) -> None:
     if len(failed) == 1:
         raise failed[0].error
     if failed:
-        told = "\n".join(f"- {result.name}: {result.error}" for result in failed)
-        raise checks.RunError(f"{len(failed)} {what} failed:\n{told}")
+        raise checks.RunError(tell_failures(failed, what))
+
+
+def tell_failures(failed: Sequence[Result], what: str) -> str:
+    """Returns a text on jobs that failed; `what` as for `raise_failures`."""
+    told = "\n".join(f"- {result.name}: {result.error}" for result in failed)
+    return f"{len(failed)} of the {what} failed:\n{told}"

@@ -28,16 +28,16 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 LAYERS = {
     0: "backend checks config features files jobs normalization notebook_file paths provenance"
     " schedule tflite_file tpu train_config",
-    1: "archives augment calibration canvas compiler compiler_failures decode figures flatbuffer"
+    1: "archives augment calibration canvas cluster compiler compiler_failures decode figures flatbuffer"
     " geometry images losses matching metrics networks overlay parallel quantized recipes runtimes",
-    2: "cards charts checkpoint curves datasets deployment_charts download edgetpu edgetpu_rules"
+    2: "cards charts checkpoint cluster_cli curves datasets deployment_charts download edgetpu edgetpu_rules"
     " extractors folding groundtruth learned learner lowering quantization_charts recording rewriting"
     " runlog samples scenes sources tracking train_cli transfer viewer views viz",
     3: "convert export loader registration tables",
     4: "bench comparison demo deployment evaluation latency quantization showcase train_bench training"
     " validation",
     5: "__main__ bench_cli cli demo_cli edgetpu_cli method_cli notebook pipeline player quantize_cli"
-    " ranking readme sensitivity trials",
+    " ranking readme reproduce_cli sensitivity trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 
