@@ -20,6 +20,7 @@ from kp2d import (
     method_cli,
     quantize_cli,
     reproduce_cli,
+    sweep_cli,
     train_cli,
 )
 
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         *(_add_match, _add_demo, _add_evaluate, _add_train, _add_quantize, _add_lint, _add_compile),
-        *(_add_reproduce, _add_prepare, _add_download, _add_bench, _add_readme),
+        *(_add_reproduce, _add_sweep, _add_prepare, _add_download, _add_bench, _add_readme),
     ):
         add(verbs)
     return parser
@@ -278,6 +279,11 @@ def _add_reproduce(verbs: Any) -> None:
         verbs, "reproduce", reproduce_cli.run, "run the notebooks and make every table and picture"
     )
     reproduce_cli.add_arguments(parser)
+
+
+def _add_sweep(verbs: Any) -> None:
+    parser = _verb(verbs, "sweep", sweep_cli.run, "score methods × sizes × seeds, here or on a cluster")
+    sweep_cli.add_arguments(parser)
 
 
 def _add_prepare(verbs: Any) -> None:

@@ -37,7 +37,7 @@ LAYERS = {
     4: "bench comparison demo deployment evaluation latency quantization showcase train_bench training"
     " validation",
     5: "__main__ bench_cli cli demo_cli edgetpu_cli method_cli notebook pipeline player quantize_cli"
-    " ranking readme reproduce_cli sensitivity trials",
+    " ranking readme reproduce_cli sensitivity sweep sweep_cli trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 
