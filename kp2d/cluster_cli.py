@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from kp2d import checks, cluster, jobs
@@ -45,6 +46,9 @@ def execute_from(options: argparse.Namespace, here: jobs.Execute) -> jobs.Execut
         raise checks.problem("a positive --worker-timeout", options.worker_timeout)
     if not options.scheduler:
         return here
+    if not options.verbose:
+        # It logs tracebacks of a connection that is lost; the error that follows says so in a line.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
     return cluster.Cluster(options.scheduler, worker_timeout=options.worker_timeout).execute
 
 

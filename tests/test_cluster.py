@@ -106,6 +106,21 @@ def test_a_job_whose_worker_is_killed_is_done_by_another(shared, tmp_path):
     assert results == {"before": "before", "slow": "again", "behind": "behind"}
 
 
+@pytest.mark.slow
+def test_a_lost_scheduler_is_an_error_not_a_hang(shared, tmp_path):
+    small = SmallCluster(tmp_path, shared.home)
+    try:
+        small.settle(1)
+        work = [append("first", tmp_path / "done.txt"), append("second", tmp_path / "done.txt", 60)]
+        results = cluster.Cluster(small.address).execute(work, lambda line: None)
+        assert next(results).value == "first"
+        stop(small.scheduler)
+        with pytest.raises(checks.RunError, match="connection to the scheduler was lost"):
+            next(results)
+    finally:
+        small.close()
+
+
 MAKE = """from kp2d import files, paths
 files.write_text(paths.results(profile) / "data.csv", f"count\\n{count}\\n")"""
 # The first time, it is in the midst of its pictures for an hour.
