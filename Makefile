@@ -3,7 +3,7 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= fast
-EXTRAS  := reproduce,train,onnx,test
+EXTRAS  := reproduce,train,onnx,cluster,test
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 LIGHT   := .venv-litert .venv-tflite-runtime

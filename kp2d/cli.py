@@ -25,6 +25,8 @@ from kp2d import (
     method_cli,
     quantize_cli,
     report_cli,
+    reproduce_cli,
+    sweep_cli,
     train_cli,
 )
 
@@ -96,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for add in (
         *(_add_match, _add_demo, _add_evaluate, _add_train, _add_quantize, _add_lint, _add_compile),
-        *(_add_reproduce, _add_report, _add_prepare, _add_download, _add_bench, _add_readme, _add_doctor),
+        *(_add_reproduce, _add_sweep, _add_report, _add_prepare, _add_download, _add_bench, _add_readme),
+        _add_doctor,
     ):
         add(verbs)
     return parser
@@ -290,46 +293,15 @@ def _add_compile(verbs: Any) -> None:
 
 
 def _add_reproduce(verbs: Any) -> None:
-    parser = _verb(verbs, "reproduce", _reproduce, "run the notebooks and make every table and picture")
-    parser.add_argument(
-        "--profile", default="fast", help="smoke (seconds), fast (minutes), full (HPatches, hours)"
+    parser = _verb(
+        verbs, "reproduce", reproduce_cli.run, "run the notebooks and make every table and picture"
     )
-    parser.add_argument("--stages", help="comma-separated numbers or names, as 05,06; default: all")
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="[STAGE.]NAME=VALUE",
-        help="a notebook parameter, as top_k=[300]; may be repeated",
-    )
-    parser.add_argument("--force", action="store_true", help="run also what is up to date")
-    parser.add_argument(
-        "--timeout", type=int, help="seconds a cell may take; default: 3600, no limit for training in full"
-    )
+    reproduce_cli.add_arguments(parser)
 
 
-def _reproduce(options: argparse.Namespace) -> None:
-    from kp2d import pipeline
-
-    if options.timeout is not None and options.timeout < 1:
-        raise checks.problem("a --timeout of at least 1 s", options.timeout)
-    outcomes = pipeline.reproduce(
-        options.profile,
-        stages=options.stages.split(",") if options.stages else None,
-        parameters=config.assignments(options.parameter),
-        force=options.force,
-        cell_timeout=options.timeout,
-        progress=sys.stderr.isatty(),
-        report=lambda line: print(line, flush=True),
-    )
-    ran = sum(outcome.action == "ran" for outcome in outcomes)
-    seconds = sum(outcome.seconds for outcome in outcomes)
-    print(
-        f"{ran} of {len(outcomes)} stages ran in {seconds:.0f} s; tables: results/{options.profile},",
-        end=" ",
-    )
-    print(f"pictures: figures/{options.profile}")
+def _add_sweep(verbs: Any) -> None:
+    parser = _verb(verbs, "sweep", sweep_cli.run, "score methods × sizes × seeds, here or on a cluster")
+    sweep_cli.add_arguments(parser)
 
 
 def _add_report(verbs: Any) -> None:

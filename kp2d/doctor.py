@@ -20,13 +20,13 @@ import numpy as np
 import kp2d
 from kp2d import (
     backend,
+    chain,
     checks,
     compiler,
     datasets,
     integrity,
     learned,
     paths,
-    pipeline,
     provenance,
     runtimes,
     tpu,
@@ -288,13 +288,13 @@ def _weights() -> Iterator[Finding]:
 
 
 def _notebooks() -> Iterator[Finding]:
-    missing = [stage.name for stage in pipeline.STAGES if not stage.notebook.is_file()]
+    missing = [stage.name for stage in chain.STAGES if not stage.notebook.is_file()]
     checkout = (paths.home() / "pyproject.toml").is_file()
     yield Finding(
         topic="project",
         name="notebooks",
         status=OK if not missing else BROKEN if checkout else ABSENT,
-        value=f"all {len(pipeline.STAGES)} in {paths.notebooks()}"
+        value=f"all {len(chain.STAGES)} in {paths.notebooks()}"
         if not missing
         else f"no {', '.join(missing)}",
         remedy="Clone the repository, or set KP2D_HOME to a checkout, to reproduce" if missing else "",

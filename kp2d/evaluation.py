@@ -148,24 +148,10 @@ def evaluate(
     Raises:
         InputError: If there are no pairs, or none of them could be read.
     """
+    store = export_features(
+        extractor, sequences, protocol.image_size, cache=cache, workers=workers, progress=progress
+    )
     pairs = [pair for sequence in sequences for pair in sequence.pairs]
-    if not pairs:
-        raise checks.problem("at least one image pair", f"{len(sequences)} sequences without any")
-    if workers is not None and workers < 1:
-        raise checks.problem("one or more workers", workers)
-    workers = workers or provenance.workers()
-    store = FeatureStore(extractor, protocol.image_size, cache)
-    label = f"{extractor.name} {extractor.precision}"
-
-    paths = sorted({path for pair in pairs for path in (pair.path0, pair.path1)})
-    for _ in parallel(
-        lambda path: _readable(store, path),
-        paths,
-        workers if extractor.concurrent else 1,
-        f"{label}: features",
-        progress,
-    ):
-        pass
 
     def score(pair: Pair) -> list[dict[str, Any]]:
         key = {"pair": pair.name, "sequence": pair.sequence, "subset": pair.subset, "index": pair.index}
@@ -185,7 +171,8 @@ def evaluate(
         )
         return [{**key, **row} for row in score_pair(features0, features1, homography, protocol)]
 
-    scored = parallel(score, pairs, workers, f"{label}: scores", progress)
+    label = f"{extractor.name} {extractor.precision}: scores"
+    scored = parallel(score, pairs, workers or provenance.workers(), label, progress)
     for sequence in sequences:
         key = {"pair": sequence.name, "sequence": sequence.name, "subset": sequence.subset, "index": 0}
         scored += [
@@ -206,6 +193,44 @@ def evaluate(
     table.insert(1, "precision", extractor.precision)
     table.insert(2, "runtime", extractor.runtime)
     return table
+
+
+def export_features(
+    extractor: Extractor,
+    sequences: Sequence[datasets.Sequence],
+    image_size: tuple[int, int],
+    *,
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> FeatureStore:
+    """Extracts the features of every image of a data set that is part of a pair.
+
+    Args:
+        extractor: The method.
+        sequences: From `datasets.load_sequences`.
+        image_size: (height, width) px.
+        cache: Folder that keeps them; what lies there is not extracted again.
+        workers: Threads; None takes one a core.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Where the features are; an image that cannot be read raises its error there.
+
+    Raises:
+        InputError: If there are no pairs.
+    """
+    pairs = [pair for sequence in sequences for pair in sequence.pairs]
+    if not pairs:
+        raise checks.problem("at least one image pair", f"{len(sequences)} sequences without any")
+    if workers is not None and workers < 1:
+        raise checks.problem("one or more workers", workers)
+    store = FeatureStore(extractor, image_size, cache)
+    images = sorted({path for pair in pairs for path in (pair.path0, pair.path1)})
+    threads = (workers or provenance.workers()) if extractor.concurrent else 1
+    label = f"{extractor.name} {extractor.precision}: features"
+    parallel(lambda path: _readable(store, path), images, threads, label, progress)
+    return store
 
 
 _PAIR_COLUMNS = ("top_k", "status", "reason", *MEANS, *_MMA, "corner_error", *_COUNTS)

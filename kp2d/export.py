@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -23,6 +24,9 @@ from kp2d.extractors import Extractor
 from kp2d.features import Features
 
 logger = logging.getLogger(__name__)
+
+# On Python 3.11, two threads that parse literals (the headers of arrays are some) may raise a SystemError.
+_reading = threading.Lock()
 
 # Modules whose code decides what is extracted: features of an older version are not taken for current ones.
 _DECIDING = ("decode", "export", "extractors", "features", "images", "learned", "networks", "runtimes")
@@ -75,7 +79,7 @@ class FeatureStore:
             raise checks.problem("an image file", str(path))
         file = self._folder / f"{files.sha256(path)[:32]}.npz"
         try:
-            with file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+            with _reading, file.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
                 features = Features(
                     **{field: arrays[field] for field in ("keypoints", "scores", "descriptors")}
                 )

@@ -13,6 +13,7 @@ EXAMPLES = {
     "lint": "kp2d lint model.tflite --strict",
     "compile": "kp2d compile kp2d_tiny_s --image-size 240x320",
     "reproduce": "kp2d reproduce --profile fast --stages 05,06 -p top_k=[300]",
+    "sweep": "kp2d sweep --preset kp2d_tiny_s --precision float32 int8 --image-size 88x88 240x320",
     "report": "kp2d report --profile fast",
     "prepare": "kp2d prepare --profile fast",
     "download": "kp2d download hpatches --folder ~/data",

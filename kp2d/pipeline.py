@@ -1,122 +1,26 @@
-"""Owns the reproduction: stages as data, run in order by papermill, skipped when up to date."""
+"""Owns the reproduction: stages as data, run by papermill after those they need, skipped when up to date."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kp2d import checks, config, datasets, files, paths, provenance, runlock
+from kp2d import chain, checks, config, datasets, files, jobs, notebook_file, paths, provenance, runlock
 
 logger = logging.getLogger(__name__)
 
 CELL_TIMEOUT = 3600  # seconds a cell may take
 START_TIMEOUT = 120  # seconds a kernel may take to start
-DATA = "data set"
 NO_RECORD = "no record of a finished run"
 _RECORDED = ("parameters", "inputs", "outputs")  # parts of a stage's record that are compared by name
 
 
 class StageError(checks.RunError):
     """A notebook failed; the message names the notebook, the cell, the error and the executed copy."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One notebook of the reproduction.
-
-    Inputs and outputs are files relative to the project, `{profile}` filled in, or `DATA`, the data set.
-    """
-
-    name: str
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    patient: bool = False  # whether a cell of the profile `full` may take as long as it needs
-
-    @property
-    def notebook(self) -> Path:
-        """Returns the notebook's path."""
-        return paths.notebooks() / f"{self.name}.ipynb"
-
-
-STAGES = (
-    Stage(
-        name="01_prepare_data",
-        outputs=(DATA, "results/{profile}/data.csv", "figures/{profile}/data.png"),
-    ),
-    Stage(
-        name="02_train",
-        inputs=(DATA, "results/{profile}/data.csv"),
-        outputs=(
-            "results/{profile}/training.csv",
-            "results/{profile}/training_losses.csv",
-            "figures/{profile}/training_pairs.png",
-            "figures/{profile}/training_losses.svg",
-            "figures/{profile}/learning.png",
-            "figures/{profile}/learning_matches.png",
-        ),
-        patient=True,
-    ),
-    Stage(
-        name="03_quantize",
-        inputs=(DATA, "results/{profile}/data.csv"),
-        outputs=(
-            "results/{profile}/quantization.csv",
-            "results/{profile}/precisions.csv",
-            "results/{profile}/layer_errors.csv",
-            "results/{profile}/sensitivity.csv",
-            "figures/{profile}/activations.svg",
-            "figures/{profile}/layer_errors.svg",
-            "figures/{profile}/sensitivity.svg",
-        ),
-        patient=True,
-    ),
-    Stage(
-        name="04_compile",
-        outputs=(
-            "results/{profile}/compile.csv",
-            "results/{profile}/latency.csv",
-            "figures/{profile}/latency.svg",
-        ),
-    ),
-    Stage(
-        name="05_evaluate",
-        inputs=(DATA, "results/{profile}/data.csv", "results/{profile}/latency.csv"),
-        outputs=(
-            "results/{profile}/evaluation.csv",
-            "results/{profile}/pairs.csv",
-            "results/{profile}/robustness.csv",
-            "results/{profile}/protocols.csv",
-            "results/{profile}/paper_comparison.csv",
-            "results/{profile}/paper_models.csv",
-            "figures/{profile}/matching_accuracy.svg",
-            "figures/{profile}/correctness.svg",
-            "figures/{profile}/repeatability.svg",
-            "figures/{profile}/speed.svg",
-            "figures/{profile}/size.svg",
-            "figures/{profile}/robustness.svg",
-        ),
-    ),
-    Stage(
-        name="06_compare_sift",
-        inputs=(DATA, "results/{profile}/data.csv", "results/{profile}/pairs.csv"),
-        outputs=(
-            "results/{profile}/against_sift.csv",
-            "results/{profile}/failures.csv",
-            "figures/{profile}/against_sift.svg",
-            "figures/{profile}/keypoints.png",
-            "figures/{profile}/matches.png",
-            "figures/{profile}/gallery.png",
-            "figures/{profile}/failures.png",
-        ),
-    ),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,47 +33,7 @@ class Outcome:
     seconds: float
 
 
-def select(names: Sequence[str] | None) -> list[Stage]:
-    """Returns the stages with these names or numbers ("05" or "05_evaluate"), in order; None gives all.
-
-    Raises:
-        InputError: If there is no such stage.
-    """
-    if names is None:
-        return list(STAGES)
-    known = [stage.name for stage in STAGES]
-    by_number = {name.split("_")[0]: name for name in known}
-    chosen = {checks.one_of("stage", by_number.get(name.zfill(2), name), known) for name in names}
-    return [stage for stage in STAGES if stage.name in chosen]
-
-
-def notebook_parameters(notebook: Path) -> dict[str, Any]:
-    """Returns the names and default values in a notebook's cell tagged `parameters`.
-
-    Raises:
-        InputError: If the notebook is missing or damaged, or does not have exactly one such cell of literals.
-    """
-    import nbformat
-
-    if not notebook.is_file():
-        remedy = "The notebooks are in the repository: clone it, or set KP2D_HOME to a checkout."
-        raise checks.problem(f"the notebook {notebook}", "no such file", remedy)
-    try:
-        cells = nbformat.read(notebook, as_version=nbformat.NO_CONVERT).cells
-        tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    except Exception as error:  # nbformat has no common base class for its errors
-        raise checks.problem(f"a notebook in {notebook}", f"{type(error).__name__}: {error}") from error
-    if len(tagged) != 1:
-        raise checks.problem(f"one cell tagged `parameters` in {notebook.name}", len(tagged))
-    try:
-        return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0]).body}
-    except (AttributeError, SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise checks.problem(
-            f"only `name = literal` in the parameters of {notebook.name}", str(error)
-        ) from error
-
-
-def assign_parameters(stages: Sequence[Stage], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def assign_parameters(stages: Sequence[chain.Stage], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Decides which notebook gets which parameter.
 
     Args:
@@ -182,11 +46,11 @@ def assign_parameters(stages: Sequence[Stage], given: Mapping[str, Any]) -> dict
     Raises:
         InputError: If no selected notebook, or not the one named, has a parameter of that name.
     """
-    declared = {stage.name: notebook_parameters(stage.notebook) for stage in stages}
+    declared = {stage.name: notebook_file.parameters(stage.notebook) for stage in stages}
     assigned: dict[str, dict[str, Any]] = {stage.name: {} for stage in stages}
     for key, value in given.items():
         where, _, name = key.rpartition(".")
-        candidates = [stage.name for stage in select([where])] if where else list(declared)
+        candidates = [stage.name for stage in chain.select([where])] if where else list(declared)
         takers = [stage for stage in candidates if name in declared.get(stage, {})]
         if not takers:
             known = sorted({name for stage in candidates for name in declared.get(stage, {})})
@@ -204,7 +68,8 @@ def reproduce(
     force: bool = False,
     cell_timeout: int | None = None,
     progress: bool = True,
-    report: Callable[[str], None] = logger.info,
+    report: jobs.Report = logger.info,
+    execute: jobs.Execute = jobs.one_by_one,
 ) -> list[Outcome]:
     """Runs a profile's notebooks in order and reuses the stages whose inputs, code and outputs are unchanged.
 
@@ -217,6 +82,7 @@ def reproduce(
             profile `full` all it needs.
         progress: Whether to show a progress bar of cells.
         report: Receives one line a stage.
+        execute: What does the stages: one after another here, or `kp2d.cluster.Cluster.execute`.
 
     Returns:
         What became of each stage.
@@ -225,99 +91,128 @@ def reproduce(
         InputError: If the profile, a stage or a parameter is unknown, an input is missing, a folder for
             results cannot be written, or another run of the profile is under way.
         StageError: If a notebook fails. Stages finished before stay finished.
+        RunError: If several fail.
     """
     if config.profile(profile).dataset != "sample":
         datasets.resolve(
             config.profile(profile).dataset, profile
         )  # fails here rather than in the first notebook
-    chosen = select(stages)
+    chosen = _with_makers(chain.select(stages), profile, report)
     assigned = assign_parameters(chosen, parameters or {})
     for folder in (paths.runs(profile), paths.results(profile), paths.figures(profile)):
         files.check_writable(folder / "probe")
+    planned = [
+        jobs.Job(
+            name=stage.name,
+            work=run_stage,
+            arguments=(stage, profile, assigned[stage.name], force, cell_timeout, progress),
+            after=chain.needed(stage, chosen),
+        )
+        for stage in chosen
+    ]
     with runlock.alone(paths.runs(profile), f"run of the profile {profile}"):
-        return _run(chosen, profile, assigned, force, cell_timeout, progress, report)
+        results = {result.name: result for result in execute(planned, report)}
+    jobs.raise_failures([results[stage.name] for stage in chosen if stage.name in results], "stages")
+    return [results[stage.name].value for stage in chosen]
 
 
-def _run(
-    chosen: Sequence[Stage],
+def _with_makers(chosen: Sequence[chain.Stage], profile: str, report: jobs.Report) -> list[chain.Stage]:
+    """Adds the stages that make what is missing for those chosen, so that a new checkout can run any."""
+    added: dict[str, str] = {}  # stage to the one that needs it
+    waiting = list(chosen)
+    while waiting:
+        stage = waiting.pop()
+        known = {*added, *(other.name for other in chosen)}
+        signatures = _signatures(stage.inputs, profile)
+        for maker in chain.needed(stage, chain.STAGES):
+            made = set(chain.filled(chain.select([maker])[0].outputs, profile))
+            if maker not in known and any(signatures[name] is None for name in made & set(signatures)):
+                added[maker] = stage.name
+                waiting += chain.select([maker])
+    for maker, stage in sorted(added.items()):
+        report(f"{maker}: comes along, as {stage} reads what it makes and nothing is there yet")
+    return [stage for stage in chain.STAGES if stage in chosen or stage.name in added]
+
+
+def run_stage(
+    stage: chain.Stage,
     profile: str,
-    assigned: Mapping[str, dict[str, Any]],
+    parameters: Mapping[str, Any],
     force: bool,
     cell_timeout: int | None,
     progress: bool,
-    report: Callable[[str], None],
-) -> list[Outcome]:
-    """Runs or reuses the stages that were chosen; the arguments are those of `reproduce`."""
-    outcomes = []
-    for stage in chosen:
-        settings = {**assigned[stage.name], "profile": profile}
-        if "interactive" in notebook_parameters(stage.notebook):
-            settings.setdefault("interactive", False)
-        state = _state(stage, profile, settings)
-        record_path = paths.runs(profile) / f"{stage.name}.json"
-        reason = _why_run(stage, profile, state, files.read_json(record_path))
-        if reason == NO_RECORD and record_path.exists():
-            reason = f"{record_path.name}, its record, is damaged"
-        if not reason and not force:
-            report(f"{stage.name}: reused, nothing changed")
-            outcomes.append(Outcome(stage=stage.name, action="reused", reason="nothing changed", seconds=0.0))
-            continue
-        reason = reason or "forced"
-        report(f"{stage.name}: running ({reason})")
-        record_path.unlink(missing_ok=True)
-        endless = stage.patient and profile == "full"
-        timeout = cell_timeout or (None if endless else CELL_TIMEOUT)
-        seconds = _execute(stage, profile, settings, timeout, progress)
-        outputs = _signatures(stage.outputs, profile)
-        missing = [name for name, signature in outputs.items() if signature is None]
-        if missing:
-            raise StageError(f"{stage.name} ended without writing {', '.join(missing)}")
-        record = {
-            **state,
-            "outputs": outputs,
-            "seconds": round(seconds, 1),
-            "commit": provenance.git_commit(),
-        }
-        files.write_json(record_path, {**record, "versions": provenance.versions()})
-        report(f"{stage.name}: done in {seconds:.0f} s")
-        outcomes.append(Outcome(stage=stage.name, action="ran", reason=reason, seconds=seconds))
-    return outcomes
+    *,
+    report: jobs.Report,
+) -> Outcome:
+    """Runs one stage, or reuses it; any process that sees the project's folder can do so.
+
+    Args:
+        stage: The stage.
+        profile: Name of the profile.
+        parameters: Of its notebook.
+        force: As for `reproduce`, like the following.
+        cell_timeout: Seconds.
+        progress: Whether to show a progress bar.
+        report: Receives a line when it begins and one when it ends.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        InputError: If an input is missing.
+        StageError: If the notebook fails, or does not write what it promises.
+    """
+    settings = {**parameters, "profile": profile}
+    if "interactive" in notebook_file.parameters(stage.notebook):
+        settings.setdefault("interactive", False)
+    state = _state(stage, profile, settings)
+    record_path = paths.runs(profile) / f"{stage.name}.json"
+    reason = _why_run(stage, profile, state, files.read_json(record_path))
+    if reason == NO_RECORD and record_path.exists():
+        reason = f"{record_path.name}, its record, is damaged"
+    if not reason and not force:
+        report(f"{stage.name}: reused, nothing changed")
+        return Outcome(stage=stage.name, action="reused", reason="nothing changed", seconds=0.0)
+    reason = reason or "forced"
+    report(f"{stage.name}: running ({reason})")
+    record_path.unlink(missing_ok=True)
+    endless = stage.patient and profile == "full"
+    timeout = cell_timeout or (None if endless else CELL_TIMEOUT)
+    seconds = _execute(stage, profile, settings, timeout, progress)
+    outputs = _signatures(stage.outputs, profile)
+    missing = [name for name, signature in outputs.items() if signature is None]
+    if missing:
+        raise StageError(f"{stage.name} ended without writing {', '.join(missing)}")
+    record = {**state, "outputs": outputs, "seconds": round(seconds, 1), "commit": provenance.git_commit()}
+    files.write_json(record_path, {**record, "versions": provenance.versions()})
+    report(f"{stage.name}: done in {seconds:.0f} s")
+    return Outcome(stage=stage.name, action="ran", reason=reason, seconds=seconds)
 
 
-def _state(stage: Stage, profile: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _state(stage: chain.Stage, profile: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns everything that decides a stage's outcome, and checks that its inputs exist."""
     inputs = _signatures(stage.inputs, profile)
     for name, signature in inputs.items():
         if signature is None:
-            maker = next(other.name for other in STAGES if name in _filled(other.outputs, profile))
+            maker = next(other.name for other in chain.STAGES if name in chain.filled(other.outputs, profile))
             raise checks.problem(
                 f"the input of {stage.name}, {name}", "nothing there", f"Run stage {maker} first."
             )
     return {
         "parameters": settings,
-        "notebook": _notebook_hash(stage.notebook),
+        "notebook": notebook_file.cells_hash(stage.notebook),
         "kp2d": provenance.code_hash(),
         "inputs": inputs,
     }
 
 
-def _notebook_hash(notebook: Path) -> str:
-    """Returns a hash of the cells without their outputs, which JupyterLab saves into the file."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return config.fingerprint([(cell.get("cell_type"), cell.get("source")) for cell in cells])
-
-
-def _filled(names: Sequence[str], profile: str) -> list[str]:
-    return [name.format(profile=profile) for name in names]
-
-
 def _signatures(names: Sequence[str], profile: str) -> dict[str, str | None]:
     """Returns a signature of each file or data set by name; None for one that is missing."""
-    return {name: _signature(name, profile) for name in _filled(names, profile)}
+    return {name: _signature(name, profile) for name in chain.filled(names, profile)}
 
 
 def _signature(name: str, profile: str) -> str | None:
-    if name != DATA:
+    if name != chain.DATA:
         path = paths.home() / name
         return files.sha256(path)[:16] if path.is_file() else None
     try:
@@ -333,7 +228,7 @@ def _signature(name: str, profile: str) -> str | None:
     return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
 
 
-def _why_run(stage: Stage, profile: str, state: dict[str, Any], record: dict[str, Any] | None) -> str:
+def _why_run(stage: chain.Stage, profile: str, state: dict[str, Any], record: dict[str, Any] | None) -> str:
     """Returns why a stage must run, or "" if its record shows that it need not."""
     if record is None or not all(isinstance(record.get(part), dict) for part in _RECORDED):
         return NO_RECORD
@@ -352,7 +247,7 @@ def _why_run(stage: Stage, profile: str, state: dict[str, Any], record: dict[str
 
 
 def _execute(
-    stage: Stage, profile: str, settings: dict[str, Any], cell_timeout: int | None, progress: bool
+    stage: chain.Stage, profile: str, settings: dict[str, Any], cell_timeout: int | None, progress: bool
 ) -> float:
     """Runs a notebook in a kernel of this Python; the executed copy is kept, also of a failed run."""
     import papermill

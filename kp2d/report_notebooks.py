@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kp2d import checks, files, paths, pipeline
+from kp2d import chain, checks, files, paths
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def render_pages(folder: Path, profile: str) -> list[Page]:
         folder: The site; pictures go to its folder `pictures`.
         profile: Whose executed copies are taken.
     """
-    return [_page(folder, stage.name, profile) for stage in pipeline.STAGES]
+    return [_page(folder, stage.name, profile) for stage in chain.STAGES]
 
 
 def _page(folder: Path, name: str, profile: str) -> Page:

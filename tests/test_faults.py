@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from kp2d import checks, config, files, integrity, learned, paths, pipeline, runlock
+from kp2d import chain, checks, config, files, integrity, learned, paths, pipeline, runlock
 
 WRITE = "from kp2d import files, paths\nfiles.write_text(paths.results(profile) / 'own.txt', 'done')\n"
 
@@ -23,8 +23,8 @@ def workshop(tmp_path, monkeypatch):
     """A project folder with one stage of its own, whose notebook a test can write."""
     monkeypatch.setenv("KP2D_HOME", str(tmp_path))
     monkeypatch.setattr(config, "PROFILES", {"smoke": config.PROFILES["smoke"]})
-    stage = pipeline.Stage(name="07_own", outputs=("results/{profile}/own.txt",))
-    monkeypatch.setattr(pipeline, "STAGES", (stage,))
+    stage = chain.Stage(name="07_own", outputs=("results/{profile}/own.txt",))
+    monkeypatch.setattr(chain, "STAGES", (stage,))
 
     def write(code=WRITE):
         cells = [nbformat.v4.new_code_cell('profile = "fast"  # which'), nbformat.v4.new_code_cell(code)]
@@ -217,7 +217,7 @@ def test_no_clock_decides_what_is_reused(workshop, monkeypatch):
     reproduce()
     record = paths.runs("smoke") / "07_own.json"
     for ahead in (-1e9, 1e9):
-        for path in (output, record, pipeline.STAGES[0].notebook):
+        for path in (output, record, chain.STAGES[0].notebook):
             os.utime(path, (time.time() + ahead,) * 2)
         assert reproduce().action == "reused"
     monkeypatch.setattr(time, "time", lambda: 0.0)

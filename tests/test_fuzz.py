@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from kp2d import (
     archives,
+    chain,
     checkpoint,
     checks,
     cli,
@@ -32,6 +33,7 @@ from kp2d import (
     integrity,
     learned,
     networks,
+    notebook_file,
     packed,
     pipeline,
     runlog,
@@ -181,7 +183,7 @@ def test_records(tmp_path, content):
     record = files.read_json(path)
     assert record is None or isinstance(record, dict)
     state = {"parameters": {}, "inputs": {}, "notebook": "", "kp2d": ""}
-    assert pipeline._why_run(pipeline.STAGES[0], "smoke", state, record)
+    assert pipeline._why_run(chain.STAGES[0], "smoke", state, record)
 
 
 @CALM
@@ -190,7 +192,7 @@ def test_records(tmp_path, content):
 def test_notebooks(tmp_path, content):
     path = tmp_path / "01_n.ipynb"
     path.write_bytes(content)
-    if outcome(pipeline.notebook_parameters, path) is not None:
+    if outcome(notebook_file.parameters, path) is not None:
         assert len(pipeline._notebook_hash(path)) >= 8
 
 
@@ -439,7 +441,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, kind, capsys):
         path.symlink_to("/dev/zero")
     for read in (
         *(images.read_image, datasets.read_homography, tables.read_csv, tflite_file.open_model),
-        *(pipeline.notebook_parameters, learned.load_model),
+        *(notebook_file.parameters, learned.load_model),
     ):
         with pytest.raises(checks.InputError, match=r"x\.tflite"):
             read(path)

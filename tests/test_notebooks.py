@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from kp2d import pipeline
+from kp2d import chain, notebook_file
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(FOLDER.glob("*.ipynb"))}
@@ -36,7 +36,7 @@ def made_paths(text: str) -> set[str]:
 
 
 def test_there_is_one_stage_a_notebook():
-    assert [stage.name for stage in pipeline.STAGES] == list(NOTEBOOKS)
+    assert [stage.name for stage in chain.STAGES] == list(NOTEBOOKS)
 
 
 @every_notebook
@@ -112,7 +112,7 @@ def test_every_parameter_is_used(name):
         for node in ast.walk(ast.parse(rest))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
-    assert set(pipeline.notebook_parameters(FOLDER / f"{name}.ipynb")) <= used
+    assert set(notebook_file.parameters(FOLDER / f"{name}.ipynb")) <= used
 
 
 @every_notebook
@@ -146,11 +146,11 @@ def test_text_states_no_digits_that_a_rerun_may_change(name):
 
 @every_notebook
 def test_it_makes_what_its_title_says_and_what_its_stage_declares(name):
-    (stage,) = pipeline.select([name])
-    declared = {path.replace("{profile}", "<profile>") for path in stage.outputs if path != pipeline.DATA}
+    (stage,) = chain.select([name])
+    declared = {path.replace("{profile}", "<profile>") for path in stage.outputs if path != chain.DATA}
     made = made_paths(title_rows(name)["Makes"])
     assert {path for path in made if not path.startswith("data/")} == declared
-    assert any(path.startswith("data/") for path in made) == (pipeline.DATA in stage.outputs)
+    assert any(path.startswith("data/") for path in made) == (chain.DATA in stage.outputs)
 
 
 @every_notebook
@@ -171,8 +171,8 @@ def test_it_checks_its_result(name):
 
 def test_inputs_are_made_by_an_earlier_stage():
     made: set[str] = set()
-    for stage in pipeline.STAGES:
+    for stage in chain.STAGES:
         assert set(stage.inputs) <= made, stage.name
         made |= set(stage.outputs)
-    names = [path for stage in pipeline.STAGES for path in stage.outputs]
+    names = [path for stage in chain.STAGES for path in stage.outputs]
     assert len(names) == len(set(names))

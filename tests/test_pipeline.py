@@ -10,7 +10,7 @@ import time
 import nbformat
 import pytest
 
-from kp2d import checks, config, files, paths, pipeline, tables
+from kp2d import chain, checks, config, files, notebook_file, paths, pipeline, tables
 
 
 def reproduce(profile="smoke", **options):
@@ -20,7 +20,7 @@ def reproduce(profile="smoke", **options):
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory, project):
+def finished(tmp_path_factory, project):
     """A project folder in which the smoke profile has been run once, from another working directory."""
     folder = tmp_path_factory.mktemp("chain")
     with pytest.MonkeyPatch.context() as patch:
@@ -34,13 +34,13 @@ def chain(tmp_path_factory, project):
 
 
 @pytest.mark.slow
-def test_all_notebooks_run_from_any_folder_and_write_what_they_promise(chain):
-    folder, outcomes, lines = chain
-    assert [outcome.action for outcome in outcomes.values()] == ["ran"] * len(pipeline.STAGES)
+def test_all_notebooks_run_from_any_folder_and_write_what_they_promise(finished):
+    folder, outcomes, lines = finished
+    assert [outcome.action for outcome in outcomes.values()] == ["ran"] * len(chain.STAGES)
     assert "no record of a finished run" in lines[0]
-    for stage in pipeline.STAGES:
+    for stage in chain.STAGES:
         for name in stage.outputs:
-            if name != pipeline.DATA:
+            if name != chain.DATA:
                 assert (folder / name.format(profile="smoke")).stat().st_size > 0
     rows = tables.read_csv(folder / "results/smoke/evaluation.csv", tables.EVALUATION_COLUMNS)
     assert set(rows["method"]) == set(config.profile("smoke").methods)
@@ -48,15 +48,15 @@ def test_all_notebooks_run_from_any_folder_and_write_what_they_promise(chain):
 
 
 @pytest.mark.slow
-def test_a_second_run_reuses_everything_and_says_so(chain):
+def test_a_second_run_reuses_everything_and_says_so(finished):
     outcomes, lines = reproduce()
     assert all(outcome.action == "reused" for outcome in outcomes.values())
-    assert lines == [f"{stage.name}: reused, nothing changed" for stage in pipeline.STAGES]
+    assert lines == [f"{stage.name}: reused, nothing changed" for stage in chain.STAGES]
 
 
 @pytest.mark.slow
-def test_a_lost_output_or_changed_parameter_reruns_only_what_depends_on_it(chain):
-    folder, _, _ = chain
+def test_a_lost_output_or_changed_parameter_reruns_only_what_depends_on_it(finished):
+    folder, _, _ = finished
     (folder / "figures/smoke/gallery.png").unlink()
     outcomes, _ = reproduce()
     assert {name: outcome.action for name, outcome in outcomes.items()} == {
@@ -81,8 +81,8 @@ def workshop(tmp_path, monkeypatch):
     """A project folder with one stage of its own, whose notebook a test can write."""
     monkeypatch.setenv("KP2D_HOME", str(tmp_path))
     monkeypatch.setattr(config, "PROFILES", {"smoke": config.PROFILES["smoke"]})
-    stage = pipeline.Stage(name="07_own", outputs=("results/{profile}/own.txt",))
-    monkeypatch.setattr(pipeline, "STAGES", (stage,))
+    stage = chain.Stage(name="07_own", outputs=("results/{profile}/own.txt",))
+    monkeypatch.setattr(chain, "STAGES", (stage,))
 
     def write(code, parameters='profile = "fast"  # which\ncount = 1  # how many'):
         cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
@@ -134,8 +134,8 @@ def test_a_dead_kernel_is_an_error_not_a_hang(workshop):
 def test_a_killed_run_leaves_no_record_and_the_next_one_finishes(workshop):
     output = workshop("import time\ntime.sleep(30)\n" + WRITE)
     code = (
-        "from kp2d import pipeline\n"
-        "pipeline.STAGES = (pipeline.Stage(name='07_own', outputs=('results/{profile}/own.txt',)),)\n"
+        "from kp2d import chain, pipeline\n"
+        "chain.STAGES = (chain.Stage(name='07_own', outputs=('results/{profile}/own.txt',)),)\n"
         "pipeline.reproduce('smoke', progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.DEVNULL)
@@ -163,9 +163,21 @@ def test_unknown_names_are_refused_before_anything_runs(home):
     assert not (home / "results" / "runs").exists()
 
 
-def test_a_stage_without_its_input_names_the_stage_that_makes_it(home):
+def test_stages_whose_results_are_needed_and_missing_come_along(home):
+    lines = []
+    stages = pipeline._with_makers(chain.select(["06"]), "smoke", lines.append)
+    assert [stage.name.partition("_")[0] for stage in stages] == ["01", "04", "05", "06"]  # neither 02 nor 03
+    assert "04_compile: comes along, as 05_evaluate reads what it makes and nothing is there yet" in lines
+    for name in chain.filled(chain.select(["05"])[0].outputs, "smoke"):
+        files.write_text(home / name, "made before")
+    files.write_text(home / "results/smoke/data.csv", "made before")
+    stages = pipeline._with_makers(chain.select(["06"]), "smoke", lines.append)
+    assert [stage.name for stage in stages] == ["01_prepare_data", "06_compare_sift"]  # the data set itself
+
+
+def test_a_stage_by_itself_names_the_stage_that_makes_its_input(home):
     with pytest.raises(checks.InputError, match="Run stage 01_prepare_data first"):
-        reproduce(stages=["05"])
+        pipeline.run_stage(chain.select(["05"])[0], "smoke", {}, False, None, False, report=print)
 
 
 def test_the_full_profile_without_data_says_how_to_get_it(home):
@@ -180,22 +192,22 @@ def test_a_results_folder_that_cannot_be_written_is_named_before_anything_runs(h
 
 
 def test_outputs_saved_by_jupyterlab_do_not_make_a_stage_run_again(home):
-    notebook = pipeline.STAGES[0].notebook
-    before = pipeline._notebook_hash(notebook)
+    notebook = chain.STAGES[0].notebook
+    before = notebook_file.cells_hash(notebook)
     content = nbformat.read(notebook, as_version=4)
     cell = next(cell for cell in content.cells if cell.cell_type == "code")
     cell.outputs = [nbformat.v4.new_output("stream", text="hello")]
     cell.execution_count = 3
     content.metadata["language_info"] = {"name": "python", "version": "3"}
     nbformat.write(content, notebook)
-    assert pipeline._notebook_hash(notebook) == before
+    assert notebook_file.cells_hash(notebook) == before
     cell.source += "\n"
     nbformat.write(content, notebook)
-    assert pipeline._notebook_hash(notebook) != before
+    assert notebook_file.cells_hash(notebook) != before
 
 
 def test_numbers_select_stages_in_order():
-    assert [stage.name for stage in pipeline.select(["6", "01"])] == ["01_prepare_data", "06_compare_sift"]
+    assert [stage.name for stage in chain.select(["6", "01"])] == ["01_prepare_data", "06_compare_sift"]
 
 
 @pytest.mark.parametrize(
@@ -208,13 +220,13 @@ def test_numbers_select_stages_in_order():
 def test_a_damaged_notebook_is_named(tmp_path, content, words):
     (tmp_path / "01_x.ipynb").write_text(content)
     with pytest.raises(checks.InputError, match=words):
-        pipeline.notebook_parameters(tmp_path / "01_x.ipynb")
+        notebook_file.parameters(tmp_path / "01_x.ipynb")
 
 
 def test_a_computed_parameter_is_refused(workshop):
     workshop("pass", parameters='profile = "fast"\ncount = 1 + len("a")')
     with pytest.raises(checks.InputError, match="name = literal"):
-        pipeline.notebook_parameters(pipeline.STAGES[0].notebook)
+        notebook_file.parameters(chain.STAGES[0].notebook)
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{", json.dumps({"parameters": 3, "inputs": None})])
@@ -223,4 +235,4 @@ def test_a_damaged_record_only_means_running_again(workshop, damage):
     record = paths.runs("smoke") / "07_own.json"
     files.write_text(record, damage)
     state = {"parameters": {}, "inputs": {}, "notebook": "", "kp2d": ""}
-    assert pipeline._why_run(pipeline.STAGES[0], "smoke", state, files.read_json(record))
+    assert pipeline._why_run(chain.STAGES[0], "smoke", state, files.read_json(record))

@@ -28,20 +28,20 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 # Imports go to a lower layer or stay in their own; a new module must be given its place here.
 LAYERS = {
-    0: "backend checks config features files integrity manual normalization packed paths provenance"
-    " runlock schedule tflite_file tflite_verifier tpu train_config",
-    1: "archives augment bootstrap calibration canvas compiler compiler_failures decode figures flatbuffer"
-    " geometry images losses matching metrics networks overlay panels parallel picture_headers quantized"
-    " recipes runtimes",
-    2: "accuracy_charts cards charts checkpoint curves datasets deployment_charts download edgetpu"
-    " edgetpu_rules extractors folding groundtruth learned learner lowering quantization_charts"
+    0: "backend checks config features files integrity jobs manual normalization notebook_file packed"
+    " paths provenance runlock schedule tflite_file tflite_verifier tpu train_config",
+    1: "archives augment bootstrap calibration canvas cluster compiler compiler_failures decode figures"
+    " flatbuffer geometry images losses matching metrics networks overlay panels parallel"
+    " picture_headers quantized recipes runtimes",
+    2: "accuracy_charts cards charts checkpoint cluster_cli curves datasets deployment_charts download"
+    " edgetpu edgetpu_rules extractors folding groundtruth learned learner lowering quantization_charts"
     " recording rewriting runlog samples scenes sources tracking train_cli transfer viewer views viz",
     3: "convert export loader registration tables",
     4: "bench comparison demo deployment evaluation latency paper plans quantization robustness showcase"
     " train_bench training validation",
-    5: "__main__ bench_cli cli data_cli demo_cli doctor doctor_cli edgetpu_cli method_cli notebook"
+    5: "__main__ bench_cli chain cli data_cli demo_cli doctor doctor_cli edgetpu_cli method_cli notebook"
     " pipeline player quantize_cli ranking readme report report_cli report_matches report_notebooks"
-    " report_pages report_tables sensitivity trials",
+    " report_pages report_tables reproduce_cli sensitivity sweep sweep_cli trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 

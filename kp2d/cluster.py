@@ -1,0 +1,225 @@
+"""Owns doing jobs on a Dask cluster: reaching it, checking that it shares the project, collecting results."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kp2d import checks, files, jobs, paths, provenance
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 10  # seconds a scheduler may take to answer
+WORKER_TIMEOUT = 300  # seconds the first worker may take to come; queues of batch systems are longer
+SHARE_TIMEOUT = 10  # seconds until a new file shows on another machine; network file systems keep lists
+_VARIABLES = ("VAL_PATH", "TRAIN_PATH")  # decide which data a stage reads
+_FOLDER, _CODE = "the project folder", "the code of kp2d"
+_REMEDIES = {
+    _FOLDER: "Start the workers with the same KP2D_HOME, under which they see the same folder.",
+    _CODE: "Install the same commit for the workers, and start them again.",
+    **{name: f"Start the workers with the same {name}." for name in _VARIABLES},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Project:
+    """What a worker must have in common with whoever sends it jobs.
+
+    Attributes:
+        facts: The folder, the code, the versions and the variables that results depend on.
+        token: A file that was written into the folder for this run.
+    """
+
+    facts: Mapping[str, str]
+    token: Path
+
+
+@functools.cache
+def _own_facts() -> dict[str, str]:
+    """Returns the facts of this process; kept, since code that changes later is not what it has imported."""
+    versions = provenance.versions()
+    return {
+        _FOLDER: str(paths.home()),
+        _CODE: provenance.code_hash(),
+        **{name: os.environ.get(name, "") for name in _VARIABLES},
+        **versions,
+        "python": versions["python"].rpartition(".")[0],  # releases of one version understand each other
+    }
+
+
+def check_worker(project: Project) -> None:
+    """Checks, on a worker, that it works on the same project.
+
+    Args:
+        project: From whoever sends the jobs.
+
+    Raises:
+        InputError: If the folder is another one or not shared, or code, versions or variables differ.
+    """
+    own = _own_facts()
+    for name, wanted in project.facts.items():
+        if own.get(name, wanted) != wanted:  # a package that only one of them has does nothing in the other
+            remedy = _REMEDIES.get(name, f"Install {name} {wanted} for the workers, as in constraints.txt.")
+            raise checks.problem(f"{name} to be {wanted or 'unset'}", own[name] or "none", remedy)
+    deadline = time.monotonic() + SHARE_TIMEOUT
+    while not project.token.is_file():
+        if time.monotonic() > deadline:
+            raise checks.problem(
+                "a project folder that all machines share",
+                f"{project.facts[_FOLDER]} without the file {project.token.name}, just written there",
+                "Put the project on a file system that the workers mount under the same path.",
+            )
+        time.sleep(0.2)
+
+
+def _do(job: jobs.Job, project: Project, topic: str, *before: jobs.Result) -> jobs.Result:
+    """Does a job on a worker; what cannot travel back as an error does so as its text."""
+    import distributed
+
+    def report(line: str) -> None:
+        distributed.get_worker().log_event(topic, line)
+
+    try:
+        check_worker(project)
+    except checks.InputError as error:
+        return jobs.Result(name=job.name, error=_unfit(distributed.get_worker().address, error))
+    result = jobs.attempt(job, before, report)
+    if isinstance(result.error, (*jobs.EXPECTED, type(None))):
+        return result
+    logger.error("%s failed", job.name, exc_info=result.error)
+    told = checks.RunError(f"{job.name} failed: {type(result.error).__name__}: {result.error}")
+    return dataclasses.replace(result, error=told)
+
+
+def _unfit(address: str, error: BaseException) -> checks.InputError:
+    known = isinstance(error, checks.InputError)
+    text = str(error) if known else f"{type(error).__name__}: {error}. {_REMEDIES[_CODE]}"
+    return checks.InputError(f"the worker {address} does not fit: {text}")
+
+
+class Cluster:
+    """The workers of a Dask scheduler, as something that does jobs."""
+
+    def __init__(self, address: str, *, worker_timeout: float = WORKER_TIMEOUT) -> None:
+        """Names the cluster; nothing is sent before `execute`.
+
+        Args:
+            address: Of the scheduler, "tcp://host:port"; for "tls://…" Dask's own configuration has the
+                certificates.
+            worker_timeout: Seconds to wait for the first worker.
+        """
+        self.address = address
+        self.worker_timeout = worker_timeout
+
+    def execute(self, work: Sequence[jobs.Job], report: jobs.Report) -> Iterator[jobs.Result]:
+        """Does jobs on the workers, those at the same time that do not wait for each other.
+
+        When a worker is lost, its job is done again by another one. A job that fails is not tried again;
+        those that wait for it are left out, all others are done. However this ends, what has not begun is
+        cancelled.
+
+        Args:
+            work: The jobs.
+            report: Receives one line of news at a time, from the workers too.
+
+        Yields:
+            What became of each, in the order in which they end.
+
+        Raises:
+            InputError: If there is no Dask, scheduler or worker, or a worker does not share the project.
+            RunError: If the connection to the scheduler is lost.
+        """
+        distributed = _distributed()
+        client = self._connect(distributed)
+        topic = f"kp2d-{secrets.token_hex(4)}"
+        token = paths.runs("cluster") / topic
+        try:
+            self._wait_for_workers(client, report)
+            project = Project(facts=_own_facts(), token=files.write_text(token, ""))
+            _check_workers(client, project)
+            client.subscribe_topic(topic, lambda event: report(event[1]))
+            yield from _collect(distributed, client, work, project, topic)
+        finally:
+            token.unlink(missing_ok=True)
+            client.close()
+
+    def _connect(self, distributed: Any) -> Any:
+        try:
+            return distributed.Client(
+                self.address, timeout=CONNECT_TIMEOUT, set_as_default=False, name="kp2d"
+            )
+        except (OSError, ValueError, TypeError) as error:  # the last: tls:// without certificates
+            raise checks.problem(
+                "a Dask scheduler as tcp://HOST:PORT",
+                f"{self.address!r}, where none answered within {CONNECT_TIMEOUT} s ({error})",
+                "Start one by `dask scheduler`; it says its address.",
+            ) from error
+
+    def _wait_for_workers(self, client: Any, report: jobs.Report) -> None:
+        if client.nthreads():
+            return
+        report(f"{self.address} has no workers yet; waiting up to {self.worker_timeout:g} s")
+        try:
+            client.wait_for_workers(1, timeout=self.worker_timeout)
+        except TimeoutError:
+            raise checks.problem(
+                f"a worker at {self.address} within {self.worker_timeout:g} s",
+                "none",
+                f"Start some by `dask worker {self.address}`, or wait longer by --worker-timeout.",
+            ) from None
+
+
+def _distributed() -> Any:
+    """Imports Dask's scheduler, which is an extra."""
+    try:
+        return importlib.import_module("distributed")
+    except ModuleNotFoundError as error:
+        raise checks.problem(
+            "the packages dask and distributed, which --scheduler needs",
+            f"no {error.name}",
+            "In the folder of kp2d, run pip install '.[cluster]'.",
+        ) from None
+
+
+def _check_workers(client: Any, project: Project) -> None:
+    """Refuses a cluster one of whose workers does not fit, before any work; later ones are asked by `_do`."""
+    for address, answer in client.run(check_worker, project, on_error="return").items():
+        if isinstance(answer, BaseException):
+            raise _unfit(address, answer)
+
+
+def _collect(
+    distributed: Any, client: Any, work: Sequence[jobs.Job], project: Project, topic: str
+) -> Iterator[jobs.Result]:
+    """Sends the jobs and yields their results; cancels what is left when nobody wants any more."""
+    futures: dict[str, Any] = {}
+    try:
+        for job in work:
+            before = [futures[name] for name in job.after]
+            key = f"{job.name}-{topic}"
+            futures[job.name] = client.submit(_do, job, project, topic, *before, key=key, pure=False)
+        names = {future.key: name for name, future in futures.items()}
+        for future in distributed.as_completed(futures.values(), loop=client.loop):
+            yield _result_of(distributed, names[future.key], future)
+    finally:
+        client.cancel(list(futures.values()), force=True)
+
+
+def _result_of(distributed: Any, name: str, future: Any) -> jobs.Result:
+    if future.status in ("cancelled", "lost"):
+        raise checks.RunError(
+            "the connection to the scheduler was lost. What has finished is kept: run the same again"
+        )
+    try:
+        return future.result()
+    except distributed.scheduler.KilledWorker as error:
+        told = f"{name}: every worker that began it was lost, often for want of memory ({error})"
+        return jobs.Result(name=name, error=checks.RunError(told))

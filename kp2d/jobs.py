@@ -1,0 +1,133 @@
+"""Owns jobs: pieces of work that wait for each other, what became of them, and doing them one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from kp2d import checks
+
+Report = Callable[[str], None]  # receives one line of news
+# Errors whose text is meant for users.
+EXPECTED = (checks.InputError, checks.RunError, OSError, ModuleNotFoundError)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A piece of work that this process or another one can do.
+
+    Attributes:
+        name: Unique among the jobs of a run.
+        work: A function of a module, called with the arguments and `report`.
+        arguments: What it is called with; like the result, they may travel to another machine.
+        after: Names of the jobs that must have succeeded before.
+    """
+
+    name: str
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of a job.
+
+    Attributes:
+        name: The job's.
+        value: What its work returned.
+        error: Why it failed, if it did.
+        missed: Name of a job that did not succeed and without which this one was not begun, if there was one.
+    """
+
+    name: str
+    value: Any = None
+    error: Exception | None = None
+    missed: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Tells whether there is a value."""
+        return self.error is None and not self.missed
+
+
+# Does all jobs, each after those that it waits for, and yields each result once it is known.
+Execute = Callable[[Sequence[Job], Report], Iterable[Result]]
+
+
+def attempt(job: Job, before: Iterable[Result], report: Report) -> Result:
+    """Does one job.
+
+    Args:
+        job: The job.
+        before: Results of the jobs that it waits for.
+        report: Receives one line of news at a time.
+
+    Returns:
+        What became of it; an error is a result, too.
+    """
+    for result in before:
+        if not result.succeeded:
+            report(f"{job.name}: not begun, as {result.name} did not succeed")
+            return Result(name=job.name, missed=result.name)
+    try:
+        return Result(name=job.name, value=job.work(*job.arguments, report=report))
+    except Exception as error:  # whatever goes wrong in one job must not take the others with it
+        return Result(name=job.name, error=error)
+
+
+def one_by_one(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
+    """Does jobs in this process, in their order, and stops at the first that fails.
+
+    Args:
+        jobs: The jobs, each behind those that it waits for.
+        report: Receives one line of news at a time.
+
+    Yields:
+        What became of each that was begun.
+    """
+    for result in keep_going(jobs, report):
+        yield result
+        if not result.succeeded:
+            return
+
+
+def keep_going(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
+    """Does jobs in this process, in their order; after a failure, all that do not wait for what failed.
+
+    Args:
+        jobs: The jobs, each behind those that it waits for.
+        report: Receives one line of news at a time.
+
+    Yields:
+        What became of each.
+    """
+    results: dict[str, Result] = {}
+    for job in jobs:
+        results[job.name] = attempt(job, [results[name] for name in job.after], report)
+        yield results[job.name]
+
+
+def raise_failures(results: Iterable[Result], what: str) -> None:
+    """Raises the error of the jobs that failed, if any did.
+
+    Args:
+        results: What became of the jobs.
+        what: What they are called together, in the plural ("stages").
+
+    Raises:
+        Exception: The error of the only job that failed.
+        RunError: If several failed; the message holds those of all.
+    """
+    failed = [result for result in results if result.error is not None]
+    if len(failed) == 1:
+        raise failed[0].error
+    if failed:
+        raise checks.RunError(tell_failures(failed, what))
+
+
+def tell_failures(failed: Sequence[Result], what: str) -> str:
+    """Returns a text on jobs that failed; `what` as for `raise_failures`."""
+    told = "\n".join(f"- {result.name}: {result.error}" for result in failed)
+    return f"{len(failed)} of the {what} failed:\n{told}"
