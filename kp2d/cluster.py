@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import time
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,11 @@ class Cluster:
             address: Of the scheduler, "tcp://host:port"; for "tls://…" Dask's own configuration has the
                 certificates.
             worker_timeout: Seconds to wait for the first worker.
+
+        Raises:
+            InputError: If that is no address.
         """
-        self.address = address
+        self.address = _checked(address)
         self.worker_timeout = worker_timeout
 
     def execute(self, work: Sequence[jobs.Job], report: jobs.Report) -> Iterator[jobs.Result]:
@@ -152,11 +156,18 @@ class Cluster:
             client.close()
 
     def _connect(self, distributed: Any) -> Any:
+        if self.address.startswith("tls://") and not _certificates(distributed):
+            raise checks.problem(
+                "certificates in Dask's configuration for tls://",
+                "none",
+                "Set distributed.comm.tls.ca-file, .client.cert and .client.key there, or by the variables "
+                "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY.",
+            )
         try:
             return distributed.Client(
                 self.address, timeout=CONNECT_TIMEOUT, set_as_default=False, name="kp2d"
             )
-        except (OSError, ValueError, TypeError) as error:  # the last: tls:// without certificates
+        except OSError as error:
             raise checks.problem(
                 "a Dask scheduler as tcp://HOST:PORT",
                 f"{self.address!r}, where none answered within {CONNECT_TIMEOUT} s ({error})",
@@ -177,6 +188,21 @@ class Cluster:
             ) from None
 
 
+def _checked(address: str) -> str:
+    """Refuses what is no address: Dask would try it, fail, and take 20 s to clean up."""
+    expected = checks.problem(
+        "the address of a Dask scheduler, tcp://HOST:PORT or tls://HOST:PORT", repr(address)
+    )
+    try:
+        parts = urllib.parse.urlsplit(address)
+        complete = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port
+    except ValueError:  # the port is no number
+        raise expected from None
+    if not complete:
+        raise expected
+    return address
+
+
 def _distributed() -> Any:
     """Imports Dask's scheduler, which is an extra."""
     try:
@@ -187,6 +213,10 @@ def _distributed() -> Any:
             f"no {error.name}",
             "In the folder of kp2d, run pip install '.[cluster]'.",
         ) from None
+
+
+def _certificates(distributed: Any) -> Any:
+    return distributed.security.Security().get_connection_args("client").get("ssl_context")
 
 
 def _check_workers(client: Any, project: Project) -> None:

@@ -314,9 +314,17 @@ def test_a_scheduler_that_does_not_answer_is_named(home, capsys, monkeypatch):
     assert code == 2
     assert "expected a Dask scheduler" in error
     assert "tcp://127.0.0.1:9" in error
-    code, _, error = run(capsys, *REPRODUCE, "carrier-pigeon://roof")
+    code, _, error = run(capsys, *REPRODUCE, "tls://127.0.0.1:9")
     assert code == 2
-    assert "carrier-pigeon" in error
+    assert "DASK_DISTRIBUTED__COMM__TLS__CA_FILE" in error
+
+
+@pytest.mark.parametrize(
+    "address", ["pigeon://roof:1", "127.0.0.1:8786", "tcp://127.0.0.1", "tcp://a:b", "tcp"]
+)
+def test_what_is_no_address_is_refused_at_once(address):
+    with pytest.raises(checks.InputError, match=r"tcp://HOST:PORT or tls://HOST:PORT; received"):
+        cluster.Cluster(address)
 
 
 @pytest.mark.slow
