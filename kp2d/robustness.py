@@ -14,6 +14,7 @@ from kp2d import checks, datasets, evaluation, extractors, images, provenance, r
 from kp2d.config import Protocol
 from kp2d.export import parallel
 from kp2d.extractors import Extractor
+from kp2d.features import Features
 
 ROTATIONS = tuple(range(0, 181, 15))  # degrees
 SCALES = tuple(2.0 ** (step / 2) for step in range(-4, 5))  # size of a thing in image 1 over that in image 0
@@ -75,22 +76,24 @@ def study(
     if not paths or any(scale <= 0 for scale in scales):
         raise checks.problem("photographs and positive scales", f"{len(paths)} and {list(scales)}")
     workers = provenance.workers()
-    tasks = [(path, kind) for path in paths for kind in ("rotation", "scale")]
+    both = [(path, kind) for path in paths for kind in ("rotation", "scale")]
     amounts = {"rotation": rotations, "scale": scales}
     shown = parallel(
-        lambda task: _show(*task, amounts[task[1]], protocol.image_size), tasks, workers, "views", progress
+        lambda each: _show(*each, amounts[each[1]], protocol.image_size), both, workers, "views", progress
     )
     parts = []
     for name in methods:
         extractor = extractors.from_name(name)
         label = f"{extractor.name} {extractor.precision}"
-        scored = parallel(
-            lambda each, extractor=extractor: _score(extractor, each, protocol),
+        found = parallel(
+            lambda each, extractor=extractor: _extract(extractor, each, protocol),
             shown,
             workers if extractor.concurrent else 1,
-            label,
+            f"{label}: features",
             progress,
         )
+        tasks = [(*each, amount) for each in zip(shown, found, strict=True) for amount in each[0].pairs]
+        scored = parallel(lambda task: _score(*task, protocol), tasks, workers, f"{label}: scores", progress)
         pairs = pd.DataFrame([row for rows in scored for row in rows])
         pairs[["method", "precision", "runtime"]] = extractor.name, extractor.precision, extractor.runtime
         for (kind, amount), part in pairs.groupby(["subset", "amount"], sort=False):
@@ -120,14 +123,17 @@ def _show(path: Path, kind: str, amounts: Sequence[float], image_size: tuple[int
     return _Views(photograph=str(path), kind=kind, images=shown, pairs=pairs)
 
 
-def _score(extractor: Extractor, shown: _Views, protocol: Protocol) -> list[dict[str, Any]]:
-    found = [registration.confident(extractor.extract(view), extractor, protocol) for view in shown.images]
-    key = {"subset": shown.kind, "sequence": shown.photograph}
-    return [
-        {**key, "amount": amount, **score}
-        for amount, (first, second, homography) in shown.pairs.items()
-        for score in evaluation.score_pair(found[first], found[second], homography, protocol)
-    ]
+def _extract(extractor: Extractor, shown: _Views, protocol: Protocol) -> list[Features]:
+    return [registration.confident(extractor.extract(view), extractor, protocol) for view in shown.images]
+
+
+def _score(
+    shown: _Views, features: Sequence[Features], amount: float, protocol: Protocol
+) -> list[dict[str, Any]]:
+    first, second, homography = shown.pairs[amount]
+    key = {"subset": shown.kind, "sequence": shown.photograph, "amount": amount}
+    scores = evaluation.score_pair(features[first], features[second], homography, protocol)
+    return [{**key, **score} for score in scores]
 
 
 def turned(
