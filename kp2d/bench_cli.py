@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WHAT = {
     "evaluate": "milliseconds an image and a pair, memory",
     "latency": "milliseconds a method takes: network, decoding, matching; networks beside SIFT and ORB",
+    "stages": "what every stage of kp2d reproduce takes: seconds, processor time, memory; runs them all",
     "train": "pairs a second, and what costs them",
     "recipes": "what each change of the training recipe is worth, trained for the same time",
 }
@@ -97,7 +98,9 @@ def run(options: argparse.Namespace) -> None:
     if options.what == "recipes":
         rows, path = _recipes(options), paths.results() / "recipes.csv"
     else:
-        measure = {"evaluate": _evaluate, "latency": _latency, "train": _train}[options.what]
+        measure = {"evaluate": _evaluate, "latency": _latency, "stages": _stages, "train": _train}[
+            options.what
+        ]
         rows = measure(options, profile)
         path = paths.results(profile.name) / f"bench_{options.what}.csv"
     rows = _beside_others(rows, path, LATENCY_KEY if options.what == "latency" else KEY)
@@ -150,6 +153,12 @@ def _latency(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFr
         runtime=options.runtime,
         use_tpu=options.use_tpu,
     )
+
+
+def _stages(_options: argparse.Namespace, profile: config.Profile) -> pd.DataFrame:
+    from kp2d import stage_bench
+
+    return stage_bench.bench_stages(profile.name, progress=sys.stderr.isatty())
 
 
 def _train(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFrame:

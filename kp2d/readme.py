@@ -89,6 +89,11 @@ def _latencies() -> pd.DataFrame:
     return rows[rows["precision"].isin(["float32", "int8"]) & (rows["threads"] == rows["threads"].max())]
 
 
+def _stages() -> str:
+    rows = tables.read_csv(paths.results() / "fast" / "bench_stages.csv")
+    return tables.markdown(rows, ("stage", "seconds", "cpu_seconds", "peak_memory_mib"))
+
+
 def _edgetpu() -> str:
     rows = tables.readable(tables.read_csv(paths.results() / "fast" / "compile.csv"))
     operators = ("num_unmapped_before", "num_unmapped")
@@ -137,6 +142,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed": _speed,
     "latency": _latency,
     "edgetpu": _edgetpu,
+    "stages": _stages,
     "paper": _paper,
     "models": _models,
     "recipes": _recipes,

@@ -39,6 +39,8 @@ _DIGITS = {
     "match_ms": 1,
     "times_as_fast_as_float32": 1,
     "times_as_fast_as_sift": 1,
+    "seconds": 0,
+    "cpu_seconds": 0,
     "num_keypoints": 1,
     "num_matches": 1,
     "num_inliers": 1,
@@ -66,6 +68,8 @@ HEADINGS = {  # as short as a table on a page wants them
     "decode_ms": "decoding, ms",
     "extract_ms": "together, ms",
     "match_ms": "matching, ms",
+    "cpu_seconds": "processor, s",
+    "peak_memory_mib": "memory, MiB",
     "times_as_fast_as_sift": "times as fast as SIFT",
     "times_as_fast_as_float32": "times as fast as float32",
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 import nbformat
 import pytest
 
-from kp2d import chain, checks, config, files, notebook_file, paths, pipeline, tables
+from kp2d import chain, checks, config, files, notebook_file, paths, pipeline, stage_bench, tables
 
 
 def reproduce(profile="smoke", **options):
@@ -236,3 +237,16 @@ def test_a_damaged_record_only_means_running_again(workshop, damage):
     files.write_text(record, damage)
     state = {"parameters": {}, "inputs": {}, "notebook": "", "kp2d": ""}
     assert pipeline._why_run(chain.STAGES[0], "smoke", state, files.read_json(record))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="this system does not tell what a process took")
+def test_what_a_stage_takes_is_measured(home, capfd):
+    rows = stage_bench.bench_stages("smoke", stages=["01"], progress=False)
+    assert list(rows["stage"]) == ["01_prepare_data"]
+    assert 1 < rows["seconds"].item() < 120 and rows["cpu_seconds"].item() > 0.5
+    assert 50 < rows["peak_memory_mib"].item() < 4000
+    shutil.rmtree(home / "results")
+    files.write_text(home / "results", "a file in the way")
+    with pytest.raises(checks.RunError, match="06_compare_sift failed"):
+        stage_bench.bench_stages("smoke", stages=["06"], progress=False)

@@ -41,7 +41,7 @@ LAYERS = {
     " train_bench training validation",
     5: "__main__ bench_cli chain cli data_cli demo_cli doctor doctor_cli edgetpu_cli method_cli notebook"
     " pipeline player quantize_cli ranking readme report report_cli report_matches report_notebooks"
-    " report_pages report_tables reproduce_cli sensitivity sweep sweep_cli trials",
+    " report_pages report_tables reproduce_cli sensitivity stage_bench sweep sweep_cli trials",
 }
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
 
