@@ -126,7 +126,7 @@ def test_an_unwritable_output_is_refused_before_the_work(tiny_dataset, tmp_path,
 
 
 def test_every_verb_explains_itself(capsys):
-    for verb in ("match", "demo", "evaluate", "reproduce", "prepare", "download", "bench", "readme"):
+    for verb in ("match", "demo", "evaluate", "reproduce", "sweep", "prepare", "download", "bench", "readme"):
         with pytest.raises(SystemExit, match="0"):
             cli.main([verb, "--help"])
         assert "usage: kp2d " + verb in capsys.readouterr().out
