@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -10,7 +11,7 @@ import os
 import secrets
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 10  # seconds a scheduler may take to answer
 WORKER_TIMEOUT = 300  # seconds the first worker may take to come; queues of batch systems are longer
 SHARE_TIMEOUT = 10  # seconds until a new file shows on another machine; network file systems keep lists
+PATIENCE = 1  # seconds after which new workers are noticed
+_KEPT = "What has finished is kept: run the same again"
+_LOST = f"the connection to the scheduler was lost. {_KEPT}"
 _VARIABLES = ("VAL_PATH", "TRAIN_PATH")  # decide which data a stage reads
 _FOLDER, _CODE = "the project folder", "the code of kp2d"
 _REMEDIES = {
@@ -81,7 +85,7 @@ def check_worker(project: Project) -> None:
         time.sleep(0.2)
 
 
-def _do(job: jobs.Job, project: Project, topic: str, *before: jobs.Result) -> jobs.Result:
+def _do(job: jobs.Job, project: Project, topic: str) -> jobs.Result:
     """Does a job on a worker; what cannot travel back as an error does so as its text."""
     import distributed
 
@@ -92,7 +96,7 @@ def _do(job: jobs.Job, project: Project, topic: str, *before: jobs.Result) -> jo
         check_worker(project)
     except checks.InputError as error:
         return jobs.Result(name=job.name, error=_unfit(distributed.get_worker().address, error))
-    result = jobs.attempt(job, before, report)
+    result = jobs.attempt(job, (), report)
     if isinstance(result.error, (*jobs.EXPECTED, type(None))):
         return result
     logger.error("%s failed", job.name, exc_info=result.error)
@@ -139,18 +143,19 @@ class Cluster:
 
         Raises:
             InputError: If there is no Dask, scheduler or worker, or a worker does not share the project.
-            RunError: If the connection to the scheduler is lost.
+            RunError: If the connection to the scheduler is lost, or all workers are.
         """
         distributed = _distributed()
         client = self._connect(distributed)
         topic = f"kp2d-{secrets.token_hex(4)}"
         token = paths.runs("cluster") / topic
         try:
-            self._wait_for_workers(client, report)
+            self._wait_for_workers(distributed, client, report)
             project = Project(facts=_own_facts(), token=files.write_text(token, ""))
             _check_workers(client, project)
             client.subscribe_topic(topic, lambda event: report(event[1]))
-            yield from _collect(distributed, client, work, project, topic)
+            send = functools.partial(client.submit, _do, project=project, topic=topic, pure=False)
+            yield from self._dispatch(distributed, client, send, work, report)
         finally:
             token.unlink(missing_ok=True)
             client.close()
@@ -174,18 +179,57 @@ class Cluster:
                 "Start one by `dask scheduler`; it says its address.",
             ) from error
 
-    def _wait_for_workers(self, client: Any, report: jobs.Report) -> None:
+    def _wait_for_workers(self, distributed: Any, client: Any, report: jobs.Report) -> None:
         if client.nthreads():
             return
         report(f"{self.address} has no workers yet; waiting up to {self.worker_timeout:g} s")
         try:
             client.wait_for_workers(1, timeout=self.worker_timeout)
-        except TimeoutError:
+        except distributed.TimeoutError:
             raise checks.problem(
                 f"a worker at {self.address} within {self.worker_timeout:g} s",
                 "none",
                 f"Start some by `dask worker {self.address}`, or wait longer by --worker-timeout.",
             ) from None
+
+    def _dispatch(
+        self, distributed: Any, client: Any, send: Any, work: Sequence[jobs.Job], report: jobs.Report
+    ) -> Iterator[jobs.Result]:
+        """Sends each job as soon as it can begin and a worker is free, and yields what became of it.
+
+        Dask would take all jobs at once with their dependencies, but it gives them to the worker that holds
+        what they depend on, and lets others idle: its balance is made for many short tasks, not for few long
+        ones.
+        """
+        waiting = list(work)
+        results: dict[str, jobs.Result] = {}
+        futures: dict[Any, str] = {}
+        last_seen = time.monotonic()
+        try:
+            while waiting or futures:
+                threads = _threads(client)
+                last_seen = time.monotonic() if threads else last_seen
+                if time.monotonic() - last_seen > self.worker_timeout:
+                    raise checks.RunError(f"{self.address} has no workers any more. {_KEPT}")
+                for job in [each for each in waiting if all(name in results for name in each.after)]:
+                    failed = next((results[n] for n in job.after if not results[n].succeeded), None)
+                    if failed is not None:
+                        results[job.name] = jobs.left_out(job, failed, report)
+                        yield results[job.name]
+                    elif len(futures) < threads:
+                        futures[send(job, key=f"{job.name}-{secrets.token_hex(4)}")] = job.name
+                    else:
+                        continue
+                    waiting.remove(job)
+                if not threads and not futures:
+                    time.sleep(PATIENCE)
+                for future in _finished(distributed, client, futures) if futures else ():
+                    result = _result_of(distributed, futures.pop(future), future)
+                    results[result.name] = result
+                    yield result
+        finally:
+            with contextlib.suppress(OSError):  # a scheduler that is gone has nothing to cancel
+                client.cancel(list(futures), force=True)
 
 
 def _checked(address: str) -> str:
@@ -226,30 +270,28 @@ def _check_workers(client: Any, project: Project) -> None:
             raise _unfit(address, answer)
 
 
-def _collect(
-    distributed: Any, client: Any, work: Sequence[jobs.Job], project: Project, topic: str
-) -> Iterator[jobs.Result]:
-    """Sends the jobs and yields their results; cancels what is left when nobody wants any more."""
-    futures: dict[str, Any] = {}
+def _threads(client: Any) -> int:
+    """Returns how many jobs the workers that are there now can do at the same time."""
     try:
-        for job in work:
-            before = [futures[name] for name in job.after]
-            key = f"{job.name}-{topic}"
-            futures[job.name] = client.submit(_do, job, project, topic, *before, key=key, pure=False)
-        names = {future.key: name for name, future in futures.items()}
-        for future in distributed.as_completed(futures.values(), loop=client.loop):
-            yield _result_of(distributed, names[future.key], future)
-    finally:
-        client.cancel(list(futures.values()), force=True)
+        return sum(client.nthreads().values())
+    except OSError as error:
+        raise checks.RunError(_LOST) from error
+
+
+def _finished(distributed: Any, client: Any, futures: Iterable[Any]) -> list[Any]:
+    """Returns those futures that have ended; waits for one, but not longer than new workers should idle."""
+    with contextlib.suppress(distributed.TimeoutError, distributed.CancelledError), client.as_current():
+        distributed.wait(list(futures), timeout=PATIENCE, return_when="FIRST_COMPLETED")
+    return [future for future in futures if future.done()]
 
 
 def _result_of(distributed: Any, name: str, future: Any) -> jobs.Result:
     if future.status in ("cancelled", "lost"):
-        raise checks.RunError(
-            "the connection to the scheduler was lost. What has finished is kept: run the same again"
-        )
+        raise checks.RunError(_LOST)
     try:
         return future.result()
     except distributed.scheduler.KilledWorker as error:
         told = f"{name}: every worker that began it was lost, often for want of memory ({error})"
-        return jobs.Result(name=name, error=checks.RunError(told))
+    except Exception as error:  # of Dask itself, as on a worker that came later and has no kp2d
+        told = f"{name}: no worker could begin it ({type(error).__name__}: {error})"
+    return jobs.Result(name=name, error=checks.RunError(told))

@@ -69,12 +69,17 @@ def attempt(job: Job, before: Iterable[Result], report: Report) -> Result:
     """
     for result in before:
         if not result.succeeded:
-            report(f"{job.name}: not begun, as {result.name} did not succeed")
-            return Result(name=job.name, missed=result.name)
+            return left_out(job, result, report)
     try:
         return Result(name=job.name, value=job.work(*job.arguments, report=report))
     except Exception as error:  # whatever goes wrong in one job must not take the others with it
         return Result(name=job.name, error=error)
+
+
+def left_out(job: Job, failed: Result, report: Report) -> Result:
+    """Says that a job is not begun, as one that it waits for did not succeed; returns that as its result."""
+    report(f"{job.name}: not begun, as {failed.name} did not succeed")
+    return Result(name=job.name, missed=failed.name)
 
 
 def one_by_one(jobs: Sequence[Job], report: Report) -> Iterator[Result]:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cluster_jobs
 import nbformat
@@ -57,6 +58,30 @@ def test_jobs_wait_for_those_they_need_and_their_news_arrive(shared, tmp_path):
 
 
 @pytest.mark.slow
+def test_no_worker_idles_while_a_job_waits(shared, tmp_path):
+    file, lines = tmp_path / "done.txt", []
+    work = [append("a", file), *(append(f"b{i}", file, 1, after=("a",)) for i in range(4))]
+    execute(shared, work, lines.append)
+    workers = [line.split()[-1] for line in lines if line.startswith("b")]
+    assert sorted(map(workers.count, set(workers))) == [2, 2]
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_its_last_worker_is_not_waited_for_for_ever(shared, tmp_path):
+    shared.settle(1)
+    marker = tmp_path / "marker"
+    work = [jobs.Job(name="slow", work=cluster_jobs.once_slow, arguments=(str(marker),))]
+
+    def kill_the_last_one():
+        wait_for(marker.exists)
+        stop(shared.workers[0])
+
+    impatient = cluster.Cluster(shared.address, worker_timeout=2)
+    with meanwhile(kill_the_last_one), pytest.raises(checks.RunError, match="has no workers any more"):
+        list(impatient.execute(work, lambda line: None))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "error", "words"),
     [("input", checks.InputError, "a number"), ("bug", checks.RunError, "bad failed: ZeroDivisionError: by")],
@@ -97,21 +122,33 @@ def test_a_job_whose_worker_is_killed_is_done_by_another(shared, tmp_path):
         jobs.Job(name="slow", work=cluster_jobs.once_slow, arguments=(str(marker),), after=("before",)),
         append("behind", file, after=("slow",)),
     ]
-    results = {}
-    for result in cluster.Cluster(shared.address).execute(work, lambda line: None):
-        results[result.name] = result.value
-        if result.name == "before":
-            pid = int(wait_for(lambda: marker.exists() and marker.read_text()))
-            stop(next(worker for worker in shared.workers if worker.pid == pid))
-    assert results == {"before": "before", "slow": "again", "behind": "behind"}
+
+    def kill_the_slow_one():
+        pid = int(wait_for(lambda: marker.exists() and marker.read_text()))
+        stop(next(worker for worker in shared.workers if worker.pid == pid))
+
+    with meanwhile(kill_the_slow_one):
+        results = execute(shared, work)
+    assert [results[job.name].value for job in work] == ["before", "again", "behind"]
+    assert file.read_text().split() == ["before", "behind"]
+
+
+@contextlib.contextmanager
+def meanwhile(function):
+    """Calls a function in a thread, whose error is raised at the end."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(function)
+        yield
+        future.result()
 
 
 @pytest.mark.slow
 def test_a_lost_scheduler_is_an_error_not_a_hang(shared, tmp_path):
     small = SmallCluster(tmp_path, shared.home)
     try:
-        small.settle(1)
-        work = [append("first", tmp_path / "done.txt"), append("second", tmp_path / "done.txt", 60)]
+        small.settle(2)
+        file = tmp_path / "done.txt"
+        work = [append("first", file), append("second", file, 60), append("third", file, 60)]
         results = cluster.Cluster(small.address).execute(work, lambda line: None)
         assert next(results).value == "first"
         stop(small.scheduler)
@@ -215,13 +252,8 @@ def test_a_chain_loses_nothing_with_a_worker_and_gives_the_tables_of_a_local_run
         stop(next(process for process in shared.workers if process.pid == worker))
         wait_for(lambda: not alive(kernel))
 
-    def execute_and_kill(work, report):
-        for result in cluster.Cluster(shared.address).execute(work, report):
-            if result.name == "01_make":
-                kill_the_extracting_one()
-            yield result
-
-    outcomes, lines = reproduce(execute=execute_and_kill)
+    with meanwhile(kill_the_extracting_one):
+        outcomes, lines = reproduce(execute=cluster.Cluster(shared.address).execute)
     assert outcomes == dict.fromkeys([stage.name for stage in CHAIN], "ran")
     assert sum(line.startswith("02_extract: running") for line in lines) == 2
     assert len(written) == 3
