@@ -212,3 +212,13 @@ def test_a_homography_that_throws_a_corner_away_has_failed(sequences, monkeypatc
     scores = evaluate(sequences)
     assert (scores["status"] == "failed").all()
     assert scores["reason"].str.contains("behind the horizon").all()
+
+
+def test_only_the_best_keypoints_are_kept(sequences, tmp_path, monkeypatch):
+    path = sequences[0].images[0]
+    every = export.FeatureStore(extractors.create("orb"), (96, 128)).get(path).features
+    monkeypatch.setattr(export, "MAX_KEYPOINTS", len(every) // 2)
+    kept = export.FeatureStore(extractors.create("orb"), (96, 128), tmp_path).get(path).features
+    assert len(kept) == len(every) // 2 > 0
+    np.testing.assert_array_equal(kept.scores, every.scores[: len(kept)])
+    np.testing.assert_array_equal(kept.descriptors, every.descriptors[: len(kept)])
