@@ -27,14 +27,16 @@ class EvaluationSettings:
         """Tells whether any method's scores are probabilities, so that a score threshold does something."""
         return any(extractors.from_name(name).probabilistic for name in self.methods)
 
-    def at_top_k(self, top_k: int) -> config.Protocol:
-        """Returns the rules with one k.
+    def at_top_k(self, top_k: int = 0) -> config.Protocol:
+        """Returns the rules with one k; 0 takes 300, or the largest that is evaluated.
 
         Raises:
             InputError: If it is none of those evaluated.
         """
-        checks.one_of("k that is evaluated", str(top_k), [str(k) for k in self.protocol.top_k])
-        return dataclasses.replace(self.protocol, top_k=(top_k,))
+        known = self.protocol.top_k
+        chosen = top_k or (300 if 300 in known else known[-1])
+        checks.one_of("k that is evaluated", str(chosen), [str(k) for k in known])
+        return dataclasses.replace(self.protocol, top_k=(chosen,))
 
 
 def evaluation_settings(

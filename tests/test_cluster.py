@@ -215,7 +215,7 @@ def tables(home):
 
 
 @pytest.fixture
-def chain(monkeypatch):
+def small_chain(monkeypatch):
     monkeypatch.setattr(chain, "STAGES", CHAIN)
     monkeypatch.setattr(config, "PROFILES", {"smoke": config.PROFILES["smoke"]})
 
@@ -233,14 +233,14 @@ def test_stages_wait_for_those_that_make_what_they_read():
         "02_train": ("01_prepare_data",),
         "03_quantize": ("01_prepare_data",),
         "04_compile": (),
-        "05_evaluate": ("01_prepare_data",),
+        "05_evaluate": ("01_prepare_data", "04_compile"),
         "06_compare_sift": ("01_prepare_data", "05_evaluate"),
     }
 
 
 @pytest.mark.slow
 def test_a_chain_loses_nothing_with_a_worker_and_gives_the_tables_of_a_local_run(
-    shared, chain, tmp_path, monkeypatch
+    shared, small_chain, tmp_path, monkeypatch
 ):
     write_notebooks()
     marker, features = paths.runs("smoke") / "marker", paths.runs("smoke") / "features"
@@ -278,7 +278,7 @@ def alive(pid):
 
 
 @pytest.mark.slow
-def test_a_failed_stage_is_named_as_at_home_and_independent_ones_finish(shared, chain):
+def test_a_failed_stage_is_named_as_at_home_and_independent_ones_finish(shared, small_chain):
     write_notebooks(**{"01_make": "1 / 0"})
     for path in (shared.home / "results").rglob("*.csv"):
         path.unlink()

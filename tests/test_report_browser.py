@@ -189,7 +189,7 @@ def test_tables_open_and_sort_both_ways(open_page):
     page = open_page("tables.html")
     box = page.locator("details.table", has_text="evaluation").first
     box.locator("summary").click()
-    heading = box.get_by_role("button", name="repeatability")
+    heading = box.get_by_role("button", name="matching_score_low")
     column = heading.evaluate("(button) => button.parentElement.cellIndex")
 
     def values():

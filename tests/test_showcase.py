@@ -120,7 +120,8 @@ def test_settings_come_from_the_profile_unless_given(home):
     assert settings.protocol.image_size == (88, 88)
     assert settings.protocol.top_k == config.profile("smoke").top_k
     assert settings.methods_at == {(88, 88): ("orb",)}
-    assert settings.at_top_k(150).top_k == (150,)
+    assert settings.at_top_k(150).top_k == (150,) and settings.at_top_k().top_k == (300,)
+    assert plans.evaluation_settings("smoke", top_k=[100]).at_top_k().top_k == (100,)
     with pytest.raises(checks.InputError, match="k that is evaluated"):
         settings.at_top_k(151)
     with pytest.raises(checks.InputError, match="Did you mean 'orb'"):
