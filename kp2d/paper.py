@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from kp2d import learned, networks, tables
@@ -54,25 +56,18 @@ def beside_models() -> pd.DataFrame:
         `parameters`; `float_mb` and `int8_mb`, four bytes and one byte a parameter in units of 2^20 bytes;
         `int8_file_mb`, the shipped model as a whole, of which the paper says nothing.
     """
-    parts = []
+    rows: list[tuple[str, str, float, float]] = []
     for printed in tables.paper("models").to_dict("records"):
-        parameters = networks.get_preset(printed["model"]).num_parameters
-        ours = {"parameters": parameters, "float_mb": 4 * parameters / 2**20, "int8_mb": parameters / 2**20}
-        if printed["model"] in learned.shipped("int8"):
-            model = learned.PRETRAINED / f"{printed['model']}{learned.SUFFIXES['int8']}"
-            ours["int8_file_mb"] = model.stat().st_size / 2**20
-        parts += [
-            {
-                "model": printed["model"],
-                "quantity": quantity,
-                "ours": value,
-                "paper": printed.get(quantity),
-                "source": printed["source"],
-                "doubt": printed["doubt"],
-            }
-            for quantity, value in ours.items()
-        ]
-    table = pd.DataFrame(parts)
-    table["paper"] = table["paper"].astype(float)
-    table.insert(4, "difference", table["ours"] - table["paper"])
-    return table
+        name, count = printed["model"], networks.get_preset(printed["model"]).num_parameters
+        rows.append((name, "parameters", count, int(printed["parameters"])))
+        for quantity, size in (("float_mb", 4 * count), ("int8_mb", count)):
+            rows.append((name, quantity, round(size / 2**20, 4), printed[quantity]))
+        if name in learned.shipped("int8"):
+            model = learned.PRETRAINED / f"{name}{learned.SUFFIXES['int8']}"
+            rows.append((name, "int8_file_mb", round(model.stat().st_size / 2**20, 4), math.nan))
+    table = pd.DataFrame(
+        [(*row, round(row[2] - row[3], 4)) for row in rows],
+        columns=["model", "quantity", "ours", "paper", "difference"],
+        dtype=object,  # whole numbers stay such: as floats they would be written with six digits
+    )
+    return table.merge(tables.paper("models")[["model", "source", "doubt"]], on="model")

@@ -127,7 +127,10 @@ def _models() -> str:
     rows = tables.read_csv(paths.results() / "bench" / "paper_models.csv")
     digits = np.where(rows["quantity"] == "parameters", 0, 2)
     for name in ("ours", "paper", "difference"):
-        texts = [f"{value:.{count}f}" for value, count in zip(rows[name], digits, strict=True)]
+        texts = [
+            f"{round(value, count) + 0.0:.{count}f}"  # + 0.0: no minus before a zero
+            for value, count in zip(rows[name], digits, strict=True)
+        ]
         rows[name] = ["–" if text == "nan" else text for text in texts]
     return tables.markdown(rows, ("model", "quantity", "ours", "paper", "difference"))
 

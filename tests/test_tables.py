@@ -122,7 +122,13 @@ def test_the_papers_models_have_our_parameters_and_megabytes():
     assert models.loc[("kp2d_tiny_s", "parameters"), "ours"] == 387_539
     assert models.loc[("kp2d_tiny_s", "int8_mb"), "difference"] == pytest.approx(0, abs=0.005)
     assert models.loc[("kp2d_tiny_s", "int8_file_mb"), "ours"] > 0.37
-    assert ("kp2d_baseline", "parameters") in models.index
+    baseline = models.loc[("kp2d_baseline", "parameters")]
+    assert (baseline["ours"], baseline["difference"]) == (5_317_219, 219)
+
+
+def test_whole_numbers_are_written_as_such(tmp_path):
+    path = tables.write_csv(tmp_path / "models.csv", paper.beside_models())
+    assert "kp2d_baseline,parameters,5317219,5317000,219," in path.read_text(encoding="utf-8")
 
 
 def test_intervals_stand_beside_their_values():
