@@ -93,9 +93,15 @@ class NetworkExtractor:
 
 
 def shipped(precision: str = "float32") -> tuple[str, ...]:
-    """Returns the names of the networks whose weights come with this package, sorted."""
+    """Returns the names of the networks whose weights come with this package, sorted.
+
+    Weights that have been lost are among them, by their cards: loading them then says what to do.
+    """
     suffix = SUFFIXES[precision]
-    return tuple(sorted(path.name.removesuffix(suffix) for path in PRETRAINED.glob(f"*{suffix}")))
+    found = {path.name.removesuffix(suffix) for path in PRETRAINED.glob(f"*{suffix}")}
+    card = integrity.card_of(Path(suffix)).name
+    found |= {path.name.removesuffix(card) for path in PRETRAINED.glob(f"*{card}")}
+    return tuple(sorted(name for name in found if "." not in name))
 
 
 def load(
@@ -124,6 +130,8 @@ def load(
     if weights is None:
         one_of(f"shipped network in {precision}", name, shipped(precision))
     path = Path(weights) if weights is not None else PRETRAINED / f"{name}{SUFFIXES[precision]}"
+    if weights is None and not path.is_file():
+        integrity.check(path)  # says that it is lost, and how to get it back
     if path.name.endswith(MODEL):
         return dataclasses.replace(load_model(path, **running), name=name)
     _only_keras(f"{name} in {precision}", **running)

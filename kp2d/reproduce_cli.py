@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
         raise checks.problem("a --timeout of at least 1 s", options.timeout)
     outcomes = pipeline.reproduce(
         options.profile,
-        stages=options.stages.split(",") if options.stages else None,
+        stages=None if options.stages is None else options.stages.split(","),
         parameters=config.assignments(options.parameter),
         force=options.force,
         cell_timeout=options.timeout,

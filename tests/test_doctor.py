@@ -8,7 +8,7 @@ import sys
 import pytest
 from test_project import HEAVY
 
-from kp2d import cli, compiler, doctor, integrity, learned, runtimes, tpu
+from kp2d import checks, cli, compiler, doctor, integrity, learned, runtimes, tpu
 
 
 def findings(topic, **options):
@@ -128,3 +128,16 @@ def test_numpy_and_opencv_are_enough(home):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "– litert: not installed" in done.stdout
+
+
+def test_lost_weights_are_broken_and_loading_them_says_what_to_do(tmp_path, monkeypatch):
+    folder = tmp_path / "pretrained"
+    shutil.copytree(learned.PRETRAINED, folder)
+    (folder / "kp2d_tiny_s.int8.tflite").unlink()
+    monkeypatch.setattr(learned, "PRETRAINED", folder)
+    monkeypatch.setattr(integrity, "PRETRAINED", folder)
+    assert "kp2d_tiny_s" in learned.shipped("int8")
+    broken = [finding for finding in doctor._weights() if finding.status == doctor.BROKEN]
+    assert [finding.name for finding in broken] == ["int8"] and "kp2d_tiny_s.int8.tflite" in broken[0].value
+    with pytest.raises(checks.InputError, match="git checkout"):
+        learned.load("kp2d_tiny_s", precision="int8")
