@@ -41,7 +41,7 @@ def open_page(browser, report_site):
         page = context.new_page()
         page.on("console", lambda message: complaints.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
+        page.on("requestfailed", lambda request: _is_loaded(request, complaints))
         page.on("request", lambda request: _is_local(request, complaints))
         page.goto(report_site.index.with_name("index.html").as_uri().replace("index.html", name))
         return page
@@ -50,6 +50,12 @@ def open_page(browser, report_site):
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+def _is_loaded(request, complaints):
+    """What is still loading when its page is closed or left is given up: no fault of the page."""
+    if request.failure != "net::ERR_ABORTED":
+        complaints.append(f"not loaded ({request.failure}): {request.url}")
 
 
 def _is_local(request, complaints):
