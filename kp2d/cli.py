@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _LESS = "Choose a smaller --image-size, --top-k or --batch-size, or fewer --workers."
+FEW_INLIERS = 8  # four matches always agree with some homography
 
 
 def _missing(error: ModuleNotFoundError) -> Exception:
@@ -165,6 +166,8 @@ def _match(options: argparse.Namespace) -> None:
     )
     path = figures.save_figure(figure, options.output)
     known = "homography found" if found.estimate.homography is not None else "no homography"
+    if found.estimate.homography is not None and inliers.sum() < FEW_INLIERS:
+        known = f"a homography not to be trusted (fewer than {FEW_INLIERS} inliers: chance finds as many)"
     print(f"{len(found.features0)} and {len(found.features1)} keypoints, {facts}, {known}: {path}")
 
 
@@ -253,8 +256,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         tables.write_csv(options.pairs, pairs)
     if options.output:
         tables.write_csv(options.output, rows)
-    counts = ("subset", "top_k", "num_pairs", "num_failed", "num_skipped")
-    print(tables.markdown(rows, (*counts, *tables.METRICS)))
+    counts = ("subset", "top_k", "num_pairs", "num_sequences", "num_failed", "num_skipped")
+    print(tables.markdown(tables.with_intervals(rows), (*counts, *tables.METRICS)))
 
 
 def _add_train(verbs: Any) -> None:

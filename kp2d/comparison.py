@@ -12,6 +12,8 @@ import pandas as pd
 from kp2d import bootstrap, checks, config, datasets, evaluation, extractors, tables
 from kp2d.config import Protocol
 
+_EVALUATE_BOTH = "Evaluate both in 05 (its parameter methods), or leave 06 out: --stages 01,02,03,04,05."
+
 
 def evaluate_methods(
     methods: Sequence[str],
@@ -112,18 +114,20 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
 
     Returns:
         One row a method × precision × subset × k × metric: pairs better, equal and worse, and the mean
-        difference (method - reference) over pairs where both have a value, with its 95 % interval from the
-        bootstrap over sequences. A larger localization error and a larger corner error are worse; a pair
-        without a homography is worse than any other.
+        difference (method - reference) over the `num_compared` pairs where both have a value, with its 95 %
+        interval from the bootstrap over sequences. A larger localization error and a larger corner error are
+        worse; a pair without a homography is worse than any other, and is in no mean corner error.
 
     Raises:
-        InputError: If the reference is not among the methods.
+        InputError: If the reference is not among the methods, or alone.
     """
-    checks.one_of("reference method", reference, pairs["method"].unique())
+    if reference not in set(pairs["method"]):
+        known = ", ".join(pairs["method"].unique())
+        raise checks.problem(f"{reference} among the methods, to compare with it", known, _EVALUATE_BOTH)
     base = pairs[(pairs["method"] == reference) & (pairs["precision"] == "float32")]
     joined = paired(pairs[pairs["method"] != reference], base)
     if joined.empty:
-        raise checks.problem(f"a method beside {reference} to compare with it", "no other")
+        raise checks.problem(f"a method beside {reference} to compare with it", "no other", _EVALUATE_BOTH)
     rows = []
     for (method, precision), scores in joined.groupby(["method", "precision"], sort=False):
         for subset in [*scores["subset"].unique(), "all"]:
@@ -173,9 +177,11 @@ def _tally(joined: pd.DataFrame, metric: str) -> dict[str, float]:
         ours, theirs = -ours.fillna(float("inf")), -theirs.fillna(float("inf"))
     return {
         "num_pairs": len(joined),
+        "num_sequences": joined["sequence"].nunique(),
         "num_better": int((ours > theirs).sum()),
         "num_equal": int((ours == theirs).sum()),
         "num_worse": int((ours < theirs).sum()),
+        "num_compared": int(difference.notna().sum()),
         "mean_difference": difference.mean(),
         "difference_low": ends[f"{metric}_low"],
         "difference_high": ends[f"{metric}_high"],
@@ -245,6 +251,7 @@ def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) ->
 
 def compare_protocols(
     rows: pd.DataFrame,
+    pairs: pd.DataFrame,
     methods: Sequence[str],
     sequences: Sequence[datasets.Sequence],
     protocol: Protocol,
@@ -252,11 +259,12 @@ def compare_protocols(
     profile: str,
     cache: Path | None = None,
     progress: bool = True,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores the same features by our rules, the reference code's, and ours with one of its choices each.
 
     Args:
         rows: Results that hold those under `protocol`, which are not computed again.
+        pairs: The scores a pair they are the averages of.
         methods: As for `evaluate_methods`.
         sequences: From `datasets.load_sequences`.
         protocol: Size, k and seed, which stay; the rules come from `config.PROTOCOLS`.
@@ -266,40 +274,69 @@ def compare_protocols(
 
     Returns:
         The result rows of all protocols, with the column `protocol` in front: "kp2d", "kp2dtiny", and of the
-        choices that make the difference each by itself, as "half_pixel=False".
+        choices that make the difference each by itself, as "half_pixel=False"; and the effects: the metrics
+        under each other protocol minus those under "kp2d", with 95 % intervals.
     """
     choices = config.PROTOCOLS["kp2dtiny"]
     rules = dict(config.PROTOCOLS) | {f"{name}={value}": {name: value} for name, value in choices.items()}
     fixed = {"image_size": protocol.image_size, "top_k": protocol.top_k, "seed": protocol.seed}
     names = [(each.name, each.precision) for each in map(extractors.from_name, methods)]
-    known = pd.MultiIndex.from_frame(rows[["method", "precision"]]).isin(names)
-    parts = []
+    results = {}
     for name, changes in rules.items():
         chosen = config.protocol(**changes, **fixed)
-        scored = rows[known & rows["top_k"].isin(protocol.top_k)]
+        scored = tuple(_those_of(each, names, protocol.top_k) for each in (rows, pairs))
         if chosen != protocol:
-            scored, _ = evaluate_methods(
+            scored = evaluate_methods(
                 methods, sequences, chosen, profile=profile, cache=cache, progress=progress
             )
-        parts.append(scored.assign(protocol=name))
-    table = pd.concat(parts, ignore_index=True)
-    return table[["protocol", *rows.columns]]
+        results[name] = (*scored, chosen)
+    table = pd.concat([each.assign(protocol=name) for name, (each, *_) in results.items()], ignore_index=True)
+    _, ours, base = results.pop("kp2d")
+    effects = [
+        protocol_effect(theirs, ours, rules, base).assign(protocol=name)
+        for name, (_, theirs, rules) in results.items()
+    ]
+    return table[["protocol", *rows.columns]], pd.concat(effects, ignore_index=True)
 
 
-def protocol_effect(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns what the reference code's rules change: metrics under them minus those under "kp2d".
+def _those_of(table: pd.DataFrame, names: Sequence[tuple[str, str]], top_k: Sequence[int]) -> pd.DataFrame:
+    known = pd.MultiIndex.from_frame(table[["method", "precision"]]).isin(names)
+    return table[known & table["top_k"].isin(top_k)]
+
+
+def protocol_effect(
+    pairs: pd.DataFrame, reference: pd.DataFrame, rules: Protocol, base: Protocol
+) -> pd.DataFrame:
+    """Returns what other rules change: the metrics under them minus those under a reference's.
 
     Args:
-        table: From `compare_protocols`.
+        pairs: Scores a pair under the other rules.
+        reference: Scores of the same methods and pairs under the reference's rules.
+        rules: The other rules.
+        base: The reference's.
 
     Returns:
-        One row a protocol × method × precision × subset × k, the columns of the metrics holding differences.
+        One row a method × precision × runtime × subset × k, the columns of the metrics holding differences of
+        the means, with the ends of their 95 % intervals from the bootstrap over sequences.
     """
-    key = ["method", "precision", "subset", "top_k"]
-    by_rules = {
-        name: rows.set_index(key)[list(tables.METRICS)]
-        for name, rows in table.groupby("protocol", sort=False)
-    }
-    ours = by_rules.pop("kp2d")
-    effects = {name: (theirs - ours).reset_index() for name, theirs in by_rules.items()}
-    return pd.concat(effects, names=["protocol"]).reset_index(level="protocol").reset_index(drop=True)
+    key = ["sequence", "index"]
+    before = {tuple(identity.values()): scores for identity, scores in evaluation.by_setting(reference)}
+    found = []
+    for identity, scores in evaluation.by_setting(pairs):
+        both = [
+            each[each["status"] != "skipped"].sort_values(key)
+            for each in (scores, before[tuple(identity.values())])
+        ]
+        theirs, ours = (
+            evaluation.counted(each, drop_unrepeated=rule.drop_unrepeated)[list(tables.METRICS)]
+            for each, rule in zip(both, (rules, base), strict=True)
+        )
+        low, high = bootstrap.intervals(theirs.to_numpy(), list(both[0]["sequence"]), minus=ours.to_numpy())
+        change = theirs.mean() - ours.mean()
+        ends = {
+            f"{metric}_{end}": values[index]
+            for index, metric in enumerate(tables.METRICS)
+            for end, values in (("low", low), ("high", high))
+        }
+        found.append({**identity, **change.to_dict(), **ends})
+    return pd.DataFrame(found)

@@ -42,6 +42,9 @@ PACKAGES = {
         "papermill",
         "jupyter",
         "ipykernel",
+        "ipywidgets",
+        "nbconvert",
+        "jinja2",
         "matplotlib",
         "pandas",
         "scikit-image",
@@ -49,6 +52,7 @@ PACKAGES = {
     ),
     "train": ("tensorflow", "keras", "ai-edge-litert", "tensorboard", "wandb"),
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "cluster": ("dask", "distributed"),
 }
 MODULES = {"scikit-image": "skimage", "scikit-learn": "sklearn", "ai-edge-litert": "ai_edge_litert"}
 OTHER_NAMES = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-macos")}

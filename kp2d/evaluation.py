@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,14 +263,36 @@ def summarize(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataF
         Rows in the order of appearance, each method's subsets followed by "all".
     """
     rows = []
-    for key, group in pairs.groupby(["method", "precision", "runtime"], sort=False):
+    for identity, scores in by_setting(pairs):
+        rows.append({**identity, **_average(scores, drop_unrepeated)})
+    return pd.DataFrame(rows)
+
+
+def by_setting(pairs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yields what one average is taken over: method, precision, runtime, subset and k, and its pairs.
+
+    Args:
+        pairs: From `evaluate`; several methods may be concatenated.
+    """
+    names = ("method", "precision", "runtime")
+    for key, group in pairs.groupby(list(names), sort=False):
         for subset in [*sorted(group["subset"].unique(), key=_subset_order), "all"]:
             chosen = group if subset == "all" else group[group["subset"] == subset]
             for top_k, scores in chosen.groupby("top_k", sort=True):
-                identity = dict(zip(("method", "precision", "runtime"), key, strict=True))
-                averages = _average(scores, drop_unrepeated)
-                rows.append({**identity, "subset": subset, "top_k": top_k, **averages})
-    return pd.DataFrame(rows)
+                yield {**dict(zip(names, key, strict=True)), "subset": subset, "top_k": top_k}, scores
+
+
+def counted(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataFrame:
+    """Returns the metrics of pairs as their means take them: NaN where a pair is left out of one.
+
+    Args:
+        pairs: From `evaluate`, those that were read.
+        drop_unrepeated: Leave pairs without a repeated point out of the repeatability.
+    """
+    values = pairs[list(MEANS)].astype(float)
+    if drop_unrepeated:
+        values["repeatability"] = values["repeatability"].where(values["repeatability"] > 0)
+    return values
 
 
 def _subset_order(subset: str) -> tuple[int, str]:
@@ -280,13 +302,12 @@ def _subset_order(subset: str) -> tuple[int, str]:
 
 def _average(scores: pd.DataFrame, drop_unrepeated: bool) -> dict[str, Any]:
     read = scores[scores["status"] != "skipped"]
-    values = read[[*MEANS, *_MMA, *_COUNTS]].astype(float)
-    if drop_unrepeated:
-        values["repeatability"] = values["repeatability"].where(values["repeatability"] > 0)
+    values = read[[*_MMA, *_COUNTS]].astype(float).join(counted(read, drop_unrepeated=drop_unrepeated))
     low, high = bootstrap.intervals(values[list(MEANS)].to_numpy(), list(read["sequence"]))
     errors = read["corner_error"].to_numpy(dtype=float)
     return {
         "num_pairs": len(read),
+        "num_sequences": read["sequence"].nunique(),
         "num_failed": int((read["status"] == "failed").sum()),
         "num_skipped": len(scores) - len(read),
         **values.mean().to_dict(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -295,7 +296,13 @@ def begin(profile: str, **settings: Any) -> Run:
     Raises:
         InputError: If the profile is unknown.
     """
+    logging.getLogger("asyncio").addFilter(_is_of_the_notebook)
     return Run(profile=config.profile(profile), settings=settings)
+
+
+def _is_of_the_notebook(record: logging.LogRecord) -> bool:
+    """Leaves out what a kernel says that is shut down in the middle of its housekeeping."""
+    return not str(record.msg).startswith("Task was destroyed but it is pending")
 
 
 def prepare_data(run: Run, *, seed: int = 0) -> Path:
@@ -321,6 +328,8 @@ def progress() -> Iterator[None]:
 
 def show(rows: pd.DataFrame, columns: Sequence[str] = ()) -> Markdown:
     """Returns a table (or some of its columns) for display, formatted as in the README."""
+    if rows.empty:
+        return Markdown("*No rows: nothing in this run belongs into this table.*")
     return Markdown(tables.markdown(tables.readable(rows), columns))
 
 

@@ -58,8 +58,19 @@ COLUMNS = (
         "precision",
         "seed",
     ),
-    *("seconds", "pairs_per_second", "steps", "pairs", "dataset", "subset", "num_pairs", "top_k"),
+    *(
+        "seconds",
+        "pairs_per_second",
+        "steps",
+        "pairs",
+        "dataset",
+        "subset",
+        "num_pairs",
+        "num_sequences",
+        "top_k",
+    ),
     *tables.METRICS,
+    *tables.INTERVALS,
     *("device", "git_commit"),
 )
 

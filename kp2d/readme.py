@@ -32,11 +32,20 @@ def fill(text: str) -> str:
 
 def _headline() -> str:
     rows = _evaluation("bench", top_k=1000)
-    rows = rows[(rows["subset"] == "all") & (rows["precision"] != "int8_ptq")].copy()
+    rows = rows[(rows["subset"] == "all") & (rows["precision"] != "int8_ptq")]
+    return tables.markdown(_with_ends(rows), ("method", "precision", *tables.METRICS))
+
+
+def _with_ends(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns rows whose metrics are text with the ends of their intervals in small print below."""
+    rows = rows.copy()
     for metric in tables.METRICS:
         ends = zip(rows[metric], rows[f"{metric}_low"], rows[f"{metric}_high"], strict=True)
-        rows[metric] = [f"{value:.3f}<br><sub>{low:.2f}–{high:.2f}</sub>" for value, low, high in ends]
-    return tables.markdown(rows, ("method", "precision", *tables.METRICS))
+        rows[metric] = [
+            f"{value:.3f}" if pd.isna(low) else f"{value:.3f}<br><sub>{low:.2f}–{high:.2f}</sub>"
+            for value, low, high in ends
+        ]
+    return rows
 
 
 def _against_sift() -> str:
@@ -53,8 +62,9 @@ def _comparison(folder: str, *, top_k: int, image_size: tuple[int, int] = _SIZE)
     parts = []
     for subset in ("viewpoint", "illumination"):
         part = rows[rows["subset"] == subset]
-        parts.append(f"{subset.capitalize()}, {part['num_pairs'].iloc[0]} pairs:\n")
-        parts.append(tables.markdown(part, _COLUMNS) + "\n")
+        pairs, scenes = part[["num_pairs", "num_sequences"]].iloc[0]
+        parts.append(f"{subset.capitalize()}, {pairs} pairs from {scenes} sequences:\n")
+        parts.append(tables.markdown(_with_ends(part), _COLUMNS) + "\n")
     return "\n".join(parts).rstrip()
 
 
@@ -69,7 +79,7 @@ def _int8() -> str:
     parts = [_evaluation("bench", top_k=top_k, image_size=size) for size, top_k in sizes]
     rows = tables.readable(pd.concat(parts))
     rows = rows[(rows["subset"] == "all") & rows["method"].str.startswith("kp2d")]
-    return tables.markdown(rows, ("method", "size", *_COLUMNS[1:]))
+    return tables.markdown(_with_ends(rows), ("method", "size", *_COLUMNS[1:]))
 
 
 def _speed() -> str:
@@ -103,7 +113,7 @@ def _edgetpu() -> str:
 
 def _recipes() -> str:
     rows = tables.read_csv(paths.results() / "recipes.csv")
-    return tables.markdown(rows[rows["subset"] == "all"], ("variant", "pairs", *tables.METRICS))
+    return tables.markdown(_with_ends(rows[rows["subset"] == "all"]), ("variant", "pairs", *tables.METRICS))
 
 
 def _paper() -> str:

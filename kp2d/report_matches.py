@@ -190,7 +190,8 @@ def match_pair(
     Returns:
         By k: `matches`, best score first, each as x0, y0, x1, y1 (px), distance of the descriptors and
         distance from the true place (px; null behind the horizon); `frame`, the corners of image 0 by the
-        estimated homography, and `error`, how far they are off on average (px), both null without one.
+        estimated homography, and `error`, how far they are off on average (px), both null without one;
+        `reason`, why there is no error.
 
     Raises:
         InputError: If an image cannot be read.
@@ -215,10 +216,12 @@ def _match(shared: tuple, homography: np.ndarray, top_k: int, protocol: Protocol
         for end, distance, error in zip(ends, distances, errors, strict=True)
     ]
     estimated, frame, error = found.estimate.homography, None, None
+    reason = "none found"
     if estimated is not None:
         frame = _points(geometry.warp_points(geometry.corners(protocol.image_size), estimated))
         error = _number(geometry.corner_error(estimated, homography, protocol.image_size), 2)
-    return {"matches": rows, "frame": frame, "error": error}
+        reason = "a corner behind the horizon" if error is None else ""
+    return {"matches": rows, "frame": frame, "error": error, "reason": reason}
 
 
 def _points(points: np.ndarray) -> list[list[float]] | None:

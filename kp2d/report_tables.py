@@ -19,6 +19,7 @@ _SHARES = {"repeatability", "matching_score", "d1", "d3", "d5", "auc_3", "auc_5"
 _SMALLER_IS_BETTER = "localization_error"
 _SIZE = (240, 320)  # (height, width) px, that of the headlines
 _HEADLINE = ("method", "precision", "top_k", *tables.METRICS)
+_ENDS = ("_low", "_high")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,14 @@ class Cell:
         value: What sorting compares; None for a missing value, which sorts last.
         share: A fraction in [0, 1] to draw as a bar, in percent; None draws none.
         best: Whether no row has a better one.
+        interval: The ends of its 95 % interval, in small print; "" if there is none.
     """
 
     text: str
     value: str | float | None
     share: float | None = None
     best: bool = False
+    interval: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,9 +165,22 @@ def headline(path: Path, top_k: int, *, methods: Sequence[str] = ()) -> list[tup
     parts = []
     for subset in (name for name in rows["subset"].unique() if name != "all"):
         part = rows[rows["subset"] == subset]
-        title = f"{subset.capitalize()}, {part['num_pairs'].iloc[0]} pairs"
-        parts.append((title, lay_out(part[list(_HEADLINE)], best=True, name=subset)))
+        pairs, scenes = part[["num_pairs", "num_sequences"]].iloc[0]
+        title = f"{subset.capitalize()}, {pairs} pairs from {scenes} {'scene' if scenes == 1 else 'scenes'}"
+        table = lay_out(part[list(_HEADLINE)], best=True, name=subset)
+        parts.append((title, dataclasses.replace(table, rows=_with_intervals(table.rows, part))))
     return parts
+
+
+def _with_intervals(cells: Sequence[tuple[Cell, ...]], rows: pd.DataFrame) -> tuple[tuple[Cell, ...], ...]:
+    """Adds the intervals of metrics to the rows of a headline."""
+    found = []
+    for row, record in zip(cells, rows.to_dict("records"), strict=True):
+        ends = [[record.get(f"{name}{end}") for end in _ENDS] for name in _HEADLINE]
+        texts = ["" if pd.isna(low) else f"{low:.2f}–{high:.2f}" for low, high in ends]
+        pairs = zip(row, texts, strict=True)
+        found.append(tuple(dataclasses.replace(cell, interval=text) for cell, text in pairs))
+    return tuple(found)
 
 
 def printed() -> Table:

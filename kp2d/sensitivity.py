@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from kp2d import (
+    bootstrap,
     calibration,
     comparison,
     convert,
@@ -124,7 +125,8 @@ class Study:
 
         Returns:
             One row a variant: group, variant, the metrics over all pairs, `delta_<metric>` against the float
-            network under the same score threshold, and `sqnr_<head>` in dB on images of the pairs.
+            network under the same score threshold, most with the ends of their 95 % interval, and
+            `sqnr_<head>` in dB on images of the pairs.
 
         Raises:
             InputError: If data is missing.
@@ -135,9 +137,10 @@ class Study:
         float_scores = functools.cache(lambda limit: self._scores(plain, self.source.sha256, limit))
         calibrated = functools.cache(self._calibrate)
 
-        def row(group: str, name: str, scores: dict[str, float], limit: float) -> dict[str, Any]:
-            deltas = {f"delta_{metric}": scores[metric] - float_scores(limit)[metric] for metric in _METRICS}
-            return {"group": group, "variant": name, **scores, **deltas}
+        def row(group: str, name: str, scored: _Scores, limit: float) -> dict[str, Any]:
+            scores, base = scored.means, float_scores(limit)
+            deltas = {f"delta_{metric}": scores[metric] - base.means[metric] for metric in _METRICS}
+            return {"group": group, "variant": name, **scores, **deltas, **scored.delta_intervals(base)}
 
         rows = [row("float32", "", float_scores(0.0), 0.0)]
         for variant in tqdm(chosen, desc="variants", disable=not progress, leave=False):
@@ -216,7 +219,7 @@ class Study:
             self.source.network, self.source.config, inputs, equalize=equalize, spread_scores=spread_scores
         )
 
-    def _scores(self, predict: Callable, key: str, score_threshold: float) -> dict[str, float]:
+    def _scores(self, predict: Callable, key: str, score_threshold: float) -> _Scores:
         config = self.source.config
         extractor = NetworkExtractor(
             name=self.source.name,
@@ -226,13 +229,33 @@ class Study:
             sha256=key,
             runtime="keras",
         )
-        rows = []
+        rows, scored = [], []
         for seed in range(self.seeds):
             protocol = replace(self.protocol, seed=seed, score_threshold=score_threshold)
             pairs = evaluation.evaluate(extractor, self.sequences, protocol, cache=self.cache, progress=False)
             summary = evaluation.summarize(pairs)
             rows.append(summary[summary["subset"] == "all"].iloc[-1])
-        return {name: float(np.mean([row[name] for row in rows])) for name in _METRICS}
+            read = pairs[(pairs["status"] != "skipped") & (pairs["top_k"] == max(protocol.top_k))]
+            scored.append(read[list(evaluation.MEANS)].to_numpy(float))
+        means = {name: float(np.mean([row[name] for row in rows])) for name in _METRICS}
+        return _Scores(means=means, values=np.mean(scored, axis=0), sequences=tuple(read["sequence"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
+    """Means over all pairs, and `[pairs, metrics]` the metrics of each pair, both averaged over the seeds."""
+
+    means: dict[str, float]
+    values: np.ndarray
+    sequences: tuple[str, ...]
+
+    def delta_intervals(self, base: _Scores) -> dict[str, float]:
+        low, high = bootstrap.intervals(self.values, self.sequences, minus=base.values)
+        return {
+            f"delta_{name}_{end}": values[index]
+            for index, name in enumerate(evaluation.MEANS)
+            for end, values in (("low", low), ("high", high))
+        }
 
 
 def _delta_intervals(pairs: pd.DataFrame, float_pairs: pd.DataFrame, *, top_k: int) -> dict[str, float]:

@@ -257,7 +257,8 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a method × precision × size × subset × k: `num_seeds`, and of each metric the mean and the
-        standard deviation over the seeds (`d3_mean`, `d3_std`; 0 for one seed).
+        standard deviation over the seeds (`d3_mean`, `d3_std`; 0 for one seed), and the ends of its 95 %
+        interval from the bootstrap over sequences, averaged over the seeds too (`d3_low`, `d3_high`).
     """
     found = []
     for key, group in rows.groupby(list(GROUP), sort=False):
@@ -265,6 +266,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
         for metric in tables.METRICS:
             row[f"{metric}_mean"] = group[metric].mean()
             row[f"{metric}_std"] = group[metric].std(ddof=min(1, len(group) - 1))
+            row |= {name: group[name].mean() for name in (f"{metric}_low", f"{metric}_high")}
         found.append(row)
     return pd.DataFrame(found)
 

@@ -18,7 +18,7 @@ INTERVALS = tuple(f"{metric}_{end}" for metric in METRICS for end in ("low", "hi
 MMA = tuple(f"mma_{threshold}" for threshold in range(1, 11))
 EVALUATION_COLUMNS = (
     *("method", "precision", "runtime", "profile", "dataset", "subset"),
-    *("num_pairs", "num_failed", "num_skipped", "image_height", "image_width", "top_k"),
+    *("num_pairs", "num_sequences", "num_failed", "num_skipped", "image_height", "image_width", "top_k"),
     *METRICS,
     *INTERVALS,
     *MMA,
@@ -53,6 +53,8 @@ HEADINGS = {  # as short as a table on a page wants them
     "num_pairs": "pairs",
     "num_failed": "failed",
     "num_skipped": "skipped",
+    "num_sequences": "sequences",
+    "num_compared": "in the mean",
     "num_better": "better on",
     "num_equal": "alike on",
     "num_worse": "worse on",

@@ -160,7 +160,7 @@ def test_against_counts_errors_the_right_way_round():
     assert tally.loc["repeatability"].tolist() == [1, 1, 0]
     assert tally.loc["localization_error"].tolist() == [1, 1, 0]
     assert tally.loc["corner_error"].tolist() == [0, 1, 1]
-    with pytest.raises(checks.InputError, match="reference method"):
+    with pytest.raises(checks.InputError, match="surf among the methods"):
         comparison.against(pd.DataFrame(rows), "surf")
 
 
@@ -236,7 +236,7 @@ def test_extremes_run_from_the_greatest_gain_to_the_greatest_loss():
 def test_the_reference_codes_rules_are_compared_without_scoring_twice(tiny_dataset, monkeypatch):
     sequences = datasets.load_sequences(tiny_dataset)
     protocol = config.protocol(image_size=(64, 80), top_k=(50,))
-    rows, _ = comparison.evaluate_methods(["sift"], sequences, protocol, profile="p", progress=False)
+    rows, pairs = comparison.evaluate_methods(["sift"], sequences, protocol, profile="p", progress=False)
     calls = []
     scored = comparison.evaluate_methods
 
@@ -245,25 +245,44 @@ def test_the_reference_codes_rules_are_compared_without_scoring_twice(tiny_datas
         return scored(methods, sequences, rules, **options)
 
     monkeypatch.setattr(comparison, "evaluate_methods", counted)
-    both = comparison.compare_protocols(rows, ["sift"], sequences, protocol, profile="p", progress=False)
+    both, effect = comparison.compare_protocols(
+        rows, pairs, ["sift"], sequences, protocol, profile="p", progress=False
+    )
     assert len(calls) == 4 and protocol not in calls
     assert list(both["protocol"].unique()) == [
         *("kp2d", "kp2dtiny", "score_threshold=0.7", "half_pixel=False", "drop_unrepeated=True")
     ]
-    effect = comparison.protocol_effect(both)
     assert len(effect) == 4 * len(rows)
+    key = ["method", "precision", "subset", "top_k"]
+    means = {name: part.set_index(key) for name, part in both.groupby("protocol")}
+    for name, part in effect.groupby("protocol"):
+        for metric in tables.METRICS:
+            expected = means[name][metric] - means["kp2d"][metric]
+            assert part.set_index(key)[metric].to_numpy() == pytest.approx(expected.to_numpy(), nan_ok=True)
     moved = effect.groupby("protocol")["localization_error"].agg(lambda change: change.abs().max())
     assert moved["half_pixel=False"] == moved["kp2dtiny"] > 0
     assert moved["score_threshold=0.7"] == 0  # scores of SIFT are no probabilities
 
 
-def test_the_effect_of_the_rules_is_theirs_minus_ours():
-    row = {"method": "m", "precision": "float32", "subset": "all", "top_k": 300}
-    values = [dict.fromkeys(tables.METRICS, value) for value in (0.5, 0.8)]
-    both = [
-        {"protocol": name, **row, **value} for name, value in zip(("kp2d", "kp2dtiny"), values, strict=True)
-    ]
-    assert comparison.protocol_effect(pd.DataFrame(both))["d1"].item() == pytest.approx(0.3)
+def test_the_effect_of_the_rules_is_theirs_minus_ours_with_its_interval():
+    identity = {"method": "m", "precision": "float32", "runtime": "r", "subset": "viewpoint", "top_k": 300}
+    row = {**identity, "index": 2, "status": "ok"}
+    ours = pd.DataFrame(
+        [
+            {**row, "sequence": name, **dict.fromkeys(tables.METRICS, value)}
+            for name, value in zip("abcd", (0, 0.2, 0.4, 1), strict=True)
+        ]
+    )
+    theirs = ours[::-1].assign(
+        d1=ours["d1"] + 0.3, d3=[0.0, 0.1, 0.6, 1.0], repeatability=ours["repeatability"]
+    )
+    rules = config.protocol(drop_unrepeated=True)
+    effect = (
+        comparison.protocol_effect(theirs, ours, rules, config.protocol()).query("subset == 'all'").iloc[0]
+    )
+    assert effect[["d1", "d1_low", "d1_high"]].tolist() == pytest.approx([0.3] * 3)  # the same on every pair
+    assert effect["d3_low"] < 0 < effect["d3_high"]
+    assert effect["repeatability"] == pytest.approx(1.6 / 3 - 1.6 / 4)  # the pair without a point is left out
 
 
 def test_a_lone_method_has_nothing_to_be_compared_with():

@@ -64,7 +64,7 @@
 
   const isCorrect = (match) => match[5] !== null && match[5] <= state.px;
   const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
-  const pixels = (value) => (value === null ? "none found" : `${value.toFixed(1)} px`);
+  const pixels = (value, reason) => (value === null ? reason : `${value.toFixed(1)} px`);
 
   // Drawing
 
@@ -155,7 +155,7 @@
     element("count_correct").textContent = correct;
     element("count_wrong").textContent = matches.length - correct;
     element("count_precision").textContent = percent(correct, matches.length);
-    element("count_error").textContent = pixels(result.error);
+    element("count_error").textContent = pixels(result.error, result.reason);
     const label = methods.find((method) => method.name === state.method).label;
     const words = `${state.pair}, ${label}, ${state.k} keypoints: ${matches.length} matches, ${correct} correct`
       + ` within ${state.px} px, ${percent(correct, matches.length)}`;

@@ -1,5 +1,6 @@
 "use strict";
 // Sorting: a heading becomes a button; missing values stay at the end whichever way it goes.
+// Wide tables fade out at the right for as long as they go on there.
 
 const valueOf = (row, column) => row.cells[column].dataset.value;
 
@@ -28,4 +29,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.addEventListener("click", () => sortBy(table, heading));
     heading.replaceChildren(button);
   }
+}
+
+const fade = (box) => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+const widths = new ResizeObserver((entries) => entries.forEach((entry) => fade(entry.target)));
+
+for (const box of document.querySelectorAll(".scroll")) {
+  box.addEventListener("scroll", () => fade(box), { passive: true });
+  widths.observe(box);
 }
