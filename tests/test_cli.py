@@ -52,6 +52,13 @@ def test_match_of_blank_images_says_so(tmp_path, capsys):
     assert (tmp_path / "o.png").exists()
 
 
+def test_a_homography_from_a_handful_of_matches_is_not_praised(capsys, tmp_path, pair):
+    code, out, _ = run(capsys, "match", *pair, "-o", tmp_path / "out.png", "--top-k", 5)
+    assert code == 0 and ("not to be trusted" in out or "no homography" in out)
+    _, out, _ = run(capsys, "match", *pair, "-o", tmp_path / "out.png", "--top-k", 300)
+    assert out.count("homography found") == 1
+
+
 def test_evaluate_writes_the_documented_table(tiny_dataset, tmp_path, capsys):
     code, out, _ = run(
         capsys,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
-from kp2d import chain, notebook_file
+from kp2d import chain, notebook, notebook_file
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(FOLDER.glob("*.ipynb"))}
@@ -176,3 +178,15 @@ def test_inputs_are_made_by_an_earlier_stage():
         made |= set(stage.outputs)
     names = [path for stage in chain.STAGES for path in stage.outputs]
     assert len(names) == len(set(names))
+
+
+def test_a_table_without_rows_says_so():
+    assert "No rows" in notebook.show(pd.DataFrame(columns=["method", "d1"])).data
+
+
+def test_a_kernel_that_ends_in_its_housekeeping_does_not_complain(caplog):
+    notebook.begin("smoke")
+    logger = logging.getLogger("asyncio")
+    logger.error("Task was destroyed but it is pending!\ntask: <Task pending>")
+    logger.error("Task exception was never retrieved")
+    assert [record.message for record in caplog.records] == ["Task exception was never retrieved"]

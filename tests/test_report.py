@@ -113,6 +113,9 @@ def test_the_first_page_marks_the_best_of_ours_and_shows_the_papers(texts):
     rows = rows[(rows["top_k"] == 1000) & (rows["subset"] == "viewpoint") & (rows["image_height"] == 240)]
     assert tables.cell_text("localization_error", rows["localization_error"].min()) in best
     assert tables.cell_text("repeatability", rows["repeatability"].max()) in best
+    low, high = rows.iloc[0][["repeatability_low", "repeatability_high"]]
+    assert f"<small>{low:.2f}–{high:.2f}</small>" in page
+    assert "15 pairs from 3 scenes" in page
 
 
 def report_csv(name: str) -> Path:
@@ -147,6 +150,7 @@ def test_the_match_browser_has_the_numbers_of_the_tables(report_site, report_hom
                 assert correct / max(len(errors), 1) == pytest.approx(row["mma_3"], abs=1e-5)
                 assert (off is None) == np.isnan(row["corner_error"])
                 assert off is None or off == pytest.approx(row["corner_error"], abs=0.006)
+                assert bool(result["reason"]) == (off is None)
 
 
 def test_only_photographs_that_may_be_shown_are_in_the_browser(report_home, tmp_path, monkeypatch):

@@ -222,6 +222,16 @@ def test_no_page_is_wider_than_a_phone(open_page, report_site):
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
 
 
+def test_a_table_that_goes_on_fades_out_until_its_end_is_reached(open_page):
+    page = open_page("index.html", viewport=PHONE)
+    table = page.locator(".scroll").first
+    page.wait_for_function("document.querySelector('.scroll').classList.contains('more')")
+    table.evaluate("(box) => { box.scrollLeft = box.scrollWidth }")
+    page.wait_for_function("!document.querySelector('.scroll').classList.contains('more')")
+    page.set_viewport_size({"width": 2400, "height": 900})
+    page.wait_for_function("document.querySelectorAll('.scroll.more').length === 0")
+
+
 CONTRAST = """(selector) => {
   const light = (color) => color.match(/[\\d.]+/g).slice(0, 3).map((value) => value / 255)
     .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))

@@ -44,6 +44,8 @@ def test_a_study_compares_variants_with_the_float_network(study):
     assert table["sqnr_score"].iloc[1:].between(5, 80).all()
     for _, row in table[table["group"] != "score threshold"].iterrows():
         assert row["delta_repeatability"] == pytest.approx(row["repeatability"] - first["repeatability"])
+        low, high = row["delta_repeatability_low"], row["delta_repeatability_high"]
+        assert np.isnan(low) or low <= row["delta_repeatability"] + 1e-9 <= high + 2e-9
     again = study.run(few[:1], progress=False)
     pd.testing.assert_frame_equal(again, table.iloc[:2].reset_index(drop=True))
 

@@ -93,11 +93,12 @@ def test_a_failing_combination_does_not_take_the_others_with_it(wanted, monkeypa
 def test_the_summary_has_mean_and_spread_over_seeds():
     same = dict.fromkeys(tables.EVALUATION_COLUMNS, 0.5) | {"method": "sift", "top_k": 50}
     same |= {"image_height": 96, "image_width": 128, "subset": "all", "precision": "float32"}
-    rows = pd.DataFrame([{**same, "seed": 0, "d3": 0.5}, {**same, "seed": 1, "d3": 0.7}])
+    rows = pd.DataFrame([{**same, "seed": 0, "d3": 0.5}, {**same, "seed": 1, "d3": 0.7, "d3_low": 0.6}])
     (row,) = sweep.summarize(rows).to_dict("records")
     assert (row["num_seeds"], row["d1_std"]) == (2, 0)
     assert row["d3_mean"] == pytest.approx(0.6, abs=1e-12)
     assert row["d3_std"] == pytest.approx(0.1414, abs=1e-4)
+    assert (row["d3_low"], row["d3_high"]) == (pytest.approx(0.55), 0.5)
     (line,) = sweep.readable(sweep.summarize(rows)).to_dict("records")
     assert (line["size"], line["seeds"], line["d1"], line["d3"]) == ("128×96", 2, "0.500", "0.600 ± 0.141")
     assert sweep.summarize(rows[:1])["d3_std"].item() == 0
@@ -160,7 +161,7 @@ def test_the_command_writes_both_tables_and_a_dry_run_none(home, tiny_dataset, t
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--preset", "kp2d_baseline"), "a preset with shipped weights in float32"),
+        (("--preset", "kp2d_tiny_f_88"), "a preset with shipped weights in float32"),
         (("--precision", "int4"), "precision"),
         (("--data", "nowhere"), "nowhere"),
         (("--preset", "--method", "runs/none"), "none at"),
