@@ -52,7 +52,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
 }
 
-# Lightness rises from 9 to 76 (CIE L*) in six steps, so that gray prints keep the methods apart;
+# Lightness rises from 9 to 76 (CIE L*) in steps, so that gray prints keep the methods apart;
 # pairwise Lab distance stays above 20 under simulated deuteranopia, protanopia and tritanopia.
 METHODS: dict[str, dict[str, str]] = {
     "sift": {"color": "#1a1a1a", "marker": "s"},
@@ -61,9 +61,10 @@ METHODS: dict[str, dict[str, str]] = {
     "kp2d_tiny_s": {"color": "#0a6fb5", "marker": "o"},
     "kp2d_tiny_f": {"color": "#8c1d57", "marker": "v"},
     "kp2d_baseline": {"color": "#c9642b", "marker": "P"},
+    "kp2d_nano": {"color": "#782de1", "marker": "*"},
 }
-_OTHER_COLORS = ("#117733", "#6f4fa0", "#56b4e9", "#7a5c00", "#d08ab0", "#44aa99")
-_OTHER_MARKERS = ("X", "p", "h", "<", ">", "*")
+_OTHER_COLORS = ("#117733", "#56b4e9", "#7a5c00", "#d08ab0", "#44aa99")
+_OTHER_MARKERS = ("X", "p", "h", "<", ">")
 _PRECISIONS: dict[str, Any] = {"float32": "-", "int8": (0, (3.2, 1.4))}
 
 
@@ -100,8 +101,8 @@ def method_style(method: str, precision: str = "float32") -> dict[str, Any]:
     Returns:
         Keyword arguments for `Axes.plot`: `color`, `marker`, `linestyle`.
     """
-    code = zlib.crc32(str(method).encode())
-    other = {"color": _OTHER_COLORS[code % 6], "marker": _OTHER_MARKERS[code // 6 % 6]}
+    place, color = divmod(zlib.crc32(str(method).encode()), len(_OTHER_COLORS))
+    other = {"color": _OTHER_COLORS[color], "marker": _OTHER_MARKERS[place % len(_OTHER_MARKERS)]}
     return {**METHODS.get(method, other), "linestyle": _PRECISIONS.get(precision, ":")}
 
 

@@ -8,7 +8,8 @@ from keras import ops
 from kp2d import losses
 from kp2d.checks import fits_cells, problem
 from kp2d.decode import interior_mask, keypoint_map, normalize, sample_bilinear
-from kp2d.networks import NetworkConfig, assign_by_name, build_ionet, build_network, load_weights
+from kp2d.ionet import build_ionet
+from kp2d.networks import NetworkConfig, assign_by_name, build_network, load_weights
 from kp2d.quantized import build_quantized_network
 from kp2d.train_config import LossConfig, TrainConfig
 

@@ -1,4 +1,4 @@
-"""Owns KeypointNet in three sizes and IO-Net, as Keras 3 functional models for any backend.
+"""Owns KeypointNet in the paper's sizes and a smaller one, as Keras 3 functional models for any backend.
 
 The presets, their channels and their exact parameter counts are data (`PRESETS`); `build_network`
 turns one into a model whose three raw heads `kp2d.decode` knows how to read.
@@ -114,6 +114,17 @@ PRESETS = {
             descriptor_dim=64,
             activation="relu",
             num_parameters=1_849_011,
+        ),
+        NetworkConfig(  # ours: the topology of KP2DtinyS at a tenth of its arithmetic
+            name="kp2d_nano",
+            stages=((4, 8), (12, 12), (12, 12), (28, 32)),
+            pools=(True, False, True),
+            head_channels=16,
+            upsampled_channels=8,
+            merge_channels=16,
+            descriptor_dim=24,
+            activation="relu",
+            num_parameters=42_327,
         ),
     )
 }
@@ -265,34 +276,6 @@ def activation(config: NetworkConfig, name: str, dtype: str | None = None) -> la
     return layers.Activation(config.activation, name=name, dtype=dtype)
 
 
-def build_ionet(blocks: int = 4, width: int = 128) -> keras.Model:
-    """Builds IO-Net, KP2D's critic of point pairs, used only while training.
-
-    Args:
-        blocks: Residual blocks of two pointwise layers each.
-        width: Channels.
-
-    Returns:
-        A model from `[B, N, 5]` (normalized x0, y0, x1, y1 and the descriptor distance of a
-        pair) to its inlier score `[B, N]`, trained towards +1 for inliers and −1 for outliers.
-    """
-    pairs = keras.Input((None, 5), name="pairs")
-    x = layers.Dense(width, use_bias=False, name="in")(pairs)
-    x = layers.BatchNormalization(momentum=0.1, name="in_bn")(x)
-    x = layers.Activation("relu", name="in_relu")(x)
-    for block in range(1, blocks + 1):
-        residual = x
-        for half in "ab":
-            name = f"block{block}{half}"
-            x = layers.Dense(width, name=name)(x)
-            x = ContextNormalization(name=f"{name}_context")(x)
-            x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
-            x = layers.Activation("relu", name=f"{name}_relu")(x)
-        x = layers.Add(name=f"block{block}_sum")([x, residual])
-    x = layers.Dense(1, name="out")(x)
-    return keras.Model(pairs, layers.Flatten(name="inlier")(x), name="ionet")
-
-
 def load_weights(network: keras.Model, plain: keras.Model, path: str | Path) -> None:
     """Reads weights into a network with or without dropout.
 
@@ -363,17 +346,6 @@ class NearestUpsampling(layers.Layer):
 
 
 UPSAMPLING = {"depth_to_space": DepthToSpace, "nearest": NearestUpsampling}
-
-
-@keras.saving.register_keras_serializable("kp2d")
-class ContextNormalization(layers.Layer):
-    """Normalizes each channel over the points of one image (instance norm without parameters)."""
-
-    def call(self, inputs):
-        """Normalizes `[B, N, C]` over N."""
-        mean = ops.mean(inputs, axis=1, keepdims=True)
-        variance = ops.mean(ops.square(inputs - mean), axis=1, keepdims=True)
-        return (inputs - mean) / ops.sqrt(variance + 1e-5)
 
 
 def count_macs(preset: str | NetworkConfig, image_size: tuple[int, int]) -> int:

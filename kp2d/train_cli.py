@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="folder of photographs, searched recursively")
     parser.add_argument("-o", "--output", required=True, help="folder of the run; an interrupted run goes on")
     parser.add_argument("--recipe", default="kp2d_plus", choices=sorted(RECIPES), help="where settings start")
-    parser.add_argument("--preset", help="network: kp2d_tiny_s, kp2d_tiny_f or kp2d_baseline")
+    parser.add_argument("--preset", help="network: kp2d_tiny_s, kp2d_tiny_f, kp2d_baseline or kp2d_nano")
     parser.add_argument(
         "--to-coral",
         action="store_true",

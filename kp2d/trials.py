@@ -21,8 +21,8 @@ UNTRAINED = "untrained"
 LOG_ROWS = 25  # of a run, unless `log_every` is among its settings
 # The modules that decide what a run learns: with other code, it is run again.
 _DECIDING = (
-    *("augment", "checkpoint", "datasets", "decode", "images", "learner", "loader", "losses", "networks"),
-    *("normalization", "recipes", "schedule", "train_config", "training"),
+    *("augment", "checkpoint", "datasets", "decode", "images", "ionet", "learner", "loader", "losses"),
+    *("networks", "normalization", "recipes", "schedule", "train_config", "training"),
 )
 _TIMES = ["seconds", "pairs_per_second", "wait_share"]  # differ from run to run
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from keras import ops
 
+from kp2d.ionet import build_ionet
 from kp2d.learner import loss_terms, term_weights
-from kp2d.networks import build_ionet
 from kp2d.recipes import KP2D
 from kp2d.train_config import LossConfig
 

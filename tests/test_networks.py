@@ -8,13 +8,12 @@ import pytest
 from small_network import SMALL_CORAL
 
 from kp2d.checks import InputError
+from kp2d.ionet import ContextNormalization, build_ionet
 from kp2d.networks import (
     PRESETS,
-    ContextNormalization,
     DepthToSpace,
     NearestUpsampling,
     assign_by_name,
-    build_ionet,
     build_network,
     count_macs,
     get_preset,
@@ -26,12 +25,13 @@ def test_parameter_count_is_exact(name):
     assert build_network(name).count_params() == PRESETS[name].num_parameters
 
 
-def test_parameter_counts_are_the_papers_and_those_of_their_variants():
+def test_parameter_counts_are_the_papers_and_those_of_ours():
     counts = {name: config.num_parameters for name, config in PRESETS.items()}
     assert counts == {
         "kp2d_baseline": 5_317_219,
         "kp2d_tiny_s": 387_539,
         "kp2d_tiny_f": 1_849_011,
+        "kp2d_nano": 42_327,
         "kp2d_baseline_coral": 4_578_915,
         "kp2d_tiny_s_coral": 341_203,
         "kp2d_tiny_f_coral": 1_553_075,
@@ -50,6 +50,7 @@ def test_convolutions_for_the_edge_tpu_are_the_references(name, kilo):
         ("kp2d_tiny_s", 3.934),
         ("kp2d_tiny_f", 4.815),
         ("kp2d_baseline", 13.17),
+        ("kp2d_nano", 0.387),
         ("kp2d_tiny_s_coral", 3.85),
         ("kp2d_tiny_f_coral", 4.99),
     ],
@@ -63,6 +64,7 @@ def test_macs_at_320x240(name, giga_macs):
     [
         ("kp2d_tiny_s", 4, 32),
         ("kp2d_tiny_f", 8, 64),
+        ("kp2d_nano", 4, 24),
         ("kp2d_tiny_s_coral", 4, 32),
         ("kp2d_tiny_f_coral", 8, 64),
     ],

@@ -31,7 +31,7 @@ LAYERS = {
     0: "backend checks config features files integrity jobs manual normalization notebook_file packed"
     " paths provenance runlock schedule tflite_file tflite_verifier tpu train_config",
     1: "archives augment bootstrap calibration canvas cluster compiler compiler_failures decode figures"
-    " flatbuffer geometry images losses matching metrics networks overlay panels parallel"
+    " flatbuffer geometry images ionet losses matching metrics networks overlay panels parallel"
     " picture_headers quantized recipes runtimes",
     2: "accuracy_charts cards charts checkpoint cluster_cli curves datasets deployment_charts download"
     " edgetpu edgetpu_rules extractors folding groundtruth learned learner lowering quantization_charts"

@@ -253,7 +253,7 @@ def test_long_titles_fit():
 
 def test_methods_differ_and_a_precision_changes_only_the_line():
     looks = [figures.method_style(name) for name in figures.METHODS]
-    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == 6
+    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == len(looks)
     float32, int8 = (figures.method_style("kp2d_tiny_s", name) for name in ("float32", "int8"))
     assert float32["color"] == int8["color"] and float32["linestyle"] != int8["linestyle"]
     assert figures.method_style("akaze") == figures.method_style("akaze")
