@@ -36,7 +36,7 @@ STAGES = (
     ),
     Stage(
         name="02_train",
-        inputs=(DATA, "results/{profile}/data.csv"),
+        inputs=(DATA, "results/{profile}/data.csv", "results/recipes.csv"),
         outputs=(
             "results/{profile}/training.csv",
             "results/{profile}/training_losses.csv",
@@ -44,6 +44,7 @@ STAGES = (
             "figures/{profile}/training_losses.svg",
             "figures/{profile}/learning.png",
             "figures/{profile}/learning_matches.png",
+            "figures/{profile}/recipes.svg",
         ),
         patient=True,
     ),

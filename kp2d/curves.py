@@ -1,11 +1,11 @@
-"""Owns the charts of training runs: what every loss term does while networks learn."""
+"""Owns the charts of training runs: what their loss terms do, and which recipe learns best."""
 
 from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kp2d import checks, figures
+from kp2d import checks, figures, panels
 
 # Term → (title, axis label); in the order of the panels.
 TERMS = {
@@ -19,6 +19,7 @@ TERMS = {
     "corner_score": ("corner teacher: scores", "squared error"),
 }
 COLUMNS = 4
+RANKED = {"matching_score": "matching score (fraction)", "d3": "homographies within 3 px (fraction)"}
 
 
 def plot_losses(log: pd.DataFrame) -> Figure:
@@ -62,3 +63,31 @@ def plot_losses(log: pd.DataFrame) -> Figure:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # later drawings must not move anything, or files would differ
     return figure
+
+
+def plot_recipes(rows: pd.DataFrame) -> Figure:
+    """Plots what variants of a recipe reach in the same time, the best matching score on top.
+
+    Args:
+        rows: From `kp2d.ranking.rank`; of the subset "all", all at one k.
+
+    Returns:
+        The figure: a line a variant, in each panel one metric with its 95 % interval.
+
+    Raises:
+        InputError: If columns or rows are missing, or a variant is there twice.
+    """
+    ends = [f"{metric}_{end}" for metric in RANKED for end in ("low", "high")]
+    rows = panels.checked_table(rows.assign(method=rows.get("variant")), ["variant", *RANKED, *ends], [])
+    rows = rows.sort_values("matching_score", kind="stable")
+    heights = range(len(rows))
+    with figures.style():
+        places = panels.make_panels(2, 2, None, height=0.6 + 0.17 * len(rows))
+        for place, (metric, title) in zip(places, RANKED.items(), strict=True):
+            spread = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
+            look = {"color": figures.method_style("kp2d_tiny_s")["color"], "markersize": 4.5}
+            place.errorbar(rows[metric], heights, xerr=spread, fmt="o", elinewidth=1.0, **look)
+            place.set(xlim=(0, 1), ylim=(-0.6, len(rows) - 0.4), xlabel=title)
+            place.set_yticks(heights, labels=list(rows["variant"]) if place is places[0] else [])
+            place.grid(axis="x")
+        return places[0].get_figure(root=True)

@@ -72,10 +72,11 @@ def tiny_dataset(tmp_path) -> Path:
 
 @pytest.fixture
 def home(tmp_path, monkeypatch, project) -> Path:
-    """A project folder to write in (`KP2D_HOME`): notebooks and the paper's numbers, no results."""
+    """A project folder to write in (`KP2D_HOME`): the notebooks, the numbers of the paper and the recipes."""
     folder = tmp_path / "home"
     shutil.copytree(project / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
     shutil.copytree(project / "results" / "paper", folder / "results" / "paper")
+    shutil.copy(project / "results" / "recipes.csv", folder / "results")
     monkeypatch.setenv("KP2D_HOME", str(folder))
     for name in ("VAL_PATH", "TRAIN_PATH"):
         monkeypatch.delenv(name, raising=False)

@@ -27,7 +27,7 @@ def finished(tmp_path_factory, project):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KP2D_HOME", str(folder))
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
-        for part in ("notebooks", "results/paper"):
+        for part in ("notebooks", "results/paper", "results/recipes.csv"):
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
             (folder / part).symlink_to(project / part)
         outcomes, lines = reproduce()

@@ -15,6 +15,7 @@ from kp2d import (
     paths,
     ranking,
     samples,
+    tables,
     trials,
 )
 from kp2d.recipes import from_recipe
@@ -170,3 +171,27 @@ def test_ranking_gives_each_variant_the_steps_of_its_time(
     assert (table["seconds"] == 2).all()
     with pytest.raises(checks.InputError, match="positive number of seconds"):
         ranking.rank(["kp2d_plus"], [], data=photos, output=tmp_path, protocol=config.protocol(), seconds=0)
+
+
+def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
+    rows = pd.DataFrame(
+        [
+            {"variant": name, **dict.fromkeys(tables.METRICS, value)}
+            for name, value in (("a", 0.2), ("b", 0.6))
+        ]
+    )
+    rows = rows.assign(
+        **{
+            name: rows[name[: name.rindex("_")]] + (0.1 if name.endswith("high") else -0.1)
+            for name in tables.INTERVALS
+        }
+    )
+    places = curves.plot_recipes(rows).axes
+    assert [label.get_text() for label in places[0].get_yticklabels()] == ["a", "b"]  # the best on top
+    assert places[1].lines[0].get_xdata().tolist() == [0.2, 0.6]
+    assert [segment[:, 0].tolist() for segment in places[0].collections[0].get_segments()] == [
+        pytest.approx([0.1, 0.3]),
+        pytest.approx([0.5, 0.7]),
+    ]
+    with pytest.raises(checks.InputError, match="d3_low"):
+        curves.plot_recipes(rows.drop(columns="d3_low"))
