@@ -447,7 +447,7 @@ def test_a_shipped_int8_network_is_near_its_float_network(name, precision):
         got.append(model.heads(image[None]))
     for head, least in LEAST_SQNR.items():
         ratio = sqnr(*(np.concatenate([heads[head] for heads in each]) for each in (wanted, got)))
-        assert ratio > least, head
+        assert ratio > least - DEEPER.get(name, 0), head
     shares = []
     for image in pixels:
         theirs, ours = (n.extract(image).take(slice(150)).keypoints for n in (float_network, int8_network))
@@ -457,12 +457,14 @@ def test_a_shipped_int8_network_is_near_its_float_network(name, precision):
 
 
 LEAST_SQNR = {"score_map": 28, "offset_map": 18, "descriptor_map": 24}  # dB
+DEEPER = {"kp2d_baseline": 6}  # dB more of noise, with sums over up to 2304 products
 
 
 @pytest.mark.parametrize(("name", "precision"), shipped_models())
 def test_shipped_models_are_as_large_as_the_papers(name, precision):
     mebibytes = shipped_file(name, precision).stat().st_size / 2**20
-    assert mebibytes == pytest.approx(1.9 if name.startswith("kp2d_tiny_f") else 0.37, rel=0.1)
+    expected = {"kp2d_baseline": 5.1, "kp2d_tiny_f": 1.9, "kp2d_tiny_s": 0.37}
+    assert mebibytes == pytest.approx(expected[name.removesuffix("_88")], rel=0.1)
 
 
 @pytest.mark.parametrize(("name", "precision"), shipped_models())
