@@ -71,7 +71,7 @@ def shipped(name, size):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", ["kp2d_tiny_s", "kp2d_tiny_f"])
+@pytest.mark.parametrize("name", ["kp2d_nano", "kp2d_tiny_s", "kp2d_tiny_f"])
 def test_our_networks_are_mapped_in_full(name, size):
     report = edgetpu.lint(shipped(name, size))
     assert (len(report.unmapped), report.failure) == (0, "")

@@ -7,7 +7,7 @@ from kp2d import convert, flatbuffer, images, learned, lowering, networks, rewri
 from kp2d.checks import InputError
 from kp2d.flatbuffer import Operator, Tensor
 
-NETWORKS = ("kp2d_tiny_s", "kp2d_tiny_f")
+NETWORKS = ("kp2d_nano", "kp2d_tiny_s", "kp2d_tiny_f")
 SIZES = ((88, 88), (240, 320), (480, 640))
 
 
