@@ -152,9 +152,7 @@ _PAPER_SIZES = ((88, 88), (240, 320), (480, 640))
 _CLASSICAL = ("sift", "rootsift", "orb")
 _PRECISIONS = ("", ":int8_ptq", ":int8")
 _SIZE_METHODS = {(88, 88): tuple(f"kp2d_tiny_s_88{kind}" for kind in _PRECISIONS)}
-_TINY = tuple(
-    f"{name}{kind}" for name in ("kp2d_nano", "kp2d_tiny_f", "kp2d_tiny_s") for kind in _PRECISIONS
-)
+_TINY = tuple(f"{name}{kind}" for name in ("kp2d_nano", "kp2d_tiny_f", "kp2d_tiny_s") for kind in _PRECISIONS)
 _BASELINE = tuple(f"kp2d_baseline{kind}" for kind in _PRECISIONS)
 
 

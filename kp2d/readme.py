@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, paths, tables
+from kp2d import checks, learned, paths, tables
 
 DOCUMENTS = ("README.md", "results/README.md")
 _SIZE = (240, 320)
@@ -46,6 +46,28 @@ def _with_ends(rows: pd.DataFrame) -> pd.DataFrame:
             for value, low, high in ends
         ]
     return rows
+
+
+def _networks() -> str:
+    """What each network costs in int8, and what it reaches on the real pairs."""
+    from kp2d import networks
+
+    scores = _evaluation("bench", top_k=1000).query("subset == 'all' and precision == 'int8'")
+    times = _latencies().query("precision == 'int8'")[["method", "image_height", "image_width", "extract_ms"]]
+    rows = scores.merge(times, how="left", on=["method", "image_height", "image_width"])
+    rows = tables.readable(
+        rows.assign(
+            parameters=[networks.get_preset(name).num_parameters for name in rows["method"]],
+            macs=[networks.count_macs(name, _SIZE) for name in rows["method"]],
+            kib=[_model_bytes(name) / 1024 for name in rows["method"]],
+        )
+    ).sort_values("macs")
+    costs = ("parameters", "gmacs", "kib", "extract_ms")
+    return tables.markdown(rows, ("method", *costs, "repeatability", "d3", "matching_score"))
+
+
+def _model_bytes(name: str) -> int:
+    return (learned.PRETRAINED / f"{name}{learned.SUFFIXES['int8']}").stat().st_size
 
 
 def _against_sift() -> str:
@@ -147,6 +169,7 @@ def _models() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "headline": _headline,
+    "networks": _networks,
     "against_sift": _against_sift,
     "bench": lambda: _comparison("bench", top_k=1000),
     "bench88": lambda: _comparison("bench", top_k=150, image_size=(88, 88)),

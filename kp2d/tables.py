@@ -45,6 +45,7 @@ _DIGITS = {
     "num_matches": 1,
     "num_inliers": 1,
     "ratio": 1,
+    "kib": 0,
     "residual": 5,
     "shifted": 5,
 }
@@ -67,6 +68,7 @@ HEADINGS = {  # as short as a table on a page wants them
     "num_unmapped": "rewritten",
     "parameter_kib": "parameters, KiB",
     "gmacs": "G multiply-adds",
+    "kib": "int8, KiB",
     "compute_ms": "arithmetic, ms",
     "transfer_ms": "transfer, ms",
     "least_ms": "at least, ms",
