@@ -37,7 +37,10 @@ KEY = (
     *("variant", "preset", "backend", "method", "precision", "runtime", "threads"),
     *("image_height", "image_width", "seconds", "dataset"),
 )
-LATENCY_KEY = ("threads", "image_height", "image_width")  # such rows are compared within one run
+KEYS = {
+    "latency": ("threads", "image_height", "image_width"),  # such rows are compared within one run
+    "stages": ("profile", "stage"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +106,7 @@ def run(options: argparse.Namespace) -> None:
         ]
         rows = measure(options, profile)
         path = paths.results(profile.name) / f"bench_{options.what}.csv"
-    rows = _beside_others(rows, path, LATENCY_KEY if options.what == "latency" else KEY)
+    rows = _beside_others(rows, path, KEYS.get(options.what, KEY))
     tables.write_csv(path, rows)
     sys.stdout.write(f"{tables.markdown(rows)}\n{path}\n")
 

@@ -152,7 +152,8 @@ _PAPER_SIZES = ((88, 88), (240, 320), (480, 640))
 _CLASSICAL = ("sift", "rootsift", "orb")
 _PRECISIONS = ("", ":int8_ptq", ":int8")
 _SIZE_METHODS = {(88, 88): tuple(f"kp2d_tiny_s_88{kind}" for kind in _PRECISIONS)}
-_TINY = tuple(f"{name}{kind}" for name in ("kp2d_nano", "kp2d_tiny_f", "kp2d_tiny_s") for kind in _PRECISIONS)
+_TINY = tuple(f"{name}{kind}" for name in ("kp2d_tiny_f", "kp2d_tiny_s") for kind in _PRECISIONS)
+_NANO = tuple(f"kp2d_nano{kind}" for kind in _PRECISIONS)
 _BASELINE = tuple(f"kp2d_baseline{kind}" for kind in _PRECISIONS)
 
 
@@ -188,7 +189,7 @@ PROFILES = {
             image_size=(240, 320),
             image_sizes=_PAPER_SIZES,
             top_k=(150, 300, 1000),
-            methods=(*_CLASSICAL, *_TINY),  # pictures show the last one
+            methods=(*_CLASSICAL, "kp2d_nano:int8", *_TINY),  # pictures show the last one
             size_methods=_SIZE_METHODS,
             robustness_images=6,
             train_size=(64, 96),
@@ -208,7 +209,7 @@ PROFILES = {
             image_size=(240, 320),
             image_sizes=_PAPER_SIZES,
             top_k=(150, 300, 1000),
-            methods=(*_CLASSICAL, *_BASELINE, *_TINY),
+            methods=(*_CLASSICAL, *_BASELINE, *_NANO, *_TINY),
             size_methods=_SIZE_METHODS,
             robustness_images=30,
             train_size=(240, 320),

@@ -258,6 +258,14 @@ def test_bench_keeps_the_rows_that_were_not_measured_again(tmp_path):
     assert sorted(bench_cli._beside_others(faster, path)["pairs_per_second"]) == [1.0, 3.0]
 
 
+def test_a_stage_measured_again_has_one_row(tmp_path):
+    path = tables.write_csv(
+        tmp_path / "s.csv", pd.DataFrame([{"profile": "fast", "stage": "01", "seconds": 9.0}])
+    )
+    again = pd.DataFrame([{"profile": "fast", "stage": "01", "seconds": 7.0}])
+    assert list(bench_cli._beside_others(again, path, bench_cli.KEYS["stages"])["seconds"]) == [7.0]
+
+
 def test_a_missing_package_is_one_clear_line(tmp_path):
     arguments = ["quantize", "kp2d_tiny_s.weights.h5", "-o", str(tmp_path / "x.tflite")]
     code = f"import sys; sys.modules['keras'] = None; from kp2d import cli; sys.exit(cli.main({arguments!r}))"
