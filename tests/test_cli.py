@@ -260,9 +260,9 @@ def test_bench_keeps_the_rows_that_were_not_measured_again(tmp_path):
 
 def test_a_stage_measured_again_has_one_row(tmp_path):
     path = tables.write_csv(
-        tmp_path / "s.csv", pd.DataFrame([{"profile": "fast", "stage": "01", "seconds": 9.0}])
+        tmp_path / "s.csv", pd.DataFrame([{"profile": "fast", "stage": "01_prepare_data", "seconds": 9.0}])
     )
-    again = pd.DataFrame([{"profile": "fast", "stage": "01", "seconds": 7.0}])
+    again = pd.DataFrame([{"profile": "fast", "stage": "01_prepare_data", "seconds": 7.0}])
     assert list(bench_cli._beside_others(again, path, bench_cli.KEYS["stages"])["seconds"]) == [7.0]
 
 
