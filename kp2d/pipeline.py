@@ -194,10 +194,9 @@ def _state(stage: chain.Stage, profile: str, settings: dict[str, Any]) -> dict[s
     inputs = _signatures(stage.inputs, profile)
     for name, signature in inputs.items():
         if signature is None:
-            maker = next(other.name for other in chain.STAGES if name in chain.filled(other.outputs, profile))
-            raise checks.problem(
-                f"the input of {stage.name}, {name}", "nothing there", f"Run stage {maker} first."
-            )
+            makers = [each.name for each in chain.STAGES if name in chain.filled(each.outputs, profile)]
+            remedy = f"Run stage {makers[0]} first." if makers else f"Restore it: git checkout -- {name}"
+            raise checks.problem(f"the input of {stage.name}, {name}", "nothing there", remedy)
     return {
         "parameters": settings,
         "notebook": notebook_file.cells_hash(stage.notebook),

@@ -1,5 +1,6 @@
 """The chain: papermill runs every notebook, a second run reuses all of it, a broken or killed run resumes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -179,6 +180,13 @@ def test_stages_whose_results_are_needed_and_missing_come_along(home):
 def test_a_stage_by_itself_names_the_stage_that_makes_its_input(home):
     with pytest.raises(checks.InputError, match="Run stage 01_prepare_data first"):
         pipeline.run_stage(chain.select(["05"])[0], "smoke", {}, False, None, False, report=print)
+
+
+def test_a_lost_file_of_the_project_is_named_with_the_way_back(home):
+    (home / "results" / "recipes.csv").unlink()
+    lost = dataclasses.replace(chain.select(["02"])[0], inputs=("results/recipes.csv",))
+    with pytest.raises(checks.InputError, match=r"git checkout -- results/recipes\.csv"):
+        pipeline.run_stage(lost, "smoke", {}, False, None, False, report=print)
 
 
 def test_the_full_profile_without_data_says_how_to_get_it(home):
