@@ -80,7 +80,7 @@ def test_our_networks_are_mapped_in_full(name, size):
     assert report.macs - upsampling.macs == networks.count_macs(name, size)
     height, width = size
     assert report.input_bytes == 3 * height * width
-    cell, dim = (4, 32) if name == "kp2d_tiny_s" else (8, 64)
+    cell, dim = {"kp2d_nano": (4, 24), "kp2d_tiny_s": (4, 32), "kp2d_tiny_f": (8, 64)}[name]
     cells = height * width // cell**2
     assert report.output_bytes == cells * (1 + 2 + 4 * dim)
 
