@@ -36,8 +36,8 @@ def intervals(
         level: Share of the draws' means inside the interval, in (0, 1).
 
     Returns:
-        `[M]` lower and `[M]` upper ends; NaN with fewer than two groups, from which nothing can be learned
-        about others.
+        `[M]` lower and `[M]` upper ends; NaN where fewer than two groups have a value, from which nothing can
+        be learned about others.
 
     Raises:
         InputError: If `values` or `minus` is no table with one row a group's name, or an option is out of
@@ -49,11 +49,21 @@ def intervals(
     if minus is not None:
         means = means - _resampled_means(minus, groups, resamples)
     ends = np.full((2, means.shape[1]), np.nan)
-    some = ~np.isnan(means).all(axis=0)  # nanquantile warns about columns without a value
-    if len(set(groups)) > 1:
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        ends[:, some] = np.nanquantile(means[:, some], tails, axis=0)
+    enough = _known_groups(values, groups) > 1
+    if minus is not None:
+        enough &= _known_groups(minus, groups) > 1
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    ends[:, enough] = np.nanquantile(means[:, enough], tails, axis=0)
     return ends[0], ends[1]
+
+
+def _known_groups(values: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
+    """Returns `[M]`: how many groups have a value in each column."""
+    known, names = ~np.isnan(np.asarray(values, dtype=float)), np.array([str(name) for name in groups])
+    counts = np.zeros(known.shape[1], dtype=int)
+    for name in np.unique(names):
+        counts += known[names == name].any(axis=0)
+    return counts
 
 
 def _resampled_means(values: np.ndarray, groups: Sequence[Hashable], resamples: int) -> np.ndarray:

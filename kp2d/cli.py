@@ -69,7 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _LESS = "Choose a smaller --image-size, --top-k or --batch-size, or fewer --workers."
-FEW_INLIERS = 8  # four matches always agree with some homography
 
 
 def _missing(error: ModuleNotFoundError) -> Exception:
@@ -166,8 +165,8 @@ def _match(options: argparse.Namespace) -> None:
     )
     path = figures.save_figure(figure, options.output)
     known = "homography found" if found.estimate.homography is not None else "no homography"
-    if found.estimate.homography is not None and inliers.sum() < FEW_INLIERS:
-        known = f"a homography not to be trusted (fewer than {FEW_INLIERS} inliers: chance finds as many)"
+    if found.estimate.homography is not None and not found.estimate.trustworthy:
+        known = "a homography not to be trusted (chance finds as many inliers)"
     print(f"{len(found.features0)} and {len(found.features1)} keypoints, {facts}, {known}: {path}")
 
 

@@ -234,10 +234,15 @@ def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) ->
         at the ends.
 
     Raises:
-        InputError: If the method is SIFT itself.
+        InputError: If the method is SIFT itself, or was not evaluated.
     """
-    if method.partition(":")[0] == "sift":
+    name, _, precision = method.partition(":")
+    if name == "sift":
         raise checks.problem("a method other than SIFT to compare with it", repr(method))
+    if not ((pairs["method"] == name) & (pairs["precision"] == (precision or "float32"))).any():
+        known = ", ".join(sorted(pairs["method"].unique()))
+        remedy = "Name one that 05 has evaluated, with its precision: -p 06.method=…"
+        raise checks.problem(f"scores of {method}", f"those of {known}", remedy)
     key = ["pair", "subset"]
     ours, theirs = (_of(pairs, name, top_k) for name in (method, "sift"))
     errors = theirs[[*key, "corner_error"]].merge(ours[[*key, "corner_error"]], on=key)

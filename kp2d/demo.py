@@ -31,7 +31,6 @@ from kp2d.features import Features
 
 PIXELS = 240 * 320  # what a method sees of a frame if no size is given
 RANSAC_ITERATIONS = 1000
-MIN_INLIERS = 12  # fewer can agree by chance
 SMOOTHED = 15  # frames over which numbers on the screen are averaged
 MESSAGE_FRAMES = 40
 KEYS = {
@@ -145,9 +144,9 @@ class Demo:
             InputError: If it has too few keypoints to be found again; an earlier reference stays.
         """
         features, _ = self._extract(image)
-        if len(features) < MIN_INLIERS:
+        if len(features) < metrics.MIN_INLIERS:
             raise checks.problem(
-                f"a reference picture with at least {MIN_INLIERS} keypoints",
+                f"a reference picture with at least {metrics.MIN_INLIERS} keypoints",
                 f"{len(features)} at {'x'.join(map(str, image.shape[:2]))} px",
                 "Choose one with more texture, or lower the score threshold.",
             )
@@ -243,8 +242,7 @@ class Demo:
         found = metrics.estimate_homography(
             points0, points1, ransac_threshold=threshold, max_iterations=RANSAC_ITERATIONS
         )
-        good = found.homography is not None and found.inliers.sum() >= MIN_INLIERS
-        good = good and plausible(found.homography, image.shape[:2], self._frame_size)
+        good = found.trustworthy and plausible(found.homography, image.shape[:2], self._frame_size)
         return canvas.Match(
             image=image,
             points0=points0,

@@ -13,6 +13,7 @@ import numpy as np
 from kp2d import geometry, matching
 
 MMA_THRESHOLDS = tuple(range(1, 11))  # px
+MIN_INLIERS = 12  # fewer can agree by chance
 
 
 def nearest_distances(points0: np.ndarray, points1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,6 +148,11 @@ class Estimate:
 
     homography: np.ndarray | None
     inliers: np.ndarray
+
+    @property
+    def trustworthy(self) -> bool:
+        """Tells whether more matches agree than RANSAC finds among matches of noise: 12 and 5 % of all."""
+        return self.homography is not None and self.inliers.sum() >= MIN_INLIERS + len(self.inliers) / 20
 
 
 def estimate_homography(

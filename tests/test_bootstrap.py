@@ -28,9 +28,22 @@ def test_pairs_of_a_sequence_are_drawn_together():
 
 
 def test_missing_values_are_left_out():
-    values = np.array([[1.0, np.nan], [1.0, 2.0], [1.0, np.nan]])
+    values = np.array([[1.0, np.nan], [1.0, 2.0], [1.0, 2.0]])
     low, high = bootstrap.intervals(values, ["a", "b", "c"])
     assert low.tolist() == high.tolist() == [1.0, 2.0]
+
+
+def test_values_of_one_sequence_alone_have_no_interval():
+    values, groups = np.array([[np.nan], [5.0], [7.0]]), ["a", "b", "b"]
+    assert np.isnan(bootstrap.intervals(values, groups)).all()
+    assert np.isnan(bootstrap.intervals(np.ones((3, 1)), groups, minus=values)).all()
+
+
+def test_a_difference_is_that_of_the_means_draw_by_draw():
+    values = np.random.default_rng(4).normal(size=(12, 1))
+    groups = np.repeat(list("abcd"), 3).tolist()
+    low, high = bootstrap.intervals(values + 0.25, groups, minus=values)
+    assert low[0] == pytest.approx(0.25) and high[0] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("groups", [[], ["a"], ["a", "a"]])

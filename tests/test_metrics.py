@@ -407,3 +407,13 @@ def test_a_pair_without_keypoints_fails_with_its_reason(empty):
 def test_accuracy_and_correctness_share_their_limits():
     assert accuracy(3, [3.0]) == 1 and accuracy(3, [3.0001]) == 0
     assert matching.mutual(diagonal(3)).tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_few_inliers_are_not_trusted_and_many_matches_need_more_of_them():
+    def estimate(num_inliers, num_matches, homography=None):
+        found = np.eye(3) if homography is None else None
+        return metrics.Estimate(homography=found, inliers=np.arange(num_matches) < num_inliers)
+
+    assert estimate(13, 14).trustworthy and not estimate(12, 14).trustworthy
+    assert not estimate(14, 382).trustworthy  # ORB on noise
+    assert estimate(80, 382).trustworthy and not estimate(80, 382, homography="none").trustworthy

@@ -231,6 +231,8 @@ def test_extremes_run_from_the_greatest_gain_to_the_greatest_loss():
     assert list(comparison.extremes(pd.DataFrame(rows), "orb", top_k=300, count=1)["pair"]) == ["d", "e"]
     with pytest.raises(checks.InputError, match="other than SIFT"):
         comparison.extremes(pd.DataFrame(rows), "sift", top_k=300)
+    with pytest.raises(checks.InputError, match="one that 05 has evaluated"):
+        comparison.extremes(pd.DataFrame(rows), "orb:int8", top_k=300)
 
 
 def test_the_reference_codes_rules_are_compared_without_scoring_twice(tiny_dataset, monkeypatch):
