@@ -25,6 +25,7 @@ class Pair:
         image0: uint8 RGB `[H, W, 3]`.
         image1: uint8 RGB `[H, W, 3]`.
         homography: float32 `[3, 3]`, pixels of image0 to pixels of image1.
+        turns: int32 scalar, quarter turns within the homography, 0 to 3, that the descriptors follow.
         corners0: float32 `[Hc, Wc, 4]` from `corner_targets`, of the view before the photometric
             change, so that the teacher knows what the changed picture hides.
         corners1: The same of the second view.
@@ -33,6 +34,7 @@ class Pair:
     image0: np.ndarray
     image1: np.ndarray
     homography: np.ndarray
+    turns: np.ndarray
     corners0: np.ndarray
     corners1: np.ndarray
 
@@ -62,7 +64,8 @@ def make_pair(
         photo = np.ascontiguousarray(photo[:, ::-1])
     if rng.random() < config.channel_swap:
         photo = np.ascontiguousarray(photo[..., rng.permutation(3)])
-    homography = sample_homography(image_size, config, rng, strength)
+    turns = int(rng.integers(4)) if config.turn and rng.random() < config.turn else 0
+    homography = sample_homography(image_size, config, rng, strength, turns)
     placement = _place_views(photo, image_size, homography, config.zoom, rng)
     view0 = _render(photo, placement, image_size)
     view1 = _render(photo, homography @ placement, image_size)
@@ -70,6 +73,7 @@ def make_pair(
         image0=change_appearance(view0, config, rng),
         image1=change_appearance(view1, config, rng),
         homography=homography.astype(np.float32),
+        turns=np.int32(turns),
         corners0=corner_targets(view0, cell),
         corners1=corner_targets(view1, cell),
     )
@@ -80,6 +84,7 @@ def sample_homography(
     config: AugmentConfig,
     rng: np.random.Generator,
     strength: float = 1.0,
+    turns: int = 0,
 ) -> np.ndarray:
     """Draws a homography: tilt of the camera, rotation, zoom, corner displacement, shift.
 
@@ -88,6 +93,7 @@ def sample_homography(
         config: Ranges.
         rng: Source of randomness.
         strength: Multiplies angles, displacements and the logarithm of the zoom.
+        turns: Further quarter turns, x towards y, whole at any strength.
 
     Returns:
         float64 `[3, 3]`, first view to second view.
@@ -96,7 +102,7 @@ def sample_homography(
     size = np.array([width, height], float)
     center = (size - 1) / 2
     to_center, from_center = _shift(-center), _shift(center)
-    angle = np.deg2rad(config.max_angle) * strength * rng.uniform(-1, 1)
+    angle = np.deg2rad(config.max_angle) * strength * rng.uniform(-1, 1) + turns * np.pi / 2
     zoom = np.exp(strength * rng.uniform(*np.log(config.scale)))
     cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
     similarity = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])

@@ -13,6 +13,8 @@ from kp2d.networks import NetworkConfig, assign_by_name, build_network, load_wei
 from kp2d.quantized import build_quantized_network
 from kp2d.train_config import LossConfig, TrainConfig
 
+ASSOCIATION_DISTANCE = 3.0  # px: a keypoint of the other view nearer than this is the same
+
 
 @keras.saving.register_keras_serializable("kp2d")
 class KeypointLearner(keras.Model):
@@ -50,6 +52,7 @@ class KeypointLearner(keras.Model):
         self._loss_config = config.loss
         self._weights_by_term = term_weights(config.loss)
         self._replicas = replicas
+        self._steered = config.augment.turn > 0
         self._meters = {name: keras.metrics.Mean(name=name) for name in self._weights_by_term}
         self.built = True
 
@@ -88,7 +91,7 @@ class KeypointLearner(keras.Model):
         ionet = None
         if self.ionet is not None:
             ionet = lambda pairs: self.ionet(pairs, training=training)  # noqa: E731
-        terms = loss_terms(y_pred, x, self._loss_config, self._cell, ionet)
+        terms = loss_terms(y_pred, x, self._loss_config, self._cell, ionet, steered=self._steered)
         total = 0.0
         for name, value in terms.items():
             self._meters[name].update_state(value)
@@ -135,6 +138,7 @@ def term_weights(config: LossConfig) -> dict[str, float]:
         "usp": config.usp,
         "consistency": config.consistency,
         "descriptor": config.descriptor,
+        "reliability": config.reliability,
         "inlier": config.inlier,
         "distillation": config.distillation,
     }
@@ -143,16 +147,17 @@ def term_weights(config: LossConfig) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight}
 
 
-def loss_terms(heads, batch, config: LossConfig, cell: int, ionet=None) -> dict:
+def loss_terms(heads, batch, config: LossConfig, cell: int, ionet=None, *, steered: bool = False) -> dict:
     """Computes the unweighted loss terms of a batch of pairs.
 
     Args:
         heads: `score_map`, `offset_map` and `descriptor_map` of 2B images, image0 first.
-        batch: `homography` `[B, 3, 3]`, and `corners0` and `corners1` `[B, Hc, Wc, 4]`
+        batch: `homography` `[B, 3, 3]`, `turns` `[B]`, and `corners0` and `corners1` `[B, Hc, Wc, 4]`
             when the corner teacher takes part.
         config: Which terms, and their constants.
         cell: Cell side, px.
         ionet: From `[B, K, 5]` to `[B, K]`; needed for the inlier term.
+        steered: Whether descriptors turn along with `turns`.
 
     Returns:
         Term to scalar tensor, for exactly the names of `term_weights`.
@@ -174,10 +179,16 @@ def loss_terms(heads, batch, config: LossConfig, cell: int, ionet=None) -> dict:
     paired = ops.logical_and(seen, distance < losses.MAX_DISTANCE)
     fixed_points, fixed_warped = ops.stop_gradient(points0), ops.stop_gradient(warped0)
 
+    associated = losses.gather_points(flat1[..., None], nearest)[..., 0]
+
     wanted, terms = term_weights(config), {}
     if "localization" in wanted:
-        terms["localization"] = losses.localization_loss(distance, paired)
-    associated = losses.gather_points(flat1[..., None], nearest)[..., 0]
+        weights = ops.cast(paired, "float32")
+        if config.localization_weighting == "scores":
+            weights = weights * ops.stop_gradient(flat0 * associated)
+        terms["localization"] = losses.localization_loss(
+            distance, weights, saturation=config.localization_saturation
+        )
     if "usp" in wanted:
         terms["usp"] = losses.usp_loss(flat0, associated, distance, paired)
     if "consistency" in wanted and config.consistency_kind == "associated":
@@ -186,10 +197,23 @@ def loss_terms(heads, batch, config: LossConfig, cell: int, ionet=None) -> dict:
         resampled = sample_bilinear(score1, fixed_warped, image_size, xp=ops)[..., 0]
         terms["consistency"] = losses.consistency_loss(flat0, resampled, seen)
     if "descriptor" in wanted:
-        points, warped, mask = _best_points(fixed_points, fixed_warped, flat0, seen, config)
+        positives = fixed_warped
+        if config.descriptor_positives == "associated":
+            keypoints1 = ops.stop_gradient(losses.gather_points(points1, nearest))
+            near = ops.stop_gradient(distance) < ASSOCIATION_DISTANCE
+            positives = ops.where(near[..., None], keypoints1, fixed_warped)
+        index, mask = _best_points(flat0, seen, config)
+        points, positives = (losses.gather_points(each, index) for each in (fixed_points, positives))
         read0 = normalize(sample_bilinear(map0, points, image_size, xp=ops), xp=ops)
-        read1 = normalize(sample_bilinear(map1, warped, image_size, xp=ops), xp=ops)
-        terms["descriptor"] = _descriptor_loss(read0, read1, warped, mask, config)
+        read1 = normalize(sample_bilinear(map1, positives, image_size, xp=ops), xp=ops)
+        if steered:
+            read0 = losses.steer(read0, batch["turns"])
+        terms["descriptor"] = _descriptor_loss(read0, read1, positives, mask, config)
+        if "reliability" in wanted:
+            scores = ops.take_along_axis(flat0 + associated, index, axis=1)
+            terms["reliability"] = losses.reliability_loss(
+                scores, read0, read1, positives, mask, temperature=config.temperature
+            )
     if "distillation" in wanted:
         names = ("score_map", "offset_map", "descriptor_map")
         terms["distillation"] = losses.distillation_loss(
@@ -225,14 +249,13 @@ def _descriptor_loss(read0, read1, warped, mask, config: LossConfig):
     )
 
 
-def _best_points(points, warped, scores, seen, config: LossConfig):
-    """Keeps the best-scored visible points of each pair, all when they are few."""
-    limit = config.descriptor_points
-    if limit is None or limit >= points.shape[1]:
-        return points, warped, seen
+def _best_points(scores, seen, config: LossConfig):
+    """Finds the best-scored visible points of each pair, all when they are few; and which are visible."""
+    limit, count = config.descriptor_points, scores.shape[1]
+    if limit is None or limit >= count:
+        return ops.broadcast_to(ops.arange(count, dtype="int32"), scores.shape), seen
     _, index = ops.top_k(ops.where(seen, ops.stop_gradient(scores), -1.0), limit)
-    mask = ops.take_along_axis(seen, index, axis=1)
-    return losses.gather_points(points, index), losses.gather_points(warped, index), mask
+    return index, ops.take_along_axis(seen, index, axis=1)
 
 
 def _lowest(scores, interior, k: int):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops
 
+from kp2d.checks import problem
 from kp2d.decode import cell_centers, normalize
 
 MAX_DISTANCE = 4.0  # px: farther pairs are no correspondence (KP2D)
@@ -102,16 +103,22 @@ def nearest_keypoint(points, keypoint_map, cell: int):
     return ops.sqrt(ops.sum(ops.square(difference), axis=-1) + 1e-8), nearest
 
 
-def localization_loss(distance, mask):
-    """Pulls corresponding keypoints together: mean of |w0 − nearest p1| (KP2D, L_loc).
+def localization_loss(distance, mask, *, saturation: float = 0.0):
+    """Pulls corresponding keypoints together: mean of d = |w0 − nearest p1| (KP2D, L_loc).
+
+    With a saturation σ it is the mean of 2σ d / (d + σ): what is placed well already counts most, and the
+    distances of points that have no place, at most 2σ, cannot drown it.
 
     Args:
         distance: `[B, N]` px, from `nearest_keypoint`.
-        mask: `[B, N]` valid correspondences, nearer than `MAX_DISTANCE`.
+        mask: `[B, N]` valid correspondences, nearer than `MAX_DISTANCE`; or their weights ≥ 0.
+        saturation: σ, px; 0 for the distance itself.
 
     Returns:
         A scalar, px; 0 for a perfect pair.
     """
+    if saturation:
+        distance = 2.0 * saturation * distance / (distance + saturation)
     return masked_mean(distance, mask)
 
 
@@ -208,6 +215,54 @@ def dual_softmax_loss(
         extra = ops.where(seen[:, None, :], extra, MASKED)
         forward = ops.logaddexp(forward, ops.logsumexp(extra, axis=2))
     return masked_mean((forward + backward) / 2 - positive, mask)
+
+
+def reliability_loss(scores, descriptors0, descriptors1, points, mask, *, temperature: float):
+    """Raises the scores of points that match correctly: mean of s (mean m − m).
+
+    m is the probability of a match within 3 px of the true one, by the softmax of similarity / temperature
+    over the points of either view: the product of both ways. It is a constant here: the term teaches the
+    scores only.
+
+    Args:
+        scores: `[B, K]`, sum of the scores of both keypoints.
+        descriptors0: `[B, K, D]` of unit length.
+        descriptors1: `[B, K, D]` of unit length, row i corresponding to row i.
+        points: `[B, K, 2]`, where descriptors1 were read, px.
+        mask: `[B, K]` points seen by both views.
+        temperature: Similarity that counts as one nat.
+
+    Returns:
+        A scalar; 0 where all points match alike.
+    """
+    similarity = ops.matmul(descriptors0, ops.swapaxes(descriptors1, 1, 2)) / temperature
+    valid = ops.logical_and(mask[:, None, :], mask[:, :, None])
+    similarity = ops.stop_gradient(ops.where(valid, similarity, MASKED))
+    correct = ops.cast(_near(points, 3.0), "float32")
+    forward = ops.sum(ops.softmax(similarity, axis=2) * correct, axis=2)
+    matched = forward * ops.sum(ops.softmax(similarity, axis=1) * correct, axis=1)
+    return masked_mean(scores * (_pair_mean(matched, mask)[:, None] - matched), mask)
+
+
+def steer(descriptors, turns):
+    """Turns descriptors as if their picture had turned: a quarter turn moves blocks on by one (C4 steerers).
+
+    A descriptor is four blocks of D/4 numbers. Turning it costs nothing, needs no network, and is exact in
+    integers, so that matching can try all four turns of one picture.
+
+    Args:
+        descriptors: `[B, K, D]`, D divisible by 4.
+        turns: int `[B]`, quarter turns, 0 to 3.
+
+    Returns:
+        `[B, K, D]`.
+    """
+    batch, count, dim = descriptors.shape
+    if dim % 4:
+        raise problem("descriptors of a length divisible by 4, to be steered", dim)
+    source = (np.arange(dim) - np.arange(4)[:, None] * (dim // 4)) % dim
+    index = ops.take(ops.array(source.astype(np.int32)), turns, axis=0)
+    return ops.take_along_axis(descriptors, ops.broadcast_to(index[:, None], (batch, count, dim)), axis=2)
 
 
 def corner_loss(offset_map, score_map, corner_map):

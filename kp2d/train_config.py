@@ -16,6 +16,8 @@ class AugmentConfig:
 
     Attributes:
         max_angle: In-plane rotation, degrees.
+        turn: Probability of a further turn of the second view by 0, 90, 180 or 270 degrees. The descriptors
+            learn to turn along: by a quarter turn their blocks move on by one (`kp2d.losses.steer`).
         scale: Zoom of the second view against the first (smallest, largest), log-uniform.
         perspective: Displacement of each corner, fraction of the side.
         tilt: Rotation of the second camera out of the plane, degrees.
@@ -41,6 +43,7 @@ class AugmentConfig:
     """
 
     max_angle: float = 45.0
+    turn: float = 0.0
     scale: tuple[float, float] = (0.6, 1.67)
     perspective: float = 0.12
     tilt: float = 35.0
@@ -69,7 +72,7 @@ class AugmentConfig:
         for name in ("scale", "zoom", "gamma", "contrast", "saturation"):
             low, high = getattr(self, name)
             _require(0 < low <= high, f"augment.{name} with 0 < smallest <= largest", (low, high))
-        for name in ("flip", "gray", "channel_swap", "shadow", "start", "ramp"):
+        for name in ("turn", "flip", "gray", "channel_swap", "shadow", "start", "ramp"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"augment.{name} in [0, 1]", value)
         _require(0 <= self.tilt < 70, "augment.tilt in [0, 70) degrees", self.tilt)
@@ -83,6 +86,10 @@ class LossConfig:
 
     Attributes:
         localization: Weight of the localization distance.
+        localization_weighting: Which pairs of keypoints count for it: `"uniform"`, all alike (KP2D), or
+            `"scores"`, each by the product of its two scores, for most cells hold nothing to locate.
+        localization_saturation: Distance at which it counts half of what it can count at most, px; 0 lets
+            it grow on (KP2D).
         usp: Weight of the UnsuperPoint score term.
         consistency: Weight of the score consistency.
         consistency_kind: What the score of a point should equal: `"resampled"`, the other view's
@@ -90,7 +97,10 @@ class LossConfig:
             score of the nearest keypoint of the other view (lets one cell stand out).
         descriptor: Weight of the descriptor term.
         descriptor_kind: `"triplet"` (KP2D) or `"dual_softmax"`.
+        descriptor_positives: Where the other view's descriptor is read: at the `"warped"` point (KP2D), or
+            at the `"associated"` keypoint, if there is one within 3 px, as at matching.
         descriptor_points: Best-scored points a view that enter the descriptor term; None: all.
+        reliability: Weight of the score term that foretells correct matches.
         margin: Triplet margin (KP2D 0.2, LANet 1.0).
         relax: Radius within which a point is no negative, px (KP2D 4, LANet 8).
         temperature: Of the dual softmax.
@@ -105,12 +115,16 @@ class LossConfig:
     """
 
     localization: float = 2.0
+    localization_weighting: str = "uniform"
+    localization_saturation: float = 0.0
     usp: float = 1.5
     consistency: float = 2.0
     consistency_kind: str = "associated"
     descriptor: float = 0.5
     descriptor_kind: str = "dual_softmax"
+    descriptor_positives: str = "warped"
     descriptor_points: int | None = 512
+    reliability: float = 0.0
     margin: float = 0.2
     relax: float = 4.0
     temperature: float = 0.05
@@ -127,7 +141,9 @@ class LossConfig:
         _check_types(self, "loss")
         for name, kinds in (
             ("descriptor_kind", ("triplet", "dual_softmax")),
+            ("descriptor_positives", ("warped", "associated")),
             ("consistency_kind", ("resampled", "associated")),
+            ("localization_weighting", ("uniform", "scores")),
         ):
             value = getattr(self, name)
             _require(value in kinds, f"loss.{name} in {kinds}", repr(value))
@@ -136,8 +152,16 @@ class LossConfig:
             "0 <= loss.corner_hold <= loss.corner_end <= 1",
             (self.corner_hold, self.corner_end),
         )
+        _require(
+            self.descriptor > 0 or not self.reliability,
+            "loss.descriptor > 0 with loss.reliability, which reads its points",
+            self.descriptor,
+        )
         _require(self.temperature > 0, "loss.temperature > 0", self.temperature)
-        for name in ("localization", "usp", "consistency", "descriptor", "inlier", "distillation"):
+        for name in (
+            *("localization", "localization_saturation", "usp", "consistency", "descriptor", "reliability"),
+            *("inlier", "distillation"),
+        ):
             _require(getattr(self, name) >= 0, f"loss.{name} >= 0", getattr(self, name))
 
     @property

@@ -43,6 +43,20 @@ def test_homography_maps_the_first_view_onto_the_second():
         assert seen.sum() > 200 and np.median(error) < 3
 
 
+def test_turns_are_whole_quarters_at_any_strength():
+    for turns in range(4):
+        config = AugmentConfig(perspective=0, translation=0, max_angle=0, scale=(1, 1), tilt=0)
+        homography = a.sample_homography((64, 64), config, np.random.default_rng(0), 0.3, turns)
+        corner = cv2.perspectiveTransform(np.zeros((1, 1, 2)), homography)[0, 0]
+        np.testing.assert_allclose(corner, [(0, 0), (63, 0), (63, 63), (0, 63)][turns], atol=1e-9)
+    config = AugmentConfig(turn=1.0)
+    drawn = [
+        int(a.make_pair(smooth_photo(), SIZE, 4, config, np.random.default_rng(seed)).turns)
+        for seed in range(30)
+    ]
+    assert set(drawn) == {0, 1, 2, 3}
+
+
 def test_center_of_the_image_stays_without_translation():
     config = AugmentConfig(perspective=0, translation=0)
     for seed in range(5):

@@ -6,6 +6,7 @@ from keras import ops
 
 from kp2d.ionet import build_ionet
 from kp2d.learner import loss_terms, term_weights
+from kp2d.losses import steer
 from kp2d.recipes import KP2D
 from kp2d.train_config import LossConfig
 
@@ -27,12 +28,18 @@ def make_batch(shift=(0.0, 0.0)):
     homography = np.eye(3, dtype=np.float32)[None].copy()
     homography[0, :2, 2] = shift
     corners = np.zeros((1, ROWS, COLUMNS, 4), np.float32)
-    return {"homography": homography, "corners0": corners, "corners1": corners}
+    return {
+        "homography": homography,
+        "turns": np.zeros(1, np.int32),
+        "corners0": corners,
+        "corners1": corners,
+    }
 
 
-def terms_of(batch, config, ionet=None):
+def terms_of(batch, config, ionet=None, **options):
     heads = {name: ops.convert_to_tensor(head) for name, head in make_heads().items()}
-    return {name: float(value) for name, value in loss_terms(heads, batch, config, CELL, ionet).items()}
+    terms = loss_terms(heads, batch, config, CELL, ionet, **options)
+    return {name: float(value) for name, value in terms.items()}
 
 
 def test_equal_views_cost_nothing_and_shifted_ones_do():
@@ -59,3 +66,56 @@ def test_terms_are_those_with_a_weight():
         assert terms_of(make_batch(), config, build_ionet()).keys() == term_weights(config).keys()
     assert set(term_weights(KP2D["loss"])) == {"localization", "usp", "consistency", "descriptor", "inlier"}
     assert "usp" not in term_weights(LossConfig(usp=0))
+
+
+def test_scores_decide_which_keypoints_are_placed():
+    """A keypoint whose score is near 0 costs nothing wherever it lies; alike scores change nothing."""
+    heads = make_heads()
+    heads["offset_map"][0, 3, 4] += 0.6
+    heads["score_map"][:] = 0.5
+    weighted, uniform = (LossConfig(localization_weighting=kind) for kind in ("scores", "uniform"))
+
+    def localization(config):
+        tensors = {name: ops.convert_to_tensor(head) for name, head in heads.items()}
+        return float(loss_terms(tensors, make_batch(), config, CELL)["localization"])
+
+    assert localization(weighted) == pytest.approx(localization(uniform), abs=1e-6)
+    heads["score_map"][0, 3, 4] = 1e-6
+    assert localization(weighted) < 1e-3 < localization(uniform)
+
+
+def test_a_saturated_distance_bounds_what_a_bad_point_costs():
+    linear, bounded = (
+        terms_of(make_batch((2.5, 1)), LossConfig(localization_saturation=width)) for width in (0.0, 0.5)
+    )
+    assert 0 < bounded["localization"] < 1.0 < linear["localization"]
+
+
+def test_associated_positives_are_the_keypoints_of_the_other_view():
+    warped, associated = (
+        terms_of(make_batch((0.5, 0)), LossConfig(descriptor_positives=kind))["descriptor"]
+        for kind in ("warped", "associated")
+    )
+    assert associated < warped, "the heads of both views are equal, and so are descriptors at their keypoints"
+
+
+def test_reliability_is_nothing_where_all_or_none_match():
+    config = LossConfig(reliability=1.0)
+    assert terms_of(make_batch(), config)["reliability"] == pytest.approx(0, abs=0.01)
+    assert np.isfinite(terms_of(make_batch((2.5, 1)), config)["reliability"])
+    assert terms_of(make_batch((500, 0)), config)["reliability"] == 0
+
+
+def test_descriptors_follow_a_turn():
+    batch = make_batch()
+    upright = terms_of(batch, LossConfig(), steered=True)["descriptor"]
+    assert upright == pytest.approx(terms_of(batch, LossConfig())["descriptor"], abs=1e-6)
+    batch["turns"] = np.array([1], np.int32)
+    assert terms_of(batch, LossConfig(), steered=True)["descriptor"] > upright + 1
+
+
+def test_a_steered_descriptor_moves_by_blocks():
+    descriptors = np.arange(2 * 1 * 8, dtype=np.float32).reshape(2, 1, 8)
+    turned = ops.convert_to_numpy(steer(ops.convert_to_tensor(descriptors), np.array([1, 3], np.int32)))
+    assert turned[0, 0].tolist() == np.roll(descriptors[0, 0], 2).tolist()
+    assert turned[1, 0].tolist() == np.roll(descriptors[1, 0], 6).tolist()
