@@ -13,8 +13,78 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from kp2d.config import check_types, require
 from kp2d.decode import offset_reach
-from kp2d.train_config import AugmentConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How one photograph becomes a pair of views. Ranges are symmetric unless two values stand.
+
+    Attributes:
+        max_angle: In-plane rotation, degrees.
+        turn: Probability of a further turn of the second view by 0, 90, 180 or 270 degrees. The descriptors
+            learn to turn along: by a quarter turn their blocks move on by one (`kp2d.losses.steer`).
+        scale: Zoom of the second view against the first (smallest, largest), log-uniform.
+        perspective: Displacement of each corner, fraction of the side.
+        tilt: Rotation of the second camera out of the plane, degrees.
+        translation: Shift, fraction of the side.
+        zoom: Photograph pixels per pixel of the first view (smallest, largest).
+        flip: Probability of a left-right flip of both views.
+        gray: Probability of gray views (each on its own).
+        channel_swap: Probability of reordering the colour channels of both views.
+        exposure: Stops of gain in linear light.
+        gamma: Exponent (smallest, largest), log-uniform.
+        brightness: Additive, fraction of full scale.
+        contrast: Factor (smallest, largest).
+        saturation: Factor (smallest, largest).
+        hue: Shift, fraction of the circle.
+        tint: Gain of each channel, fraction.
+        noise: Largest standard deviation, fraction of full scale.
+        blur: Largest Gaussian kernel, px (odd; 0 turns blur off).
+        motion_blur: Largest length, px (0 turns it off).
+        jpeg: Lowest quality (100 turns compression off).
+        shadow: Probability of a soft-edged shadow.
+        start: Strength of the homography at step 0; it grows linearly to 1.
+        ramp: Fraction of the steps until full strength (0: from the first step).
+    """
+
+    max_angle: float = 45.0
+    turn: float = 0.0
+    scale: tuple[float, float] = (0.6, 1.67)
+    perspective: float = 0.12
+    tilt: float = 35.0
+    translation: float = 0.1
+    zoom: tuple[float, float] = (0.6, 2.0)
+    flip: float = 0.5
+    gray: float = 0.1
+    channel_swap: float = 0.0
+    exposure: float = 1.5
+    gamma: tuple[float, float] = (0.5, 2.0)
+    brightness: float = 0.12
+    contrast: tuple[float, float] = (0.6, 1.4)
+    saturation: tuple[float, float] = (0.5, 1.4)
+    hue: float = 0.03
+    tint: float = 0.1
+    noise: float = 0.03
+    blur: int = 5
+    motion_blur: int = 5
+    jpeg: int = 40
+    shadow: float = 0.3
+    start: float = 1.0
+    ramp: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_types(self, "augment")
+        for name in ("scale", "zoom", "gamma", "contrast", "saturation"):
+            low, high = getattr(self, name)
+            require(0 < low <= high, f"augment.{name} with 0 < smallest <= largest", (low, high))
+        for name in ("turn", "flip", "gray", "channel_swap", "shadow", "start", "ramp"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"augment.{name} in [0, 1]", value)
+        require(0 <= self.tilt < 70, "augment.tilt in [0, 70) degrees", self.tilt)
+        require(0 <= self.perspective < 0.45, "augment.perspective in [0, 0.45)", self.perspective)
+        require(1 <= self.jpeg <= 100, "augment.jpeg in [1, 100]", self.jpeg)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -52,6 +53,43 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
         except (SyntaxError, ValueError):
             values[name.strip()] = value
     return values
+
+
+def check_types(config: Any, part: str) -> None:
+    """Refuses values of another type than the field's: a command line brings what users write.
+
+    Args:
+        config: A dataclass.
+        part: What messages call it.
+
+    Raises:
+        InputError: Naming the field, if its value is of another type.
+    """
+    for setting in dataclasses.fields(config):
+        value, kind = getattr(config, setting.name), str(setting.type)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if kind.startswith("tuple"):
+            pair = isinstance(value, (tuple, list)) and len(value) == 2
+            fits = pair and all(isinstance(v, (int, float)) and math.isfinite(v) for v in value)
+            expected = "two numbers, as (0.5, 2.0)"
+        elif kind.startswith("float"):
+            fits, expected = number, "a number"
+        elif kind.startswith("int"):
+            fits, expected = number and isinstance(value, int), "a whole number"
+        elif kind.startswith("bool"):
+            fits, expected = isinstance(value, bool), "True or False"
+        elif kind.startswith("str"):
+            fits, expected = isinstance(value, str), "a word"
+        else:
+            fits, expected = dataclasses.is_dataclass(value), f"a {kind}"
+        optional = kind.endswith("| None") and value is None
+        require(fits or optional, f"{part}.{setting.name} as {expected}", repr(value))
+
+
+def require(condition: bool, expected: str, received: Any) -> None:
+    """Raises an InputError about the training configuration unless a condition holds."""
+    if not condition:
+        raise checks.problem(expected, received, "Change the training configuration.")
 
 
 def fingerprint(*parts: Any) -> str:

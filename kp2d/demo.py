@@ -20,7 +20,6 @@ from kp2d import (
     images,
     learned,
     matching,
-    metrics,
     recording,
     registration,
     tracking,
@@ -144,9 +143,9 @@ class Demo:
             InputError: If it has too few keypoints to be found again; an earlier reference stays.
         """
         features, _ = self._extract(image)
-        if len(features) < metrics.MIN_INLIERS:
+        if len(features) < registration.MIN_INLIERS:
             raise checks.problem(
-                f"a reference picture with at least {metrics.MIN_INLIERS} keypoints",
+                f"a reference picture with at least {registration.MIN_INLIERS} keypoints",
                 f"{len(features)} at {'x'.join(map(str, image.shape[:2]))} px",
                 "Choose one with more texture, or lower the score threshold.",
             )
@@ -239,7 +238,7 @@ class Demo:
         points0, points1 = known.keypoints[matches[:, 0]], features.keypoints[matches[:, 1]]
         scale = math.sqrt(self._frame_size[0] * self._frame_size[1] / PIXELS)
         threshold = self.settings.ransac_threshold * scale
-        found = metrics.estimate_homography(
+        found = registration.estimate_homography(
             points0, points1, ransac_threshold=threshold, max_iterations=RANSAC_ITERATIONS
         )
         good = found.trustworthy and plausible(found.homography, image.shape[:2], self._frame_size)

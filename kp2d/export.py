@@ -32,9 +32,6 @@ _reading = threading.Lock()
 # below the k best of any view. At 320×240 nothing is left out.
 MAX_KEYPOINTS = 5000
 
-# Modules whose code decides what is extracted: features of an older version are not taken for current ones.
-_DECIDING = ("decode", "export", "extractors", "features", "images", "learned", "networks", "runtimes")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
@@ -53,7 +50,7 @@ class FeatureStore:
         self._memory: dict[Path, Exported | checks.InputError] = {}
         self._folder = None
         if cache is not None:
-            code = provenance.code_hash(*_DECIDING)
+            code = provenance.code_hash(__name__)
             settings = {"image_size": image_size, "code": code, **extractor.settings()}
             self._folder = Path(cache) / f"{extractor.name}-{extractor.precision}-{fingerprint(settings)}"
             files.write_json(self._folder / "settings.json", settings)

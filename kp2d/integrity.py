@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from kp2d import checks, files, paths
+from kp2d import checks, config, files, paths
 
 PRETRAINED = paths.PACKAGE / "pretrained"
 ENDINGS = (".weights.h5", ".tflite")
@@ -46,3 +46,9 @@ def check(path: str | Path, data: bytes | None = None) -> str:
     if digest != wanted:
         raise checks.problem(f"the shipped weights {path} with sha256 {wanted}", digest, _REMEDY)
     return digest
+
+
+def shipped_hash() -> str:
+    """Returns 12 hexadecimal digits that change with any of the weights in this package, by their cards."""
+    cards = {path.name: (files.read_json(path) or {}).get("sha256") for path in PRETRAINED.glob("*.json")}
+    return config.fingerprint(cards)

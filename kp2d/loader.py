@@ -22,10 +22,9 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from kp2d import datasets, images
-from kp2d.augment import Pair, make_pair
+from kp2d import images
+from kp2d.augment import AugmentConfig, Pair, make_pair
 from kp2d.checks import InputError, RunError, problem
-from kp2d.train_config import AugmentConfig, TrainConfig
 
 MAX_ATTEMPTS = 20  # photographs tried for one sample before the folder is declared unusable
 
@@ -74,30 +73,6 @@ class PairSource:
     seed: int
     steps: int
     augment: AugmentConfig
-
-    @classmethod
-    def from_config(cls, config: TrainConfig, cell: int) -> PairSource:
-        """Describes the training pairs of a run.
-
-        Args:
-            config: The run.
-            cell: Cell side of its network, px.
-
-        Returns:
-            The sequence of batches.
-
-        Raises:
-            InputError: If the folder holds no picture.
-        """
-        return cls(
-            paths=tuple(map(str, datasets.list_images(config.data))),
-            image_size=config.image_size,
-            cell=cell,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            steps=config.steps,
-            augment=config.augment,
-        )
 
     def batch(self, step: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         """Makes the batch of one step.

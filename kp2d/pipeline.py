@@ -9,13 +9,26 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kp2d import chain, checks, config, datasets, files, jobs, notebook_file, paths, provenance, runlock
+from kp2d import (
+    chain,
+    checks,
+    config,
+    datasets,
+    files,
+    integrity,
+    jobs,
+    notebook_file,
+    paths,
+    provenance,
+    runlock,
+)
 
 logger = logging.getLogger(__name__)
 
 CELL_TIMEOUT = 3600  # seconds a cell may take
 START_TIMEOUT = 120  # seconds a kernel may take to start
 NO_RECORD = "no record of a finished run"
+_DECIDING = {"notebook": "the notebook", "kp2d": "the library", "weights": "the shipped weights"}
 _RECORDED = ("parameters", "inputs", "outputs")  # parts of a stage's record that are compared by name
 
 
@@ -200,7 +213,8 @@ def _state(stage: chain.Stage, profile: str, settings: dict[str, Any]) -> dict[s
     return {
         "parameters": settings,
         "notebook": notebook_file.cells_hash(stage.notebook),
-        "kp2d": provenance.code_hash(),
+        "kp2d": provenance.code_hash(source=notebook_file.code(stage.notebook)),
+        "weights": integrity.shipped_hash(),
         "inputs": inputs,
     }
 
@@ -236,9 +250,9 @@ def _why_run(stage: chain.Stage, profile: str, state: dict[str, Any], record: di
         changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         if changed:
             return f"{name} {', '.join(changed)} changed"
-    for part, name in (("notebook", "the notebook"), ("kp2d", "the library")):
+    for part in _DECIDING:
         if record.get(part) != state[part]:
-            return f"{name} changed"
+            return f"{_DECIDING[part]} changed"
     for name, signature in _signatures(stage.outputs, profile).items():
         if signature != record["outputs"].get(name):
             return f"output {name} {'is missing' if signature is None else 'was changed'}"

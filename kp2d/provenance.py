@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from pathlib import Path
 
 from kp2d import paths
 
@@ -39,17 +42,65 @@ def git_commit() -> str:
         return "unknown"
 
 
-def code_hash(*modules: str) -> str:
-    """Returns 12 hexadecimal digits over Python files of the library; they change with any line of them.
+def code_hash(*modules: str, source: str | None = None) -> str:
+    """Returns 12 hexadecimal digits that change with any line of code that a result depends on.
 
     Args:
-        *modules: Names of modules; none takes the whole library.
+        *modules: Full names, `__name__` of a module; what they import counts too, and what that imports.
+        source: Python code outside the library, such as a notebook's, that depends on what it imports.
+
+    Returns:
+        The hash; of the whole library if nothing is named.
     """
-    chosen = [paths.PACKAGE / f"{name}.py" for name in modules] or paths.PACKAGE.rglob("*.py")
+    if modules or source is not None:
+        files = {_module_file(name) for name in closure({*modules, *_imported(source or "")})}
+    else:
+        files = set(paths.PACKAGE.rglob("*.py"))
     digest = hashlib.sha256()
-    for path in sorted(chosen):
-        digest.update(str(path.relative_to(paths.PACKAGE)).encode() + b"\0" + path.read_bytes())
+    for path in sorted(files):
+        digest.update(path.relative_to(paths.PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def closure(modules: Iterable[str]) -> set[str]:
+    """Returns those of some modules that belong to the library, and all of it that they need.
+
+    Imports inside functions count, for they decide results as well; packages on the way to a module count as
+    files, but what they import does not.
+
+    Args:
+        modules: Full names, as "kp2d.config".
+    """
+    found: set[str] = set()
+    waiting = [name for name in modules if _module_file(name)]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        path = _module_file(name)
+        if path.name != "__init__.py":
+            waiting += [other for other in _imported(path.read_text("utf-8")) if _module_file(other)]
+    return found
+
+
+@functools.lru_cache(maxsize=512)
+def _imported(source: str) -> frozenset[str]:
+    """Returns the full names of what Python code imports from the library, modules or what may be some."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(name for name in names if name.partition(".")[0] == paths.PACKAGE.name)
+
+
+def _module_file(name: str) -> Path | None:
+    """Returns the file of one of the library's modules; None for anything else."""
+    path = paths.PACKAGE.parent.joinpath(*name.split("."))
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def device() -> str:

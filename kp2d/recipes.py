@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kp2d.augment import AugmentConfig
 from kp2d.checks import one_of
-from kp2d.train_config import AugmentConfig, LossConfig, TrainConfig, replace
+from kp2d.train_config import LossConfig, TrainConfig, replace
 
 # KP2D as published (ICLR 2020): triplet descriptors, IO-Net, no teacher, plain augmentation.
 # The triplet sees 1200 points, all that the paper's network has at the paper's 240×320.

@@ -36,7 +36,6 @@ from kp2d.quantized import FLOAT, INT8, PARTS, Scheme, quantize_kernel
 
 HEADS = ("score", "offset", "descriptor")
 _METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score", "auc_3")
-_DECIDING = ("calibration", "folding", "quantization", "quantized", "networks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,7 +362,7 @@ def _beyond(statistics: calibration.TensorStatistics, low: float, high: float) -
 
 
 def _digest(network: keras.Model, scheme: Scheme) -> str:
-    digest = hashlib.sha256(fingerprint(scheme, provenance.code_hash(*_DECIDING)).encode())
+    digest = hashlib.sha256(fingerprint(scheme, provenance.code_hash(__name__)).encode())
     for value in quantization.read_weights(network).values():
         digest.update(value.tobytes())
     return digest.hexdigest()

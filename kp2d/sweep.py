@@ -96,7 +96,7 @@ def combinations(sweep: Sweep) -> list[Combination]:
         if extractor.cell > 1:
             checks.fits_cells(size, extractor.cell)
     data = datasets.fingerprint(datasets.load_sequences(sweep.data))[:16]
-    code = provenance.code_hash()
+    code = provenance.code_hash(__name__)
     found = []
     for method, size, seed in itertools.product(sweep.methods, sweep.image_sizes, sweep.seeds):
         protocol = dataclasses.replace(sweep.protocol, image_size=size, seed=seed)

@@ -15,10 +15,10 @@ import numpy as np
 from keras import ops
 
 from kp2d.learner import KeypointLearner
-from kp2d.loader import PairLoader, PairSource
+from kp2d.loader import PairLoader
 from kp2d.networks import get_preset
 from kp2d.train_config import TrainConfig, replace
-from kp2d.training import build_learner
+from kp2d.training import build_learner, pair_source
 
 WARMUP_STEPS = 2
 
@@ -43,7 +43,7 @@ def bench_train(config: TrainConfig, *, timed_steps: int = 6) -> dict[str, str |
         InputError: If preset, size or folder does not work.
     """
     network_config = get_preset(config.preset)
-    source = PairSource.from_config(config, network_config.cell)
+    source = pair_source(config, network_config.cell)
     start = time.perf_counter()
     batch = source.batch(0)[0] | {"corner_weight": np.ones(config.batch_size, np.float32)}
     made = time.perf_counter() - start

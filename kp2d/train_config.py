@@ -3,81 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from kp2d.checks import one_of, problem
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """How one photograph becomes a pair of views. Ranges are symmetric unless two values stand.
-
-    Attributes:
-        max_angle: In-plane rotation, degrees.
-        turn: Probability of a further turn of the second view by 0, 90, 180 or 270 degrees. The descriptors
-            learn to turn along: by a quarter turn their blocks move on by one (`kp2d.losses.steer`).
-        scale: Zoom of the second view against the first (smallest, largest), log-uniform.
-        perspective: Displacement of each corner, fraction of the side.
-        tilt: Rotation of the second camera out of the plane, degrees.
-        translation: Shift, fraction of the side.
-        zoom: Photograph pixels per pixel of the first view (smallest, largest).
-        flip: Probability of a left-right flip of both views.
-        gray: Probability of gray views (each on its own).
-        channel_swap: Probability of reordering the colour channels of both views.
-        exposure: Stops of gain in linear light.
-        gamma: Exponent (smallest, largest), log-uniform.
-        brightness: Additive, fraction of full scale.
-        contrast: Factor (smallest, largest).
-        saturation: Factor (smallest, largest).
-        hue: Shift, fraction of the circle.
-        tint: Gain of each channel, fraction.
-        noise: Largest standard deviation, fraction of full scale.
-        blur: Largest Gaussian kernel, px (odd; 0 turns blur off).
-        motion_blur: Largest length, px (0 turns it off).
-        jpeg: Lowest quality (100 turns compression off).
-        shadow: Probability of a soft-edged shadow.
-        start: Strength of the homography at step 0; it grows linearly to 1.
-        ramp: Fraction of the steps until full strength (0: from the first step).
-    """
-
-    max_angle: float = 45.0
-    turn: float = 0.0
-    scale: tuple[float, float] = (0.6, 1.67)
-    perspective: float = 0.12
-    tilt: float = 35.0
-    translation: float = 0.1
-    zoom: tuple[float, float] = (0.6, 2.0)
-    flip: float = 0.5
-    gray: float = 0.1
-    channel_swap: float = 0.0
-    exposure: float = 1.5
-    gamma: tuple[float, float] = (0.5, 2.0)
-    brightness: float = 0.12
-    contrast: tuple[float, float] = (0.6, 1.4)
-    saturation: tuple[float, float] = (0.5, 1.4)
-    hue: float = 0.03
-    tint: float = 0.1
-    noise: float = 0.03
-    blur: int = 5
-    motion_blur: int = 5
-    jpeg: int = 40
-    shadow: float = 0.3
-    start: float = 1.0
-    ramp: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_types(self, "augment")
-        for name in ("scale", "zoom", "gamma", "contrast", "saturation"):
-            low, high = getattr(self, name)
-            _require(0 < low <= high, f"augment.{name} with 0 < smallest <= largest", (low, high))
-        for name in ("turn", "flip", "gray", "channel_swap", "shadow", "start", "ramp"):
-            value = getattr(self, name)
-            _require(0 <= value <= 1, f"augment.{name} in [0, 1]", value)
-        _require(0 <= self.tilt < 70, "augment.tilt in [0, 70) degrees", self.tilt)
-        _require(0 <= self.perspective < 0.45, "augment.perspective in [0, 0.45)", self.perspective)
-        _require(1 <= self.jpeg <= 100, "augment.jpeg in [1, 100]", self.jpeg)
+from kp2d.augment import AugmentConfig
+from kp2d.checks import one_of
+from kp2d.config import check_types, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +69,7 @@ class LossConfig:
     corner_end: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_types(self, "loss")
+        check_types(self, "loss")
         for name, kinds in (
             ("descriptor_kind", ("triplet", "dual_softmax")),
             ("descriptor_positives", ("warped", "associated")),
@@ -146,23 +77,23 @@ class LossConfig:
             ("localization_weighting", ("uniform", "scores")),
         ):
             value = getattr(self, name)
-            _require(value in kinds, f"loss.{name} in {kinds}", repr(value))
-        _require(
+            require(value in kinds, f"loss.{name} in {kinds}", repr(value))
+        require(
             0 <= self.corner_hold <= self.corner_end <= 1,
             "0 <= loss.corner_hold <= loss.corner_end <= 1",
             (self.corner_hold, self.corner_end),
         )
-        _require(
+        require(
             self.descriptor > 0 or not self.reliability,
             "loss.descriptor > 0 with loss.reliability, which reads its points",
             self.descriptor,
         )
-        _require(self.temperature > 0, "loss.temperature > 0", self.temperature)
+        require(self.temperature > 0, "loss.temperature > 0", self.temperature)
         for name in (
             *("localization", "localization_saturation", "usp", "consistency", "descriptor", "reliability"),
             *("inlier", "distillation"),
         ):
-            _require(getattr(self, name) >= 0, f"loss.{name} >= 0", getattr(self, name))
+            require(getattr(self, name) >= 0, f"loss.{name} >= 0", getattr(self, name))
 
     @property
     def corners(self) -> bool:
@@ -246,22 +177,22 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        _check_types(self, "train")
+        check_types(self, "train")
         for name in ("batch_size", "steps", "log_every", "checkpoint_every", "keep", "devices"):
-            _require(getattr(self, name) >= 1, f"train.{name} >= 1", getattr(self, name))
+            require(getattr(self, name) >= 1, f"train.{name} >= 1", getattr(self, name))
         for name in ("warmup", "workers", "validate_every", "seed", "final_rate"):
-            _require(getattr(self, name) >= 0, f"train.{name} >= 0", getattr(self, name))
+            require(getattr(self, name) >= 0, f"train.{name} >= 0", getattr(self, name))
         schedules = ("cosine", "halve")
-        _require(self.schedule in schedules, f"train.schedule in {schedules}", self.schedule)
+        require(self.schedule in schedules, f"train.schedule in {schedules}", self.schedule)
         for name in ("learning_rate", "halve_every"):
-            _require(getattr(self, name) > 0, f"train.{name} > 0", getattr(self, name))
-        _require(
+            require(getattr(self, name) > 0, f"train.{name} > 0", getattr(self, name))
+        require(
             not self.quantized or (self.precision == "float32" and not self.dropout),
             "train.precision float32 and no train.dropout for a quantized network",
             (self.precision, self.dropout),
         )
-        _require(0 <= self.ema < 1, "train.ema in [0, 1)", self.ema)
-        _require(
+        require(0 <= self.ema < 1, "train.ema in [0, 1)", self.ema)
+        require(
             self.batch_size % self.devices == 0,
             "train.batch_size divisible by train.devices",
             (self.batch_size, self.devices),
@@ -296,31 +227,3 @@ def replace(config: TrainConfig, **changes: Any) -> TrainConfig:
         if values:
             direct[part] = dataclasses.replace(direct.get(part, getattr(config, part)), **values)
     return dataclasses.replace(config, **direct)
-
-
-def _check_types(config: Any, part: str) -> None:
-    """Refuses values of another type than the field's: a command line brings what users write."""
-    for each in dataclasses.fields(config):
-        value, kind = getattr(config, each.name), str(each.type)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if kind.startswith("tuple"):
-            pair = isinstance(value, (tuple, list)) and len(value) == 2
-            fits = pair and all(isinstance(v, (int, float)) and math.isfinite(v) for v in value)
-            expected = "two numbers, as (0.5, 2.0)"
-        elif kind.startswith("float"):
-            fits, expected = number, "a number"
-        elif kind.startswith("int"):
-            fits, expected = number and isinstance(value, int), "a whole number"
-        elif kind.startswith("bool"):
-            fits, expected = isinstance(value, bool), "True or False"
-        elif kind.startswith("str"):
-            fits, expected = isinstance(value, str), "a word"
-        else:
-            fits, expected = dataclasses.is_dataclass(value), f"a {kind}"
-        optional = kind.endswith("| None") and value is None
-        _require(fits or optional, f"{part}.{each.name} as {expected}", repr(value))
-
-
-def _require(condition: bool, expected: str, received: Any) -> None:
-    if not condition:
-        raise problem(expected, received, "Change the training configuration.")

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from kp2d import checkpoint, files, runlock
+from kp2d import checkpoint, datasets, files, runlock
 from kp2d.checks import RunError, fits_cells, problem
 from kp2d.learner import KeypointLearner, build_plain
 from kp2d.loader import PairLoader, PairSource
@@ -33,13 +33,15 @@ from kp2d.parallel import DataParallel, data_parallel
 from kp2d.runlog import RunLog
 from kp2d.schedule import corner_weight, learning_rate
 from kp2d.train_config import TrainConfig
-from kp2d.validation import Validation
 
 # Fields that may differ between the parts of a run: they do not change what it computes.
 RUNTIME_FIELDS = {
     "output", "workers", "log_every", "checkpoint_every", "validate_every", "validation", "keep",
     "wandb", "tensorboard",
 }  # fmt: skip
+
+VALIDATION_BATCHES = 4
+VALIDATION_SEED = 20_230_611  # the same pairs in every run, whatever its own seed
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: 
     """
     network_config = get_preset(config.preset)
     fits_cells(config.image_size, network_config.cell)
-    source = PairSource.from_config(config, network_config.cell)
+    source = pair_source(config, network_config.cell)
     folder = Path(config.output)
     files.check_writable(folder / "config.json")
     keras.utils.set_random_seed(config.seed)
@@ -99,6 +101,30 @@ def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: 
         run = _Run(config, network_config, devices)
         run.resume()
         return run.fit(source, evaluator, progress)
+
+
+def pair_source(config: TrainConfig, cell: int) -> PairSource:
+    """Describes the training pairs of a run.
+
+    Args:
+        config: The run.
+        cell: Cell side of its network, px.
+
+    Returns:
+        The sequence of batches.
+
+    Raises:
+        InputError: If the folder holds no picture.
+    """
+    return PairSource(
+        paths=tuple(map(str, datasets.list_images(config.data))),
+        image_size=config.image_size,
+        cell=cell,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        steps=config.steps,
+        augment=config.augment,
+    )
 
 
 def build_learner(
@@ -256,6 +282,49 @@ class _Run:
             f"expected finite losses and weights; received {what}. {kept} "
             "Lower learning_rate, or clip gradients with clip_norm, and call train again."
         )
+
+
+class Validation:
+    """A fixed set of pairs and a learner that never learns."""
+
+    def __init__(self, config: TrainConfig, network_config: NetworkConfig) -> None:
+        """Makes the pairs, at full homography strength.
+
+        Args:
+            config: The run; `validation` names the folder.
+            network_config: Its architecture.
+
+        Raises:
+            InputError: If the folder holds no readable picture.
+        """
+        # Left out: IO-Net, which belongs to the learner that trains, and the teacher.
+        loss = dataclasses.replace(config.loss, inlier=0.0, corner_end=0.0, corner_hold=0.0)
+        fixed = dataclasses.replace(
+            config,
+            data=config.validation,
+            seed=VALIDATION_SEED,
+            loss=loss,
+            augment=dataclasses.replace(config.augment, ramp=0.0),
+        )
+        source = pair_source(fixed, network_config.cell)
+        self._batches = [source.batch(step)[0] for step in range(VALIDATION_BATCHES)]
+        self._learner = KeypointLearner(network_config, fixed)
+        self._learner.compile(jit_compile=keras.backend.backend() == "jax")
+
+    def losses(self, average: checkpoint.WeightAverage) -> dict[str, float]:
+        """Measures the averaged weights.
+
+        Args:
+            average: The weights.
+
+        Returns:
+            `validation_<term>` to its mean over the pairs, and `validation_loss`.
+        """
+        average.copy_to(self._learner.network)
+        rows = []
+        for batch in self._batches:
+            rows.append(self._learner.test_on_batch(batch, return_dict=True))
+        return {f"validation_{name}": float(np.mean([r[name] for r in rows])) for name in rows[0]}
 
 
 @contextlib.contextmanager

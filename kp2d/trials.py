@@ -19,11 +19,6 @@ from kp2d.train_config import TrainConfig, replace
 
 UNTRAINED = "untrained"
 LOG_ROWS = 25  # of a run, unless `log_every` is among its settings
-# The modules that decide what a run learns: with other code, it is run again.
-_DECIDING = (
-    *("augment", "checkpoint", "datasets", "decode", "images", "ionet", "learner", "loader", "losses"),
-    *("networks", "normalization", "recipes", "schedule", "train_config", "training"),
-)
 _TIMES = ["seconds", "pairs_per_second", "wait_share"]  # differ from run to run
 
 
@@ -67,7 +62,7 @@ def train_recipes(
         )
         for recipe, count in steps.items()
     }
-    key = fingerprint(list(configs.values()), provenance.code_hash(*_DECIDING))
+    key = fingerprint(list(configs.values()), provenance.code_hash(__name__))
     folder = Path(output) / key
     files.check_writable(folder / "probe")
     for other in Path(output).iterdir():
@@ -99,11 +94,11 @@ def example_pairs(
         InputError: If the recipe, a setting or the folder does not work.
     """
     backend.quiet()
-    from kp2d.loader import PairSource
     from kp2d.networks import get_preset
+    from kp2d.training import pair_source
 
     config = from_recipe(recipe, data=str(data), output="", image_size=image_size, seed=seed, **settings)
-    source = PairSource.from_config(config, get_preset(config.preset).cell)
+    source = pair_source(config, get_preset(config.preset).cell)
     batch, _ = source.batch(config.steps)
     return batch["image0"], batch["image1"]
 

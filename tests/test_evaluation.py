@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, datasets, evaluation, export, extractors, images, metrics
+from kp2d import checks, config, datasets, evaluation, export, extractors, images, registration
 
 
 @pytest.fixture
@@ -207,8 +207,8 @@ def test_features_of_other_code_are_not_taken_for_current_ones(sequences, tmp_pa
 
 def test_a_homography_that_throws_a_corner_away_has_failed(sequences, monkeypatch):
     wild = np.array([[1, 0, 0], [0, 1, 0], [-0.02, 0, 1.0]])
-    estimate = metrics.Estimate(homography=wild, inliers=np.zeros(0, dtype=bool))
-    monkeypatch.setattr("kp2d.metrics.estimate_homography", lambda *_, **__: estimate)
+    estimate = registration.Estimate(homography=wild, inliers=np.zeros(0, dtype=bool))
+    monkeypatch.setattr("kp2d.registration.estimate_homography", lambda *_, **__: estimate)
     scores = evaluate(sequences)
     assert (scores["status"] == "failed").all()
     assert scores["reason"].str.contains("behind the horizon").all()

@@ -182,7 +182,7 @@ def test_records(tmp_path, content):
     path.write_bytes(content)
     record = files.read_json(path)
     assert record is None or isinstance(record, dict)
-    state = {"parameters": {}, "inputs": {}, "notebook": "", "kp2d": ""}
+    state = {"parameters": {}, "inputs": {}, "notebook": "", "kp2d": "", "weights": ""}
     assert pipeline._why_run(chain.STAGES[0], "smoke", state, record)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kp2d import config, evaluation, extractors, geometry, matching, metrics
+from kp2d import config, evaluation, extractors, geometry, matching, metrics, registration
 from kp2d.features import Features
 
 SIZE = (240, 320)
@@ -163,7 +163,7 @@ def with_outliers(seed=0, count=100, share=0.3):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_homography_is_recovered_from_exact_matches_among_outliers(seed):
     points0, points1, wrong = with_outliers(seed)
-    found = metrics.estimate_homography(points0, points1, seed=seed)
+    found = registration.estimate_homography(points0, points1, seed=seed)
     assert geometry.corner_error(found.homography, VIEW, SIZE) < 0.01
     assert found.inliers.dtype == bool and found.inliers.tolist() == (~wrong).tolist()
 
@@ -171,7 +171,7 @@ def test_a_homography_is_recovered_from_exact_matches_among_outliers(seed):
 def test_the_seed_decides_and_zero_keeps_the_order_given():
     points0, points1, _ = with_outliers(4, share=0.6)
     points1 = points1 + np.random.default_rng(1).normal(0, 1.5, points1.shape)
-    found = [metrics.estimate_homography(points0, points1, seed=seed) for seed in range(6)]
+    found = [registration.estimate_homography(points0, points1, seed=seed) for seed in range(6)]
     assert len({each.homography.tobytes() for each in found}) > 1
     plain, mask = cv2.findHomography(
         points0.astype(float), points1.astype(float), cv2.RANSAC, 3, maxIters=5000
@@ -187,27 +187,27 @@ def test_the_seed_decides_and_zero_keeps_the_order_given():
 def test_the_same_seed_gives_the_same_homography():
     points0, points1, _ = with_outliers(7, share=0.6)
     points1 += np.random.default_rng(0).normal(0, 1, points1.shape)
-    first = metrics.estimate_homography(points0, points1, seed=3)
+    first = registration.estimate_homography(points0, points1, seed=3)
     cv2.setRNGSeed(99)
     cv2.randu(np.zeros((5, 5), np.uint8), 0, 255)
-    again = metrics.estimate_homography(points0.astype(np.float64), points1, seed=3)
+    again = registration.estimate_homography(points0.astype(np.float64), points1, seed=3)
     assert np.array_equal(first.homography, again.homography) and np.array_equal(first.inliers, again.inliers)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_fewer_than_four_matches_have_no_homography(count):
-    found = metrics.estimate_homography(SQUARE[:count], SQUARE[:count])
+    found = registration.estimate_homography(SQUARE[:count], SQUARE[:count])
     assert found.homography is None and found.inliers.tolist() == [False] * count
 
 
 def test_four_exact_matches_are_enough():
-    found = metrics.estimate_homography(SQUARE, SQUARE + MOVE)
+    found = registration.estimate_homography(SQUARE, SQUARE + MOVE)
     assert geometry.corner_error(found.homography, SHIFT, SIZE) < 1e-6 and found.inliers.all()
 
 
 @pytest.mark.parametrize("points", [np.stack([np.arange(9.0)] * 2, axis=1), np.ones((9, 2)), np.ones((4, 2))])
 def test_points_on_a_line_or_all_equal_do_no_harm(points):
-    found = metrics.estimate_homography(points, points)
+    found = registration.estimate_homography(points, points)
     assert len(found.inliers) == len(points)
     if found.homography is None:
         assert not found.inliers.any()
@@ -412,7 +412,7 @@ def test_accuracy_and_correctness_share_their_limits():
 def test_few_inliers_are_not_trusted_and_many_matches_need_more_of_them():
     def estimate(num_inliers, num_matches, homography=None):
         found = np.eye(3) if homography is None else None
-        return metrics.Estimate(homography=found, inliers=np.arange(num_matches) < num_inliers)
+        return registration.Estimate(homography=found, inliers=np.arange(num_matches) < num_inliers)
 
     assert estimate(13, 14).trustworthy and not estimate(12, 14).trustworthy
     assert not estimate(14, 382).trustworthy  # ORB on noise

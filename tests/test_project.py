@@ -38,7 +38,7 @@ LAYERS = {
     " recording rewriting runlog samples scenes sources tracking train_cli transfer viewer views viz",
     3: "convert export loader registration tables",
     4: "bench comparison demo deployment evaluation latency paper plans quantization robustness showcase"
-    " train_bench training validation",
+    " train_bench training",
     5: "__main__ bench_cli chain cli data_cli demo_cli doctor doctor_cli edgetpu_cli method_cli notebook"
     " pipeline player quantize_cli ranking readme report report_cli report_matches report_notebooks"
     " report_pages report_tables reproduce_cli sensitivity stage_bench sweep sweep_cli trials",
