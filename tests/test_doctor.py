@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_project import HEAVY
+from heavy_packages import HEAVY
 
 from kp2d import checks, cli, compiler, doctor, integrity, learned, runtimes, tpu
 

@@ -4,7 +4,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from test_project import HEAVY
+from heavy_packages import HEAVY
 
 from kp2d import images, learned, scenes
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from heavy_packages import HEAVY
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -23,27 +24,15 @@ else:
     import tomli as tomllib  # comes with pytest there
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = {path.stem: path for path in sorted((ROOT / "kp2d").glob("*.py"))}
+MODULES = {
+    ".".join(path.relative_to(ROOT / "kp2d").with_suffix("").parts): path
+    for path in sorted((ROOT / "kp2d").rglob("*.py"))
+}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
-# Imports go to a lower layer or stay in their own; a new module must be given its place here.
-LAYERS = {
-    0: "backend checks config features files integrity jobs manual normalization notebook_file packed"
-    " paths provenance runlock schedule tflite_file tflite_verifier tpu train_config",
-    1: "archives augment bootstrap calibration canvas cluster compiler compiler_failures decode figures"
-    " flatbuffer geometry images ionet losses matching metrics networks overlay panels parallel"
-    " picture_headers quantized recipes runtimes",
-    2: "accuracy_charts cards charts checkpoint cluster_cli curves datasets deployment_charts download"
-    " edgetpu edgetpu_rules extractors folding groundtruth learned learner lowering quantization_charts"
-    " recording rewriting runlog samples scenes sources tracking train_cli transfer viewer views viz",
-    3: "convert export loader registration tables",
-    4: "bench comparison demo deployment evaluation latency paper plans quantization robustness showcase"
-    " train_bench training",
-    5: "__main__ bench_cli chain cli data_cli demo_cli doctor doctor_cli edgetpu_cli method_cli notebook"
-    " pipeline player quantize_cli ranking readme report report_cli report_matches report_notebooks"
-    " report_pages report_tables reproduce_cli sensitivity stage_bench sweep sweep_cli trials",
-}
-LAYER = {name: layer for layer, names in LAYERS.items() for name in names.split()}
+# A room imports itself and what stands to its left. "" is the hall: modules without a room.
+ROOMS = ["", "methods", "data", "train", "quantize", "device", "evaluate", "viz", "reproduce", "report"]
+SEEN = {room: set(ROOMS[: ROOMS.index(room) + 1]) for room in ROOMS} | {"live": {"", "methods", "live"}}
 
 CARD = [
     "tensorflow",
@@ -54,10 +43,6 @@ CARD = [
     "opencv-python",
     "pycoral",
     "tflite-runtime",
-]
-HEAVY = [
-    *("tensorflow", "keras", "matplotlib", "pandas", "papermill", "IPython", "sklearn", "skimage", "scipy"),
-    *("tqdm", "pooch", "requests", "nbformat"),
 ]
 DEVICE_ONLY = {"pycoral", "tflite-runtime"}
 PLATFORMS = [
@@ -189,14 +174,15 @@ def test_the_checkout_has_what_the_first_minutes_need():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_says_what_it_owns_and_is_not_too_long(name):
-    docstring = ast.get_docstring(TREES[name]) or ""
-    assert docstring.startswith("Owns ") or (name in ("__init__", "__main__") and docstring)
+    docstring, stem = ast.get_docstring(TREES[name]) or "", MODULES[name].stem
+    assert docstring.startswith("Owns ") or (stem in ("__init__", "__main__") and docstring)
     assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 400
-    assert name not in ("utils", "helpers", "common", "misc")
+    assert stem not in ("utils", "helpers", "common", "misc")
 
 
 def breaches(tree: ast.Module, name: str):
     """Lines of a module that break a house rule."""
+    stem = name.rpartition(".")[2]
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
             yield node.lineno, "assert: raise an InputError"
@@ -204,13 +190,13 @@ def breaches(tree: ast.Module, name: str):
             yield node.lineno, "bare except"
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called == "print" and name != "cli":
+            if called == "print" and stem != "cli":
                 yield node.lineno, "print: the library logs"
             if called in ("plt.show", "pyplot.show", "matplotlib.pyplot.show"):
                 yield node.lineno, "plt.show"
             if called in ("os.getcwd", "Path.cwd", "pathlib.Path.cwd", "os.chdir"):
                 yield node.lineno, "the working directory"
-            if "ArgumentParser" in called and name != "cli":
+            if "ArgumentParser" in called and stem != "cli":
                 yield node.lineno, "argument parsing"
 
 
@@ -275,37 +261,44 @@ def test_an_executing_line_is_noticed(line):
 
 
 def imports(name: str) -> set[str]:
-    """The package's modules that one imports, inside functions too."""
+    """The library's modules that one imports, inside functions too."""
     found = set()
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{name} imports relatively"
-            if node.module == "kp2d":
-                found |= {alias.name for alias in node.names} & set(MODULES)
-            elif (node.module or "").startswith("kp2d."):
-                found.add(node.module.split(".")[1])
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("kp2d.")}
-    return found - {"__init__"}
+            found |= {alias.name for alias in node.names}
+    return {full.removeprefix("kp2d.") for full in found} & set(MODULES) - {name}
 
 
-def test_every_module_has_a_layer():
-    assert set(LAYER) == set(MODULES) - {"__init__"}
+def room(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
-@pytest.mark.parametrize("name", sorted(LAYER))
-def test_imports_go_down(name):
-    if name in MODULES:
-        upwards = [other for other in imports(name) if LAYER.get(other, 9) > LAYER[name]]
-        assert upwards == []
+def test_imports_look_to_the_left():
+    """But for `kp2d.cli`, the front door, which opens every room."""
+    upwards = [
+        f"{name} imports {other}"
+        for name in sorted(set(MODULES) - {"cli", "__main__"})
+        for other in imports(name)
+        if room(other) not in SEEN[room(name)]
+    ]
+    assert upwards == []
 
 
-def test_there_is_no_cycle():
+def test_a_room_s_own_module_is_its_map_and_nothing_else():
+    rooms = [name for name in MODULES if name.endswith(".__init__")]
+    assert {room(name) for name in rooms} <= set(SEEN)
+    assert all(len(TREES[name].body) == 1 and ast.get_docstring(TREES[name]) for name in rooms)
+
+
+def test_there_is_no_circle():
     done: set[str] = set()
     waiting = {name: imports(name) for name in MODULES}
     while waiting:
         ready = {name for name, needs in waiting.items() if needs <= done}
-        assert ready, f"a cycle among {sorted(waiting)}"
+        assert ready, f"a circle among {sorted(waiting)}"
         done |= ready
         waiting = {name: needs for name, needs in waiting.items() if name not in ready}
 
