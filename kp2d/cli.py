@@ -24,11 +24,11 @@ from kp2d import (
     manual,
     method_cli,
     quantize_cli,
-    report_cli,
     reproduce_cli,
     sweep_cli,
     train_cli,
 )
+from kp2d.report import cli as report_cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -225,7 +225,7 @@ def report_home(project, tmp_path_factory):
 @pytest.fixture(scope="session")
 def report_site(report_home):
     """A report of that project."""
-    from kp2d import report
+    from kp2d.report import site as report
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KP2D_HOME", str(report_home))

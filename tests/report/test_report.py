@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, cli, config, datasets, report, report_matches, report_tables, tables
+from kp2d import checks, cli, config, datasets, tables
+from kp2d.report import matches as report_matches
+from kp2d.report import site as report
+from kp2d.report import tables as report_tables
 
 PAGES = (
     *("index", "matches", "tables", "gallery", "models"),
@@ -119,7 +122,7 @@ def test_the_first_page_marks_the_best_of_ours_and_shows_the_papers(texts):
 
 
 def report_csv(name: str) -> Path:
-    return Path(__file__).resolve().parents[1] / "results" / f"{name}.csv"
+    return Path(__file__).resolve().parents[2] / "results" / f"{name}.csv"
 
 
 def test_cards_tell_what_weights_learned_from_and_what_they_reach(texts):
@@ -131,7 +134,7 @@ def test_cards_tell_what_weights_learned_from_and_what_they_reach(texts):
 
 
 def report_card(name: str) -> Path:
-    return Path(report.__file__).parent / "pretrained" / f"{name}.json"
+    return Path(report.__file__).parents[1] / "pretrained" / f"{name}.json"
 
 
 def test_the_match_browser_has_the_numbers_of_the_tables(report_site, report_home):

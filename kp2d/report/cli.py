@@ -30,9 +30,9 @@ def run(options: argparse.Namespace) -> None:
         options: From a parser with `add_arguments`.
 
     Raises:
-        InputError: As `kp2d.report.build`.
+        InputError: As `kp2d.report.site.build`.
     """
-    from kp2d import report
+    from kp2d.report import site as report
 
     made = report.build(options.profile, options.output, progress=sys.stderr.isatty())
     lines = [f"missing: {note}" for note in made.notes]

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kp2d import __version__, checks, config, files, paths, provenance
-from kp2d import report_matches as matches
-from kp2d import report_notebooks as notebooks
-from kp2d import report_pages as pages
-from kp2d import report_tables as layout
+from kp2d.report import matches, notebooks, pages
+from kp2d.report import tables as layout
 
 if TYPE_CHECKING:
     import jinja2
 
 logger = logging.getLogger(__name__)
 
-SITE = paths.PACKAGE / "report_site"
+SITE = paths.PACKAGE / "report" / "assets"
 STATIC = ("style.css", "site.js", "matches.js", "icon.svg")
 MARKER = "report.json"  # lists the files of a report: nothing else is ever overwritten
 _TOP_K = 1000  # of the real pairs on the first page, as in README.md

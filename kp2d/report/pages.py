@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from kp2d import cards, files, paths, tables
-from kp2d.report_notebooks import smaller
-from kp2d.report_tables import Table, lay_out
+from kp2d.report.notebooks import smaller
+from kp2d.report.tables import Table, lay_out
 
 _PICTURES = (".png", ".svg")
 _METRICS = ("dataset", "subset", "image_height", "image_width", "top_k", "num_pairs", *tables.METRICS)

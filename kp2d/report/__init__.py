@@ -1,0 +1,1 @@
+"""The web site of results, notebooks, pictures and matches (`kp2d report`)."""
