@@ -14,21 +14,19 @@ import cv2
 from kp2d import (
     __version__,
     backend,
-    bench_cli,
     checks,
     config,
     data_cli,
     demo_cli,
-    doctor_cli,
     edgetpu_cli,
     manual,
     method_cli,
     quantize_cli,
-    reproduce_cli,
-    sweep_cli,
     train_cli,
 )
 from kp2d.report import cli as report_cli
+from kp2d.reproduce import bench_cli, doctor_cli, sweep_cli
+from kp2d.reproduce import cli as reproduce_cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -339,7 +337,8 @@ def _add_readme(verbs: Any) -> None:
 
 
 def _readme(options: argparse.Namespace) -> int:
-    from kp2d import files, paths, readme
+    from kp2d import files, paths
+    from kp2d.reproduce import readme
 
     for document in readme.DOCUMENTS:
         path = paths.home() / document

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import bench_cli, cli, images, manual, tables
+from kp2d import cli, images, manual, tables
+from kp2d.reproduce import bench_cli
 
 
 def run(capsys, *arguments):

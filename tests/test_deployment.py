@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import compiler, deployment, deployment_charts, edgetpu, notebook
+from kp2d import compiler, deployment, deployment_charts, edgetpu
 from kp2d.checks import InputError
+from kp2d.reproduce import notebook
 
 SIZES = [(64, 80)]
 

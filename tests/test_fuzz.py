@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from kp2d import (
     archives,
-    chain,
     checkpoint,
     checks,
     cli,
@@ -33,9 +32,7 @@ from kp2d import (
     integrity,
     learned,
     networks,
-    notebook_file,
     packed,
-    pipeline,
     runlog,
     runtimes,
     samples,
@@ -43,6 +40,7 @@ from kp2d import (
     tflite_file,
     tflite_verifier,
 )
+from kp2d.reproduce import chain, notebook_file, pipeline
 
 CALM = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 MODEL = (integrity.PRETRAINED / "kp2d_tiny_s_88.int8.tflite").read_bytes()

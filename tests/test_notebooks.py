@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from kp2d import chain, notebook, notebook_file
+from kp2d.reproduce import chain, notebook, notebook_file
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(FOLDER.glob("*.ipynb"))}

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from kp2d import chain, notebook_file, paths, provenance
+from kp2d import paths, provenance
+from kp2d.reproduce import chain, notebook_file
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def change(path):
     path.write_text(path.read_text(encoding="utf-8") + "\n# another line\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["kp2d.export", "kp2d.sensitivity", "kp2d.trials", "kp2d.sweep"])
+@pytest.mark.parametrize("module", ["kp2d.export", "kp2d.sensitivity", "kp2d.trials", "kp2d.reproduce.sweep"])
 def test_what_decides_a_result_changes_its_hash_and_the_rest_does_not(package, module):
     before = provenance.code_hash(module), notebook_hash("05")
     change(package / "canvas.py")

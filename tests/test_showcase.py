@@ -7,7 +7,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from kp2d import (
-    bench,
     checks,
     config,
     datasets,
@@ -15,12 +14,12 @@ from kp2d import (
     extractors,
     groundtruth,
     images,
-    notebook,
-    plans,
     registration,
     samples,
     showcase,
 )
+from kp2d.reproduce import bench, notebook
+from kp2d.reproduce import settings as plans
 
 PROTOCOL = config.protocol(image_size=(96, 128), top_k=(200,))
 

@@ -11,7 +11,6 @@ from kp2d import (
     datasets,
     extractors,
     figures,
-    notebook,
     paths,
     ranking,
     samples,
@@ -19,6 +18,7 @@ from kp2d import (
     trials,
 )
 from kp2d.recipes import from_recipe
+from kp2d.reproduce import notebook
 
 pytestmark = pytest.mark.usefixtures("eager")
 

@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kp2d import chain, checks, files, paths
+from kp2d import checks, files, paths
+from kp2d.reproduce import chain
 
 logger = logging.getLogger(__name__)
 

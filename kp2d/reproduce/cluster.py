@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import checks, files, jobs, paths, provenance
+from kp2d import checks, files, paths, provenance
+from kp2d.reproduce import jobs
 
 logger = logging.getLogger(__name__)
 

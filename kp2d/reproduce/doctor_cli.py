@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         1 if something is broken, else 0; what is merely not there breaks nothing.
     """
-    from kp2d import doctor
+    from kp2d.reproduce import doctor
 
     findings = doctor.examine(deep=options.deep)
     healthy = all(finding.status != doctor.BROKEN for finding in findings)

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kp2d import checks, cluster_cli, config, jobs, learned, train_cli
+from kp2d import checks, config, learned, train_cli
+from kp2d.reproduce import cluster_cli, jobs
 
 if TYPE_CHECKING:
-    from kp2d import sweep
+    from kp2d.reproduce import sweep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +64,8 @@ def run(options: argparse.Namespace) -> None:
         InputError: If a combination cannot be computed; before any work.
         RunError: If some failed, or the cluster is lost; everything else is kept.
     """
-    from kp2d import files, sweep, tables
+    from kp2d import files, tables
+    from kp2d.reproduce import sweep
 
     wanted = _sweep_from(options)
     if options.dry_run:
@@ -93,7 +95,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _sweep_from(options: argparse.Namespace) -> sweep.Sweep:
-    from kp2d import datasets, sweep
+    from kp2d import datasets
+    from kp2d.reproduce import sweep
 
     profile = config.profile(options.profile).name
     return sweep.Sweep(

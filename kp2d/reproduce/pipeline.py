@@ -9,19 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kp2d import (
-    chain,
-    checks,
-    config,
-    datasets,
-    files,
-    integrity,
-    jobs,
-    notebook_file,
-    paths,
-    provenance,
-    runlock,
-)
+from kp2d import checks, config, datasets, files, integrity, paths, provenance, runlock
+from kp2d.reproduce import chain, jobs, notebook_file
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +84,7 @@ def reproduce(
             profile `full` all it needs.
         progress: Whether to show a progress bar of cells.
         report: Receives one line a stage.
-        execute: What does the stages: one after another here, or `kp2d.cluster.Cluster.execute`.
+        execute: What does the stages: one after another here, or `kp2d.reproduce.cluster.Cluster.execute`.
 
     Returns:
         What became of each stage.

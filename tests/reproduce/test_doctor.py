@@ -8,7 +8,8 @@ import sys
 import pytest
 from heavy_packages import HEAVY
 
-from kp2d import checks, cli, compiler, doctor, integrity, learned, runtimes, tpu
+from kp2d import checks, cli, compiler, integrity, learned, runtimes, tpu
+from kp2d.reproduce import doctor
 
 
 def findings(topic, **options):

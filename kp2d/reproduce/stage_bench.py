@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import pandas as pd
 from tqdm import tqdm
 
-from kp2d import chain, checks, provenance
+from kp2d import checks, provenance
+from kp2d.reproduce import chain
 
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; what systems count memory in
 

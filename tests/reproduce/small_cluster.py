@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 
 
 class SmallCluster:
@@ -29,7 +29,7 @@ class SmallCluster:
         self.address = json.loads(self._file.read_text(encoding="utf-8"))["address"]
 
     def _start(self, *arguments: str, **variables: str) -> subprocess.Popen:
-        path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+        path = os.pathsep.join([str(TESTS.parent), str(TESTS), str(TESTS / "reproduce")])
         settings = {"KP2D_HOME": str(self.home), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         with (self._folder / "log.txt").open("a") as log:
             return subprocess.Popen(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from kp2d import checks, cluster_cli, config, jobs
+from kp2d import checks, config
+from kp2d.reproduce import cluster_cli, jobs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         StageError: If a notebook fails.
         RunError: If several fail, or the cluster is lost.
     """
-    from kp2d import pipeline
+    from kp2d.reproduce import pipeline
 
     if options.timeout is not None and options.timeout < 1:
         raise checks.problem("a --timeout of at least 1 s", options.timeout)

@@ -3,7 +3,8 @@
 import cluster_jobs
 import pytest
 
-from kp2d import checks, jobs
+from kp2d import checks
+from kp2d.reproduce import jobs
 
 
 def job(name, *arguments, after=(), work=cluster_jobs.append):

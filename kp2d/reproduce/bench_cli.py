@@ -138,7 +138,7 @@ def _beside_others(rows: pd.DataFrame, path: Path, names: tuple[str, ...] = KEY)
 
 
 def _evaluate(options: argparse.Namespace, profile: config.Profile) -> pd.DataFrame:
-    from kp2d import bench
+    from kp2d.reproduce import bench
 
     return bench.bench_evaluate(profile, repeats=3 if options.repeats is None else options.repeats)
 
@@ -159,7 +159,7 @@ def _latency(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFr
 
 
 def _stages(_options: argparse.Namespace, profile: config.Profile) -> pd.DataFrame:
-    from kp2d import stage_bench
+    from kp2d.reproduce import stage_bench
 
     return stage_bench.bench_stages(profile.name, progress=sys.stderr.isatty())
 

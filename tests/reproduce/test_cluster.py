@@ -11,7 +11,8 @@ import nbformat
 import pytest
 from small_cluster import SmallCluster, stop, wait_for
 
-from kp2d import chain, checks, cli, cluster, config, jobs, paths, pipeline
+from kp2d import checks, cli, config, paths
+from kp2d.reproduce import chain, cluster, jobs, pipeline
 
 pytest.importorskip("distributed")
 

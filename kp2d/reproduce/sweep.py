@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import checks, config, datasets, evaluation, extractors, files, jobs, paths, provenance, tables
+from kp2d import checks, config, datasets, evaluation, extractors, files, paths, provenance, tables
+from kp2d.reproduce import jobs
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def run(
     Args:
         sweep: What to compute.
         report: Receives one line a combination.
-        execute: What does the work: one after another here, or `kp2d.cluster.Cluster.execute`.
+        execute: What does the work: one after another here, or `kp2d.reproduce.cluster.Cluster.execute`.
         progress: Whether to show progress bars.
 
     Returns:

@@ -6,7 +6,8 @@ import argparse
 import logging
 import sys
 
-from kp2d import checks, cluster, jobs
+from kp2d import checks
+from kp2d.reproduce import cluster, jobs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
