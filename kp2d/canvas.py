@@ -15,7 +15,7 @@ import numpy as np
 
 from kp2d import checks, images
 
-# As in `kp2d.overlay`: apart also for colour-blind eyes.
+# As in `kp2d.viz.overlay`: apart also for colour-blind eyes.
 INLIER, OUTLIER, ESTIMATED = (25, 211, 230), (232, 32, 92), (255, 212, 0)
 DARK, WHITE, GRAY = (16, 16, 16), (255, 255, 255), (190, 190, 190)
 # Viridis, from the weakest score to the best; its dark end would be lost on a photograph.

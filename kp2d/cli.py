@@ -135,7 +135,8 @@ def _add_match(verbs: Any) -> None:
 
 
 def _match(options: argparse.Namespace) -> None:
-    from kp2d import extractors, figures, images, registration, viz
+    from kp2d import extractors, images, registration
+    from kp2d.viz import figures, pictures
 
     figures.check_target(options.output)  # before the work
     protocol = config.protocol(top_k=(options.top_k,), ransac_threshold=options.ransac_threshold)
@@ -151,7 +152,7 @@ def _match(options: argparse.Namespace) -> None:
     )
     inliers = found.estimate.inliers
     facts = f"{inliers.sum()}/{len(inliers)} inliers"
-    figure = viz.draw_matches(
+    figure = pictures.draw_matches(
         image0,
         image1,
         found.features0.keypoints,

@@ -21,12 +21,12 @@ from kp2d import (
     extractors,
     geometry,
     images,
-    overlay,
     player,
     recording,
     scenes,
     sources,
 )
+from kp2d.viz import overlay
 
 SIZE, FRAMES = (240, 320), 20
 HEAVY = ("tensorflow", "keras", "matplotlib", "pandas", "tqdm", "skimage", "scipy")

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import compiler, deployment, deployment_charts, edgetpu
+from kp2d import compiler, deployment, edgetpu
 from kp2d.checks import InputError
 from kp2d.reproduce import notebook
+from kp2d.viz import deployment_charts
 
 SIZES = [(64, 80)]
 

@@ -4,21 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import (
-    checks,
-    config,
-    curves,
-    datasets,
-    extractors,
-    figures,
-    paths,
-    ranking,
-    samples,
-    tables,
-    trials,
-)
+from kp2d import checks, config, datasets, extractors, paths, ranking, samples, tables, trials
 from kp2d.recipes import from_recipe
 from kp2d.reproduce import notebook
+from kp2d.viz import figures, training_charts
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -68,12 +57,12 @@ def test_loss_table_and_chart_tell_the_kinds_of_descriptor_loss_apart(trained, t
     plus = log["recipe"] == "kp2d_plus"
     assert log.loc[plus, "triplet"].isna().all() and log.loc[~plus, "triplet"].notna().all()
     assert log.loc[plus, "dual_softmax"].notna().all() and log.loc[~plus, "dual_softmax"].isna().all()
-    figure = curves.plot_losses(log)
+    figure = training_charts.plot_losses(log)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == [title for title, _ in curves.TERMS.values()]
+    assert titles == [title for title, _ in training_charts.TERMS.values()]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kp2d", "kp2d_plus"]
     drawn = figures.save_figure(figure, tmp_path / "losses.svg").read_bytes()
-    assert drawn == figures.save_figure(curves.plot_losses(log), tmp_path / "again.svg").read_bytes()
+    assert drawn == figures.save_figure(training_charts.plot_losses(log), tmp_path / "again.svg").read_bytes()
 
 
 def test_what_cannot_be_charted_or_trained_is_refused(trained, tmp_path):
@@ -84,9 +73,9 @@ def test_what_cannot_be_charted_or_trained_is_refused(trained, tmp_path):
     with pytest.raises(checks.InputError, match="log of at least one run"):
         trials.loss_table({"x": tmp_path})
     with pytest.raises(checks.InputError, match="at least one of the terms"):
-        curves.plot_losses(pd.DataFrame({"recipe": ["kp2d"], "pairs": [8]}))
+        training_charts.plot_losses(pd.DataFrame({"recipe": ["kp2d"], "pairs": [8]}))
     with pytest.raises(checks.InputError, match="recipe and pairs"):
-        curves.plot_losses(pd.DataFrame({"localization": [1.0]}))
+        training_charts.plot_losses(pd.DataFrame({"localization": [1.0]}))
 
 
 def test_example_pairs_are_views_of_the_asked_size(photos):
@@ -186,7 +175,7 @@ def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
             for name in tables.INTERVALS
         }
     )
-    places = curves.plot_recipes(rows).axes
+    places = training_charts.plot_recipes(rows).axes
     assert [label.get_text() for label in places[0].get_yticklabels()] == ["a", "b"]  # the best on top
     assert places[1].lines[0].get_xdata().tolist() == [0.2, 0.6]
     assert [segment[:, 0].tolist() for segment in places[0].collections[0].get_segments()] == [
@@ -194,4 +183,4 @@ def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
         pytest.approx([0.5, 0.7]),
     ]
     with pytest.raises(checks.InputError, match="d3_low"):
-        curves.plot_recipes(rows.drop(columns="d3_low"))
+        training_charts.plot_recipes(rows.drop(columns="d3_low"))

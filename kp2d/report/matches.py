@@ -27,11 +27,11 @@ from kp2d import (
     paths,
     provenance,
     registration,
-    showcase,
 )
 from kp2d.config import Protocol
 from kp2d.datasets import Pair
 from kp2d.export import FeatureStore, parallel
+from kp2d.viz import showcase
 
 logger = logging.getLogger(__name__)
 

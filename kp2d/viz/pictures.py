@@ -13,8 +13,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from kp2d import checks, overlay
-from kp2d.figures import NARROW, WIDE, StyledFigure, style
+from kp2d import checks
+from kp2d.viz import overlay
+from kp2d.viz.figures import NARROW, WIDE, StyledFigure, style
 
 TALLEST = 9.0  # inches; a portrait pair is drawn smaller rather than running off the page
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from kp2d import checks, figures, panels
+from kp2d import checks
+from kp2d.viz import figures, panels
 
 MMA_THRESHOLDS = tuple(range(1, 11))  # px
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from matplotlib.figure import Figure
 
-from kp2d import checks, figures
+from kp2d import checks
+from kp2d.viz import figures
 
 if TYPE_CHECKING:
     import ipywidgets

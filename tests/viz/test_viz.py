@@ -10,7 +10,8 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 
-from kp2d import accuracy_charts, charts, checks, figures, overlay, panels, viz
+from kp2d import checks
+from kp2d.viz import accuracy_charts, evaluation_charts, figures, overlay, panels, pictures
 
 RNG = np.random.default_rng(0)
 IMAGE0 = RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8)
@@ -51,7 +52,7 @@ def frame_lines(figure):
 
 
 def test_inliers_and_outliers_differ_in_colour_style_and_order():
-    drawn = lines(viz.draw_matches(**pair()))
+    drawn = lines(pictures.draw_matches(**pair()))
     inliers, outliers = drawn[overlay.INLIER], drawn[overlay.OUTLIER]
     assert inliers.get_linestyle()[0][1] is None  # solid
     assert outliers.get_linestyle()[0][1] is not None  # dashed
@@ -61,7 +62,7 @@ def test_inliers_and_outliers_differ_in_colour_style_and_order():
 
 @pytest.mark.parametrize(("good", "bad"), [(30, 10), (300, 100), (900, 3), (3, 900), (500, 0)])
 def test_at_most_200_lines_in_the_true_proportion(good, bad):
-    drawn = lines(viz.draw_matches(**pair(good, bad)))
+    drawn = lines(pictures.draw_matches(**pair(good, bad)))
     counts = [len(drawn[c].get_segments()) if c in drawn else 0 for c in (overlay.INLIER, overlay.OUTLIER)]
     assert sum(counts) == min(200, good + bad)
     assert counts[0] / sum(counts) == pytest.approx(good / (good + bad), abs=0.0051)
@@ -70,7 +71,7 @@ def test_at_most_200_lines_in_the_true_proportion(good, bad):
 
 def test_best_matches_are_kept_and_the_legend_tells_both_numbers():
     arguments = pair(6, 2)
-    figure = viz.draw_matches(**arguments, max_matches=4)
+    figure = pictures.draw_matches(**arguments, max_matches=4)
     ends = {tuple(segment[0]) for segment in lines(figure)[overlay.INLIER].get_segments()}
     best = arguments["keypoints0"][np.flatnonzero(arguments["inliers"])[:3]]
     scene = overlay.checked_pair(**arguments)
@@ -79,7 +80,7 @@ def test_best_matches_are_kept_and_the_legend_tells_both_numbers():
 
 
 def test_without_inliers_there_is_one_kind():
-    figure = viz.draw_matches(**pair(5, 0, inliers=None))
+    figure = pictures.draw_matches(**pair(5, 0, inliers=None))
     assert labels(figure) == ["5 matches"]
 
 
@@ -87,7 +88,7 @@ def test_without_inliers_there_is_one_kind():
 def test_pictures_of_any_sizes_do_not_overlap_and_matches_end_in_them(image1):
     arguments = pair(20, 0, image1=image1)
     arguments["keypoints1"] = np.full((20, 2), 7.0)
-    figure = viz.draw_matches(**arguments)
+    figure = pictures.draw_matches(**arguments)
     left, right = figure.axes[0].get_images()
     assert left.get_extent()[1] < right.get_extent()[0]
     end = lines(figure)[overlay.INLIER].get_segments()[0][1]
@@ -101,7 +102,7 @@ def test_pictures_of_any_sizes_do_not_overlap_and_matches_end_in_them(image1):
 def test_zero_keypoints_and_zero_matches_are_drawn():
     nothing = np.zeros((0, 2))
     for inliers in (None, np.zeros(0, bool)):
-        figure = viz.draw_matches(IMAGE0, IMAGE1, nothing, nothing, nothing, inliers=inliers)
+        figure = pictures.draw_matches(IMAGE0, IMAGE1, nothing, nothing, nothing, inliers=inliers)
         assert labels(figure)[0].startswith("0 ")
         assert figures.to_png(figure).startswith(b"\x89PNG")
 
@@ -121,13 +122,13 @@ def test_zero_keypoints_and_zero_matches_are_drawn():
 )
 def test_wrong_input_is_refused(change, match):
     with pytest.raises(checks.InputError, match=match):
-        viz.draw_matches(**pair(**change))
+        pictures.draw_matches(**pair(**change))
 
 
 def test_given_axes_are_used():
     figure = Figure()
     axes = figure.add_subplot()
-    assert viz.draw_matches(**pair(), axes=axes) is figure
+    assert pictures.draw_matches(**pair(), axes=axes) is figure
     assert len(axes.get_images()) == 2
 
 
@@ -163,7 +164,7 @@ def test_frame_behind_the_camera_is_cut_and_never_wraps_around(sign):
 
 def test_frame_out_of_view_is_named_as_such():
     away = np.array([[1.0, 0, 900], [0, 1, 0], [0, 0, 1]])
-    figure = viz.draw_matches(**pair(homography=away, estimated=SHIFT))
+    figure = pictures.draw_matches(**pair(homography=away, estimated=SHIFT))
     assert labels(figure)[2:] == ["true frame (out of view)", "estimated frame"]
     true, estimated = frame_lines(figure)[overlay.TRUE], frame_lines(figure)[overlay.ESTIMATED]
     assert not len(true.get_xdata())
@@ -174,7 +175,7 @@ def test_singular_estimate_is_drawn_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for estimated in (np.zeros((3, 3)), np.diag([1.0, 1, 0]), np.diag([0.0, 0, 1])):
-            figures.to_png(viz.draw_matches(**pair(homography=SHIFT, estimated=estimated)))
+            figures.to_png(pictures.draw_matches(**pair(homography=SHIFT, estimated=estimated)))
 
 
 # --- keypoints, gallery, contact sheet ---
@@ -187,7 +188,7 @@ def rings(figure):
 
 def test_best_keypoints_are_kept_and_lie_on_top():
     points, scores = RNG.uniform(0, 40, (20, 2)), RNG.permutation(20)
-    figure = viz.draw_keypoints(IMAGE0, points, scores, max_points=5)
+    figure = pictures.draw_keypoints(IMAGE0, points, scores, max_points=5)
     drawn = np.asarray(rings(figure).get_offsets())
     np.testing.assert_allclose(drawn[::-1], points[np.argsort(-scores)[:5]])
     assert len(np.unique(rings(figure).get_edgecolors(), axis=0)) == 5
@@ -197,21 +198,21 @@ def test_best_keypoints_are_kept_and_lie_on_top():
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_keypoints_with_and_without_scores(count):
     for scores in (None, np.ones(count)):
-        figure = viz.draw_keypoints(IMAGE1, np.full((count, 2), 9.0), scores)
+        figure = pictures.draw_keypoints(IMAGE1, np.full((count, 2), 9.0), scores)
         assert len(rings(figure).get_offsets()) == count
         assert figures.to_png(figure).startswith(b"\x89PNG")
 
 
 def test_scores_of_another_length_are_refused():
     with pytest.raises(checks.InputError, match="scores"):
-        viz.draw_keypoints(IMAGE0, np.zeros((3, 2)), np.zeros(2))
+        pictures.draw_keypoints(IMAGE0, np.zeros((3, 2)), np.zeros(2))
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 1), (7, 3)])
 def test_gallery_draws_every_panel_and_bounds_its_pictures(count, rows):
     large = np.zeros((900, 1200, 3), np.uint8)
     panels = [pair(80, 20, image0=large, title=f"pair {i}", homography=SHIFT) for i in range(count)]
-    figure = viz.gallery(panels)
+    figure = pictures.gallery(panels)
     assert len(figure.axes) == count
     assert len({round(axes.get_position().y0, 3) for axes in figure.axes}) == rows
     assert [axes.get_title(loc="left") for axes in figure.axes] == [p["title"] for p in panels]
@@ -225,20 +226,20 @@ def test_gallery_draws_every_panel_and_bounds_its_pictures(count, rows):
 
 def test_gallery_names_the_panel_that_lacks_something():
     with pytest.raises(checks.InputError, match="at least one panel"):
-        viz.gallery([])
+        pictures.gallery([])
     broken = {key: value for key, value in pair().items() if key != "matches"}
     with pytest.raises(checks.InputError, match=r"panel 1 without \['matches'\]"):
-        viz.gallery([pair(), broken])
+        pictures.gallery([pair(), broken])
 
 
 def test_contact_sheet_takes_rows_of_different_length():
     rows = [[IMAGE0, IMAGE1], [IMAGE0]]
-    figure = viz.contact_sheet(rows, row_titles=["one", "two"], column_titles=["a", "b"])
+    figure = pictures.contact_sheet(rows, row_titles=["one", "two"], column_titles=["a", "b"])
     assert [len(axes.get_images()) for axes in figure.axes] == [1, 1, 1, 0]
     with pytest.raises(checks.InputError, match="2 row titles and 2 column titles"):
-        viz.contact_sheet(rows, row_titles=["one"], column_titles=["a", "b"])
+        pictures.contact_sheet(rows, row_titles=["one"], column_titles=["a", "b"])
     with pytest.raises(checks.InputError, match="at least one image"):
-        viz.contact_sheet([[]], row_titles=["one"], column_titles=[])
+        pictures.contact_sheet([[]], row_titles=["one"], column_titles=[])
 
 
 def test_long_titles_fit():
@@ -262,21 +263,21 @@ def test_methods_differ_and_a_precision_changes_only_the_line():
 
 def test_nothing_global_changes():
     before = dict(mpl.rcParams)
-    figures.to_png(viz.draw_matches(**pair()))
+    figures.to_png(pictures.draw_matches(**pair()))
     assert dict(mpl.rcParams) == before
 
 
 def test_the_style_does_not_depend_on_the_caller():
-    expected = figures.to_png(charts.plot_mma(table()))
+    expected = figures.to_png(evaluation_charts.plot_mma(table()))
     with mpl.rc_context({"figure.facecolor": "black", "xtick.labelsize": 20, "font.size": 4}):
-        assert figures.to_png(charts.plot_mma(table())) == expected
+        assert figures.to_png(evaluation_charts.plot_mma(table())) == expected
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_saving_twice_writes_the_same_bytes_and_leaves_nothing_else(tmp_path, suffix):
-    figure = charts.plot_mma(table())
+    figure = evaluation_charts.plot_mma(table())
     first = figures.save_figure(figure, tmp_path / "new" / "folder" / f"a.{suffix}")
-    second = figures.save_figure(charts.plot_mma(table()), first.with_name(f"b.{suffix}"))
+    second = figures.save_figure(evaluation_charts.plot_mma(table()), first.with_name(f"b.{suffix}"))
     content = first.read_bytes()
     assert content == second.read_bytes()
     assert figures.save_figure(figure, first).read_bytes() == content
@@ -286,7 +287,7 @@ def test_saving_twice_writes_the_same_bytes_and_leaves_nothing_else(tmp_path, su
 
 def test_saving_where_no_folder_can_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    figure = viz.draw_keypoints(IMAGE0, np.zeros((0, 2)))
+    figure = pictures.draw_keypoints(IMAGE0, np.zeros((0, 2)))
     with pytest.raises(checks.InputError, match=r"writable place for .*file/a.png"):
         figures.save_figure(figure, tmp_path / "file" / "a.png")
     with pytest.raises(checks.InputError, match=r"\.svg, \.png"):
@@ -302,7 +303,7 @@ def test_a_failed_write_keeps_the_old_file_and_no_rest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(checks.InputError, match="No space left"):
-        figures.save_figure(viz.draw_keypoints(IMAGE0, np.zeros((0, 2))), path)
+        figures.save_figure(pictures.draw_keypoints(IMAGE0, np.zeros((0, 2))), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"old"
 
@@ -339,7 +340,7 @@ def curve(axes, method, steps=False):
 
 
 def test_mma_draws_one_line_a_method_and_one_panel_a_subset():
-    figure = charts.plot_mma(table())
+    figure = evaluation_charts.plot_mma(table())
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "viewpoint · 5 pairs",
         "all · 5 pairs",
@@ -351,7 +352,7 @@ def test_mma_draws_one_line_a_method_and_one_panel_a_subset():
 
 
 def test_correctness_counts_missing_homographies_as_failures():
-    figure = charts.plot_correctness(pair_table())
+    figure = evaluation_charts.plot_correctness(pair_table())
     (axes,) = figure.axes
     for method, d1, d3, d5 in (("sift", 0.25, 0.5, 0.75), ("kp2d_tiny_s", 0.25, 0.5, 0.5)):
         x, y = curve(axes, method, steps=True).get_data()
@@ -362,7 +363,7 @@ def test_correctness_counts_missing_homographies_as_failures():
 
 def test_repeatability_by_k_marks_the_counts_measured():
     rows = pd.concat([table().assign(top_k=k) for k in (1000, 150, 300)])
-    figure = charts.plot_repeatability(rows)
+    figure = evaluation_charts.plot_repeatability(rows)
     assert len(figure.axes) == 4
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["150", "300", "1000"]
     assert list(curve(figure.axes[0], "sift").get_xdata()) == [150, 300, 1000]
@@ -370,12 +371,12 @@ def test_repeatability_by_k_marks_the_counts_measured():
 
 
 def test_against_counts_wins_failures_and_ties():
-    figure = charts.plot_against(pair_table(), "corner_error", "kp2d_tiny_s")
+    figure = evaluation_charts.plot_against(pair_table(), "corner_error", "kp2d_tiny_s")
     title = figure.axes[0].get_title(loc="left")
     assert "4 pairs" in title and "better on 1, worse on 2, alike on 1" in title
     points = np.asarray(figure.axes[0].collections[0].get_offsets())
     np.testing.assert_allclose(points[:, 1], [0.4, 3.0, 100, 100])
-    assert "alike on 4" in charts.plot_against(pair_table(), "repeatability", "kp2d_tiny_s").axes[
+    assert "alike on 4" in evaluation_charts.plot_against(pair_table(), "repeatability", "kp2d_tiny_s").axes[
         0
     ].get_title(loc="left")
 
@@ -383,23 +384,26 @@ def test_against_counts_wins_failures_and_ties():
 def test_charts_draw_into_given_axes():
     figure = Figure()
     axes = figure.subplots(1, 2)
-    assert charts.plot_mma(table(), axes=axes) is figure
+    assert evaluation_charts.plot_mma(table(), axes=axes) is figure
     with pytest.raises(checks.InputError, match="2 axes"):
-        charts.plot_mma(table(), axes=axes[0])
+        evaluation_charts.plot_mma(table(), axes=axes[0])
 
 
 @pytest.mark.parametrize(
     ("draw", "match"),
     [
-        (lambda: charts.plot_mma(table().drop(columns=["mma_3", "mma_7"])), "without mma_3, mma_7"),
-        (lambda: charts.plot_mma(table().iloc[:0]), "at least one row"),
-        (lambda: charts.plot_mma(pd.concat([table(), table()])), "Choose one top_k"),
-        (lambda: charts.plot_mma([1, 2]), "DataFrame"),
-        (lambda: charts.plot_correctness(pd.DataFrame()), "without method, corner_error"),
-        (lambda: charts.plot_correctness(pd.concat([pair_table()] * 2)), "one row for each"),
-        (lambda: charts.plot_repeatability(table().iloc[:0]), "at least one row"),
-        (lambda: charts.plot_against(pair_table(), "corner_error", "kp2d_tiny_x"), "kp2d_tiny_s"),
-        (lambda: charts.plot_against(pair_table(), "nonsense", "sift"), "without nonsense"),
+        (
+            lambda: evaluation_charts.plot_mma(table().drop(columns=["mma_3", "mma_7"])),
+            "without mma_3, mma_7",
+        ),
+        (lambda: evaluation_charts.plot_mma(table().iloc[:0]), "at least one row"),
+        (lambda: evaluation_charts.plot_mma(pd.concat([table(), table()])), "Choose one top_k"),
+        (lambda: evaluation_charts.plot_mma([1, 2]), "DataFrame"),
+        (lambda: evaluation_charts.plot_correctness(pd.DataFrame()), "without method, corner_error"),
+        (lambda: evaluation_charts.plot_correctness(pd.concat([pair_table()] * 2)), "one row for each"),
+        (lambda: evaluation_charts.plot_repeatability(table().iloc[:0]), "at least one row"),
+        (lambda: evaluation_charts.plot_against(pair_table(), "corner_error", "kp2d_tiny_x"), "kp2d_tiny_s"),
+        (lambda: evaluation_charts.plot_against(pair_table(), "nonsense", "sift"), "without nonsense"),
     ],
 )
 def test_charts_name_what_is_missing(draw, match):
@@ -418,10 +422,10 @@ def test_a_method_may_be_set_against_another_in_one_of_its_precisions():
     rows = pair_table()
     both = pd.concat([rows, rows[rows["method"] == "kp2d_tiny_s"].assign(precision="int8")])
     for method, label in (("kp2d_tiny_s:int8", "kp2d_tiny_s int8"), ("kp2d_tiny_s", "kp2d_tiny_s float32")):
-        panel = charts.plot_against(both, "corner_error", method).axes[0]
+        panel = evaluation_charts.plot_against(both, "corner_error", method).axes[0]
         assert panel.get_ylabel().startswith(label)
     with pytest.raises(checks.InputError, match="precision of kp2d_tiny_s"):
-        charts.plot_against(both, "corner_error", "kp2d_tiny_s:int4")
+        evaluation_charts.plot_against(both, "corner_error", "kp2d_tiny_s:int4")
 
 
 COSTS = pd.DataFrame(

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kp2d import checks, figures
+from kp2d import checks
+from kp2d.viz import figures
 
 # Part → its colour; methods of one step have "extract" only.
 PARTS = {"network": "#0a6fb5", "decode": "#efaf1f", "extract": "#a0a0a0", "match": "#1a1a1a"}

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from kp2d import figures, panels
+from kp2d.viz import figures, panels
 
 SHOWN = {"d3": "homographies within 3 px (fraction)", "matching_score": "matching score (fraction)"}
 _SIZE = ["image_height", "image_width"]

@@ -6,20 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kp2d import (
-    checks,
-    config,
-    datasets,
-    evaluation,
-    extractors,
-    groundtruth,
-    images,
-    registration,
-    samples,
-    showcase,
-)
+from kp2d import checks, config, datasets, evaluation, extractors, groundtruth, images, registration, samples
 from kp2d.reproduce import bench, notebook
 from kp2d.reproduce import settings as plans
+from kp2d.viz import showcase
 
 PROTOCOL = config.protocol(image_size=(96, 128), top_k=(200,))
 

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
-from kp2d import checks, figures
+from kp2d import checks
+from kp2d.viz import figures
 
 SUBSETS = ("viewpoint", "illumination", "all")
 

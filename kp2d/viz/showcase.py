@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kp2d import checks, datasets, evaluation, extractors, geometry, images, registration, samples, viz
+from kp2d import checks, datasets, evaluation, extractors, geometry, images, registration, samples
 from kp2d.config import Protocol
 from kp2d.datasets import Pair
+from kp2d.viz import pictures
 
 
 def presentable(sequences: Sequence[datasets.Sequence]) -> list[datasets.Sequence]:
@@ -154,7 +155,7 @@ def draw_methods(pair: Pair, methods: Sequence[str], protocol: Protocol, *, top_
     panels = [match_panel(pair, method, protocol, top_k=top_k) for method in methods]
     for panel, method in zip(panels, methods, strict=True):
         panel["title"] = f"{extractors.label(method)} · {panel['title']}"
-    return viz.gallery(panels, columns=1, max_matches=80)
+    return pictures.gallery(panels, columns=1, max_matches=80)
 
 
 def draw_detections(pair: Pair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
@@ -162,7 +163,7 @@ def draw_detections(pair: Pair, methods: Sequence[str], protocol: Protocol, *, t
     image = load_pair(pair, protocol)[0]
     found = {method: extractors.from_name(method).extract(image).take(slice(top_k)) for method in methods}
     detections = {extractors.label(name): (f.keypoints, f.scores) for name, f in found.items()}
-    return viz.compare_keypoints(image, detections)
+    return pictures.compare_keypoints(image, detections)
 
 
 def sequence_sheet(sequences: Sequence[datasets.Sequence], *, max_rows: int = 12) -> Figure:
@@ -170,7 +171,7 @@ def sequence_sheet(sequences: Sequence[datasets.Sequence], *, max_rows: int = 12
     chosen = spread([sequence for sequence in sequences if sequence.images], max_rows)
     rows = [[_small(path) for path in sequence.images[:6]] for sequence in chosen]
     columns = [str(number + 1) for number in range(max(map(len, rows), default=0))]
-    return viz.contact_sheet(rows, row_titles=[s.name for s in chosen], column_titles=columns)
+    return pictures.contact_sheet(rows, row_titles=[s.name for s in chosen], column_titles=columns)
 
 
 def draw_training_pairs(views0: np.ndarray, views1: np.ndarray, *, max_pairs: int = 6) -> Figure:
@@ -183,7 +184,7 @@ def draw_training_pairs(views0: np.ndarray, views1: np.ndarray, *, max_pairs: in
     """
     rows = [list(views[:max_pairs]) for views in (views0, views1)]
     titles = [f"pair {number}" for number in range(1, len(rows[0]) + 1)]
-    return viz.contact_sheet(rows, row_titles=["first view", "second view"], column_titles=titles)
+    return pictures.contact_sheet(rows, row_titles=["first view", "second view"], column_titles=titles)
 
 
 def _small(path: Path, width: int = 240) -> np.ndarray:
@@ -204,6 +205,6 @@ def renderer(
     def render(name: str, method: str, top_k: int, threshold: float) -> Figure:
         rules = dataclasses.replace(protocol, score_threshold=min(threshold, 0.99))
         panel = match_panel(pairs[name], method, rules, top_k=top_k)
-        return viz.draw_matches(**{**panel, "title": f"{method} · {panel['title']}"})
+        return pictures.draw_matches(**{**panel, "title": f"{method} · {panel['title']}"})
 
     return render

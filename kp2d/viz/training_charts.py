@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kp2d import checks, figures, panels
+from kp2d import checks
+from kp2d.viz import figures, panels
 
 # Term → (title, axis label); in the order of the panels.
 TERMS = {

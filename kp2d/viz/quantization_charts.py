@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kp2d import checks, figures
+from kp2d import checks
 from kp2d.calibration import TensorStatistics
+from kp2d.viz import figures
 
 # Column → axis label; the panels of `plot_sensitivity`.
 DELTAS = {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kp2d import checks, viewer, viz
+from kp2d import checks
+from kp2d.viz import pictures, viewer
 
 PNG = b"\x89PNG"
 
@@ -24,7 +25,7 @@ class Recorder:
         if pair == "bad":
             raise ValueError("no <H> found")
         image = np.full((24, 32, 3), 40 * len(self.calls), np.uint8)
-        return viz.draw_keypoints(image, np.zeros((0, 2)), title=method)
+        return pictures.draw_keypoints(image, np.zeros((0, 2)), title=method)
 
 
 @pytest.fixture

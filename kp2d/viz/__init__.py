@@ -1,0 +1,1 @@
+"""Drawing only: matches, keypoints, charts, and the interactive viewer."""
