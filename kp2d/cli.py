@@ -17,13 +17,13 @@ from kp2d import (
     checks,
     config,
     data_cli,
-    demo_cli,
     edgetpu_cli,
     manual,
     method_cli,
     quantize_cli,
     train_cli,
 )
+from kp2d.live import cli as demo_cli
 from kp2d.report import cli as report_cli
 from kp2d.reproduce import bench_cli, doctor_cli, sweep_cli
 from kp2d.reproduce import cli as reproduce_cli

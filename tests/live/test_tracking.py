@@ -5,7 +5,7 @@ import pytest
 
 from kp2d import checks
 from kp2d.features import Features
-from kp2d.tracking import Tracker
+from kp2d.live.tracking import Tracker
 
 SIZE = (240, 320)
 

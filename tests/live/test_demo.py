@@ -12,20 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from kp2d import (
-    canvas,
-    checks,
-    cli,
-    demo,
-    demo_cli,
-    extractors,
-    geometry,
-    images,
-    player,
-    recording,
-    scenes,
-    sources,
-)
+from kp2d import checks, cli, extractors, geometry, images, scenes
+from kp2d.live import canvas, demo, player, recording, sources
+from kp2d.live import cli as demo_cli
 from kp2d.viz import overlay
 
 SIZE, FRAMES = (240, 320), 20

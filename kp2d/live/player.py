@@ -17,9 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kp2d import checks, images, recording
-from kp2d.demo import Demo
-from kp2d.sources import Source
+from kp2d import checks, images
+from kp2d.live import recording
+from kp2d.live.demo import Demo
+from kp2d.live.sources import Source
 
 SUMMARIZED = 50_000  # the last frames that medians and means are over
 

@@ -63,7 +63,8 @@ def run(options: argparse.Namespace) -> None:
         InputError: If a value is refused, or a source or file cannot be used.
         RunError: If the video cannot be written.
     """
-    from kp2d import demo, images, player, recording, sources
+    from kp2d import images
+    from kp2d.live import demo, player, recording, sources
 
     _check(options)
     settings = demo.Settings(
