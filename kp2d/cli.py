@@ -214,7 +214,8 @@ def _add_evaluate(verbs: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from kp2d import datasets, evaluation, files, paths, tables
+    from kp2d import datasets, files, paths
+    from kp2d.evaluate import evaluation, tables
 
     overrides: dict[str, Any] = {
         "half_pixel": options.half_pixel,

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import cli, images, manual, tables
+from kp2d import cli, images, manual
+from kp2d.evaluate import tables
 from kp2d.reproduce import bench_cli
 
 
@@ -128,7 +129,7 @@ def test_wrong_image_size_is_explained_by_the_parser(capsys):
 
 
 def test_an_unwritable_output_is_refused_before_the_work(tiny_dataset, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kp2d.evaluation.evaluate", lambda *_, **__: pytest.fail("evaluated first"))
+    monkeypatch.setattr("kp2d.evaluate.evaluation.evaluate", lambda *_, **__: pytest.fail("evaluated first"))
     (tmp_path / "file").write_text("in the way")
     for target in (tmp_path / "file" / "t.csv", tmp_path):
         code, _, err = run(capsys, "evaluate", "--data", tiny_dataset, "--output", target)
@@ -189,7 +190,7 @@ def test_a_lack_of_memory_is_one_clear_line(capsys, monkeypatch, tiny_dataset, e
     def exhaust(*_, **__):
         raise error
 
-    monkeypatch.setattr("kp2d.evaluation.evaluate", exhaust)
+    monkeypatch.setattr("kp2d.evaluate.evaluation.evaluate", exhaust)
     code, _, err = run(capsys, "evaluate", "--data", tiny_dataset)
     assert (code, "a lack of memory" in err, "smaller --image-size" in err) == (2, True, True)
 
@@ -233,7 +234,7 @@ def test_interruption_says_that_work_is_kept(capsys, monkeypatch, tiny_dataset):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kp2d.evaluation.evaluate", interrupt)
+    monkeypatch.setattr("kp2d.evaluate.evaluation.evaluate", interrupt)
     code, _, err = run(capsys, "evaluate", "--data", tiny_dataset)
     assert (code, "kept" in err) == (130, True)
 

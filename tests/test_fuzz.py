@@ -36,10 +36,10 @@ from kp2d import (
     runlog,
     runtimes,
     samples,
-    tables,
     tflite_file,
     tflite_verifier,
 )
+from kp2d.evaluate import tables
 from kp2d.reproduce import chain, notebook_file, pipeline
 
 CALM = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

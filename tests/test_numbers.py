@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from kp2d import checks, comparison, config, datasets, images, samples, scenes, tables
+from kp2d import checks, config, datasets, images, samples, scenes
+from kp2d.evaluate import comparison, tables
 from kp2d.reproduce import readme
 
 # One pair of 35 is 0.029. Another build of OpenCV or NumPy may round differently and tip a RANSAC sample, so

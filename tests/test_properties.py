@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kp2d import config, decode, evaluation, geometry, matching, metrics
+from kp2d import config, decode, geometry, matching
+from kp2d.evaluate import evaluation, metrics
 from kp2d.features import Features
 
 LAW = settings(suppress_health_check=[HealthCheck.too_slow])

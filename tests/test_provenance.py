@@ -27,7 +27,10 @@ def change(path):
     path.write_text(path.read_text(encoding="utf-8") + "\n# another line\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["kp2d.export", "kp2d.sensitivity", "kp2d.trials", "kp2d.reproduce.sweep"])
+@pytest.mark.parametrize(
+    "module",
+    ["kp2d.evaluate.feature_store", "kp2d.evaluate.sensitivity", "kp2d.trials", "kp2d.reproduce.sweep"],
+)
 def test_what_decides_a_result_changes_its_hash_and_the_rest_does_not(package, module):
     before = provenance.code_hash(module), notebook_hash("05")
     change(package / "canvas.py")

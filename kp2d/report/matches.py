@@ -17,20 +17,19 @@ from kp2d import (
     checks,
     config,
     datasets,
-    evaluation,
     extractors,
     files,
     geometry,
     images,
     matching,
-    metrics,
     paths,
     provenance,
     registration,
 )
 from kp2d.config import Protocol
 from kp2d.datasets import Pair
-from kp2d.export import FeatureStore, parallel
+from kp2d.evaluate import evaluation, metrics
+from kp2d.evaluate.feature_store import FeatureStore, parallel
 from kp2d.viz import showcase
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import cards, files, paths, tables
+from kp2d import cards, files, paths
+from kp2d.evaluate import tables
 from kp2d.report.notebooks import smaller
 from kp2d.report.tables import Table, lay_out
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from kp2d import checks, paths, tables
+from kp2d import checks, paths
+from kp2d.evaluate import tables
 
 FOLDER = "tables"
 MAX_ROWS = 200  # of a table on a page; a longer one is shown in part, and whole in its CSV

@@ -79,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="recipes: folder of photographs to train on")
     parser.add_argument("--pairs", type=Path, help="recipes: folder in HPatches layout to measure on")
     parser.add_argument("--seconds", type=float, help="recipes: training time of each variant; default: 150")
-    parser.add_argument("--variants", nargs="+", help="recipes: names out of kp2d.ranking; default: all")
+    parser.add_argument(
+        "--variants", nargs="+", help="recipes: names out of kp2d.evaluate.ranking; default: all"
+    )
     parser.add_argument(
         "--output", type=Path, help="recipes: folder for the runs, which a second call reuses"
     )
@@ -95,7 +97,8 @@ def run(options: argparse.Namespace) -> None:
         InputError: If a value is refused or missing.
     """
     _refuse_others(options)
-    from kp2d import paths, tables
+    from kp2d import paths
+    from kp2d.evaluate import tables
 
     profile = config.profile(options.profile)
     if options.what == "recipes":
@@ -125,7 +128,7 @@ def _beside_others(rows: pd.DataFrame, path: Path, names: tuple[str, ...] = KEY)
     """Keeps the rows of a table that were not measured again, as those of another backend or variant."""
     import pandas as pd
 
-    from kp2d import tables
+    from kp2d.evaluate import tables
 
     key = [name for name in names if name in rows]
     if not key or not path.is_file():
@@ -186,7 +189,8 @@ def _train(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFram
 
 def _recipes(options: argparse.Namespace) -> pd.DataFrame:
     backend.quiet()
-    from kp2d import datasets, paths, ranking
+    from kp2d import datasets, paths
+    from kp2d.evaluate import ranking
 
     if options.data is None or options.pairs is None:
         remedy = "Name photographs to train on and image pairs to measure on."

@@ -13,24 +13,13 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, clear_output
 
-from kp2d import (
-    backend,
-    checks,
-    config,
-    datasets,
-    images,
-    learned,
-    paths,
-    provenance,
-    samples,
-    scenes,
-    tables,
-)
+from kp2d import backend, checks, config, datasets, images, learned, paths, provenance, samples, scenes
+from kp2d.evaluate import tables
 from kp2d.recipes import RECIPES
 
 if TYPE_CHECKING:
+    from kp2d.evaluate.sensitivity import Study, Variant
     from kp2d.quantization import FloatNetwork
-    from kp2d.sensitivity import Study, Variant
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,7 +160,7 @@ class Int8Settings:
 
     def study(self, source: FloatNetwork, cache: Path) -> Study:
         """Returns what measures a network's variants; features are kept in the folder `cache`."""
-        from kp2d.sensitivity import Study
+        from kp2d.evaluate.sensitivity import Study
 
         return Study(
             source=source,
@@ -200,7 +189,7 @@ def int8_settings(
         InputError: If a value is out of range, or there are no photographs.
     """
     backend.quiet()
-    from kp2d import sensitivity
+    from kp2d.evaluate import sensitivity
 
     sequences = load_data(run)
     if run.profile.dataset == "sample":

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, learned, paths, tables
+from kp2d import checks, learned, paths
+from kp2d.evaluate import tables
 
 DOCUMENTS = ("README.md", "results/README.md")
 _SIZE = (240, 320)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import checks, config, datasets, evaluation, extractors, files, paths, provenance, tables
+from kp2d import checks, config, datasets, extractors, files, paths, provenance
+from kp2d.evaluate import evaluation, tables
 from kp2d.reproduce import jobs
 
 logger = logging.getLogger(__name__)

@@ -64,7 +64,8 @@ def run(options: argparse.Namespace) -> None:
         InputError: If a combination cannot be computed; before any work.
         RunError: If some failed, or the cluster is lost; everything else is kept.
     """
-    from kp2d import files, tables
+    from kp2d import files
+    from kp2d.evaluate import tables
     from kp2d.reproduce import sweep
 
     wanted = _sweep_from(options)

@@ -22,7 +22,7 @@ def plot_robustness(rows: pd.DataFrame) -> Figure:
     """Plots accuracy over rotation and over scale, a line a method.
 
     Args:
-        rows: From `kp2d.robustness.study`, of one k.
+        rows: From `kp2d.evaluate.robustness.study`, of one k.
 
     Returns:
         The figure: a row a metric, rotation on the left and scale on the right.

@@ -26,7 +26,7 @@ def plot_sensitivity(rows: pd.DataFrame) -> Figure:
     """Plots what each variant of the quantization changes against float32, one line a variant.
 
     Args:
-        rows: From `kp2d.sensitivity.Study.run`.
+        rows: From `kp2d.evaluate.sensitivity.Study.run`.
 
     Returns:
         The figure; what lies outside a panel is written at its edge.
@@ -70,7 +70,7 @@ def plot_layer_errors(rows: pd.DataFrame) -> Figure:
     """Plots signal to quantization noise of every tensor, in the order of computation.
 
     Args:
-        rows: From `kp2d.sensitivity.layer_errors`.
+        rows: From `kp2d.evaluate.sensitivity.layer_errors`.
 
     Returns:
         The figure.

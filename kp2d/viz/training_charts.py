@@ -70,7 +70,7 @@ def plot_recipes(rows: pd.DataFrame) -> Figure:
     """Plots what variants of a recipe reach in the same time, the best matching score on top.
 
     Args:
-        rows: From `kp2d.ranking.rank`; of the subset "all", all at one k.
+        rows: From `kp2d.evaluate.ranking.rank`; of the subset "all", all at one k.
 
     Returns:
         The figure: a line a variant, in each panel one metric with its 95 % interval.

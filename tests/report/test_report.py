@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, cli, config, datasets, tables
+from kp2d import checks, cli, config, datasets
+from kp2d.evaluate import tables
 from kp2d.report import matches as report_matches
 from kp2d.report import site as report
 from kp2d.report import tables as report_tables

@@ -12,7 +12,8 @@ import time
 import nbformat
 import pytest
 
-from kp2d import checks, config, files, paths, tables
+from kp2d import checks, config, files, paths
+from kp2d.evaluate import tables
 from kp2d.reproduce import chain, notebook_file, pipeline, stage_bench
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import bootstrap, checks, datasets, geometry, matching, metrics, provenance
+from kp2d import checks, datasets, geometry, matching, provenance
 from kp2d.config import Protocol
 from kp2d.datasets import Pair
-from kp2d.export import FeatureStore, parallel
+from kp2d.evaluate import bootstrap, metrics
+from kp2d.evaluate.feature_store import FeatureStore, parallel
 from kp2d.extractors import Extractor
 from kp2d.features import Features
 from kp2d.registration import Registration, confident, register_features

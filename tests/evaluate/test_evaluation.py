@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, datasets, evaluation, export, extractors, images, registration
+from kp2d import checks, config, datasets, extractors, images, registration
+from kp2d.evaluate import evaluation, feature_store
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_damaged_features_are_extracted_again(sequences, tmp_path, caplog):
 
 def test_features_follow_the_content_not_the_name(tmp_path):
     write_pair(tmp_path / "data" / "i_a", textured(1), textured(1))
-    store = export.FeatureStore(extractors.create("sift"), (96, 128), tmp_path / "cache")
+    store = feature_store.FeatureStore(extractors.create("sift"), (96, 128), tmp_path / "cache")
     path = tmp_path / "data" / "i_a" / "1.png"
     before = store.get(path).features.keypoints
     images.write_image(path, textured(2))
@@ -216,9 +217,9 @@ def test_a_homography_that_throws_a_corner_away_has_failed(sequences, monkeypatc
 
 def test_only_the_best_keypoints_are_kept(sequences, tmp_path, monkeypatch):
     path = sequences[0].images[0]
-    every = export.FeatureStore(extractors.create("orb"), (96, 128)).get(path).features
-    monkeypatch.setattr(export, "MAX_KEYPOINTS", len(every) // 2)
-    kept = export.FeatureStore(extractors.create("orb"), (96, 128), tmp_path).get(path).features
+    every = feature_store.FeatureStore(extractors.create("orb"), (96, 128)).get(path).features
+    monkeypatch.setattr(feature_store, "MAX_KEYPOINTS", len(every) // 2)
+    kept = feature_store.FeatureStore(extractors.create("orb"), (96, 128), tmp_path).get(path).features
     assert len(kept) == len(every) // 2 > 0
     np.testing.assert_array_equal(kept.scores, every.scores[: len(kept)])
     np.testing.assert_array_equal(kept.descriptors, every.descriptors[: len(kept)])

@@ -6,7 +6,8 @@ import math
 
 import pandas as pd
 
-from kp2d import learned, networks, tables
+from kp2d import learned, networks
+from kp2d.evaluate import tables
 
 RESULTS = ("hpatches_320x240", "comparison")  # tables of measured results
 _SETTING = ["method", "precision", "image_height", "image_width", "top_k"]

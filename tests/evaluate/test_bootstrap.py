@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kp2d import bootstrap, checks
+from kp2d import checks
+from kp2d.evaluate import bootstrap
 
 
 def test_equal_values_have_an_interval_of_no_width():

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kp2d import config, evaluation, extractors, geometry, matching, metrics, registration
+from kp2d import config, extractors, geometry, matching, registration
+from kp2d.evaluate import evaluation, metrics
 from kp2d.features import Features
 
 SIZE = (240, 320)

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import calibration, config, datasets, quantization, sensitivity
+from kp2d import calibration, config, datasets, quantization
 from kp2d.checks import InputError
+from kp2d.evaluate import sensitivity
+from kp2d.evaluate.sensitivity import Study, Variant
 from kp2d.quantization import FloatNetwork, PostTraining
-from kp2d.sensitivity import Study, Variant
 from kp2d.viz import figures, quantization_charts
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import checks, datasets, evaluation, files, learned, provenance, tables
+from kp2d import checks, datasets, files, learned, provenance
 from kp2d.config import Protocol, fingerprint
+from kp2d.evaluate import evaluation, tables
 from kp2d.recipes import from_recipe
 from kp2d.train_bench import bench_train
 from kp2d.train_config import TrainConfig, replace

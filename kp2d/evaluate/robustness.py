@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, datasets, evaluation, extractors, images, provenance, registration, tables, views
+from kp2d import checks, datasets, extractors, images, provenance, registration, views
 from kp2d.config import Protocol
-from kp2d.export import parallel
+from kp2d.evaluate import evaluation, tables
+from kp2d.evaluate.feature_store import parallel
 from kp2d.extractors import Extractor
 from kp2d.features import Features
 
@@ -67,8 +68,8 @@ def study(
         progress: Whether to show progress bars.
 
     Returns:
-        Result rows as `kp2d.tables.EVALUATION_COLUMNS`, the subset being "rotation" or "scale", with the
-        column `amount` (degrees; factor) in front.
+        Result rows as `kp2d.evaluate.tables.EVALUATION_COLUMNS`, the subset being "rotation" or "scale", with
+        the column `amount` (degrees; factor) in front.
 
     Raises:
         InputError: If a method, an image or a scale cannot be used.

@@ -14,22 +14,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kp2d import (
-    bootstrap,
-    calibration,
-    comparison,
-    convert,
-    datasets,
-    evaluation,
-    extractors,
-    files,
-    images,
-    provenance,
-    quantization,
-    tables,
-)
+from kp2d import calibration, convert, datasets, extractors, files, images, provenance, quantization
 from kp2d.config import Protocol, fingerprint
 from kp2d.decode import normalized
+from kp2d.evaluate import bootstrap, comparison, evaluation, tables
 from kp2d.learned import NetworkExtractor, compile_predict
 from kp2d.quantization import Calibrated, FloatNetwork, PostTraining
 from kp2d.quantized import FLOAT, INT8, PARTS, Scheme, quantize_kernel
@@ -170,8 +158,8 @@ class Study:
             profile: The profile's name, for the rows.
 
         Returns:
-            Result rows (`kp2d.tables.EVALUATION_COLUMNS`), and one row a model: kind, precision, bytes,
-            `sqnr_<head>` in dB on images of the pairs, and for all pairs the differences
+            Result rows (`kp2d.evaluate.tables.EVALUATION_COLUMNS`), and one row a model: kind, precision,
+            bytes, `sqnr_<head>` in dB on images of the pairs, and for all pairs the differences
             `delta_<metric>` from the float network, most with the ends of their 95 % interval.
 
         Raises:

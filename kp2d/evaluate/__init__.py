@@ -1,0 +1,1 @@
+"""Scores: metrics, evaluation of data sets, intervals, studies, tables (notebooks 05 and 06)."""
