@@ -8,7 +8,6 @@ from small_network import SMALL_CORAL
 from kp2d import (
     cli,
     convert,
-    edgetpu,
     files,
     flatbuffer,
     learned,
@@ -21,6 +20,7 @@ from kp2d import (
 )
 from kp2d.checks import InputError
 from kp2d.decode import normalized
+from kp2d.device import edgetpu
 
 SIZE = (48, 64)
 OPERATORS = {

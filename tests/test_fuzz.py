@@ -25,7 +25,6 @@ from kp2d import (
     checks,
     cli,
     datasets,
-    edgetpu,
     files,
     flatbuffer,
     images,
@@ -39,6 +38,7 @@ from kp2d import (
     tflite_file,
     tflite_verifier,
 )
+from kp2d.device import edgetpu
 from kp2d.evaluate import tables
 from kp2d.reproduce import chain, notebook_file, pipeline
 

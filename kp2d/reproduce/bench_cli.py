@@ -148,7 +148,8 @@ def _evaluate(options: argparse.Namespace, profile: config.Profile) -> pd.DataFr
 
 def _latency(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFrame:
     backend.quiet()
-    from kp2d import latency, learned
+    from kp2d import learned
+    from kp2d.device import latency
 
     return latency.bench_latency(
         options.preset or [name for name in learned.shipped() if not name.endswith("_88")],

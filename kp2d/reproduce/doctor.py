@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import kp2d
-from kp2d import backend, checks, compiler, datasets, integrity, learned, paths, provenance, runtimes, tpu
+from kp2d import backend, checks, datasets, integrity, learned, paths, provenance, runtimes, tpu
+from kp2d.device import compiler
 from kp2d.reproduce import chain
 
 OK, ABSENT, BROKEN = "ok", "absent", "broken"  # broken: what is needed, or was asked for, does not work

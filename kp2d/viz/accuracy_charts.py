@@ -65,7 +65,7 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
 
     Args:
         rows: Result rows of the subset "all" at one k, of one or more sizes.
-        times: From `kp2d.latency.bench_latency`; the largest number of threads is shown.
+        times: From `kp2d.device.latency.bench_latency`; the largest number of threads is shown.
 
     Returns:
         The figure, a panel a metric; markers grow with the image size. What has not been timed is left out;

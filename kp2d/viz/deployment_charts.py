@@ -25,8 +25,8 @@ def plot_times(times: pd.DataFrame, mapping: pd.DataFrame | None = None) -> Figu
     """Plots the milliseconds of every method, split into its parts, a panel a size.
 
     Args:
-        times: From `kp2d.latency.bench_latency`; the largest number of threads is shown.
-        mapping: From `kp2d.deployment.deploy`; adds the least time on an Edge TPU as a diamond.
+        times: From `kp2d.device.latency.bench_latency`; the largest number of threads is shown.
+        mapping: From `kp2d.device.deployment.deploy`; adds the least time on an Edge TPU as a diamond.
 
     Returns:
         The figure.

@@ -8,7 +8,8 @@ import sys
 import pytest
 from heavy_packages import HEAVY
 
-from kp2d import checks, cli, compiler, integrity, learned, runtimes, tpu
+from kp2d import checks, cli, integrity, learned, runtimes, tpu
+from kp2d.device import compiler
 from kp2d.reproduce import doctor
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import compiler, deployment, edgetpu
 from kp2d.checks import InputError
+from kp2d.device import compiler, deployment, edgetpu
 from kp2d.reproduce import notebook
 from kp2d.viz import deployment_charts
 

@@ -40,7 +40,7 @@ def lint(options: argparse.Namespace) -> int:
     Raises:
         InputError: If there is no such model, or it is damaged.
     """
-    from kp2d import edgetpu
+    from kp2d.device import edgetpu
 
     report = edgetpu.lint(tflite_file.read(_path(options.model)))
     text = json.dumps(report.to_dict(), indent=1) if options.json else report.text()
@@ -79,7 +79,8 @@ def compile_model(options: argparse.Namespace) -> None:
         InputError: If the model cannot be compiled or a file not be written.
         RunError: If the compiler fails.
     """
-    from kp2d import compiler, edgetpu, lowering, rewriting
+    from kp2d import lowering, rewriting
+    from kp2d.device import compiler, edgetpu
 
     if options.time_limit < 1:
         raise checks.problem("a --time-limit of at least 1 s", options.time_limit)

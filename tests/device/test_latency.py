@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from kp2d import latency, learned, lowering, rewriting
+from kp2d import learned, lowering, rewriting
 from kp2d.checks import InputError
+from kp2d.device import latency
 
 
 def test_every_method_is_timed_in_the_same_run():

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, compiler, convert, edgetpu, files, learned, lowering, quantization, rewriting
+from kp2d import checks, convert, files, learned, lowering, quantization, rewriting
+from kp2d.device import compiler, edgetpu
 from kp2d.runtimes import TFLiteModel
 
 PRECISIONS = ("float32", "int8_ptq", "int8")
@@ -75,8 +76,8 @@ def deploy(models: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a model: its identity; `num_operators` and `num_unmapped` as the compiler gets it,
         `num_unmapped_before` as it was converted and `blockers`, the operators to blame for that; `failure`;
-        costs, see `kp2d.edgetpu.Report` (`least_ms` adds arithmetic and transfer); `compiler`, its version
-        or "skipped", and what it reports: `compiled_unmapped`, `compiled_parameter_bytes`.
+        costs, see `kp2d.device.edgetpu.Report` (`least_ms` adds arithmetic and transfer); `compiler`, its
+        version or "skipped", and what it reports: `compiled_unmapped`, `compiled_parameter_bytes`.
 
     Raises:
         RunError: If the compiler fails on a model in integers.

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kp2d import compiler, compiler_failures
 from kp2d.checks import InputError, RunError
-from kp2d.compiler import Operator
+from kp2d.device import compiler, compiler_failures
+from kp2d.device.compiler import Operator
 
-LOGS = Path(__file__).parent / "data" / "edgetpu_logs"
+LOGS = Path(__file__).parent / "edgetpu_logs"
 V16 = "16.0.384591198"
 MODEL = b"\x1c\0\0\0TFL3 a model"
 COMPILED = b"\x1c\0\0\0TFL3 compiled"

@@ -1,7 +1,7 @@
 """Owns the forecast of what the Edge TPU compiler makes of a model, and what running that costs at least.
 
-The compiler is a program of Google for x86-64 Debian. A forecast is no compilation: `kp2d.compiler` runs the
-real one; `kp2d.edgetpu_rules` has what is known of its rules.
+The compiler is a program of Google for x86-64 Debian. A forecast is no compilation: `kp2d.device.compiler` runs
+the real one; `kp2d.device.edgetpu_rules` has what is known of its rules.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections import Counter
 from typing import Any
 
 from kp2d.checks import problem
-from kp2d.compiler import MAPPED, SUBGRAPH
-from kp2d.edgetpu_rules import judge, too_new
+from kp2d.device.compiler import MAPPED, SUBGRAPH
+from kp2d.device.edgetpu_rules import judge, too_new
 from kp2d.flatbuffer import Graph, Operator, Tensor, read_graph
 from kp2d.tpu import CUSTOM_OPERATOR
 

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from kp2d import cli, compiler, edgetpu, edgetpu_rules, learned, lowering, networks, rewriting
+from kp2d import cli, learned, lowering, networks, rewriting
 from kp2d.checks import InputError
+from kp2d.device import compiler, edgetpu, edgetpu_rules
 from kp2d.flatbuffer import Graph, Operator, Tensor
 
 SIZES = ((88, 88), (240, 320), (480, 640))

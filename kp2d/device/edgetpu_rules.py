@@ -2,14 +2,14 @@
 
 They come from the list of supported operations in Coral's documentation, from what users report of compiler
 16, and from models that Google published before and after compilation. Whether an operator is mapped also
-depends on those before it; see `kp2d.edgetpu`.
+depends on those before it; see `kp2d.device.edgetpu`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from kp2d.compiler import MAPPED
+from kp2d.device.compiler import MAPPED
 from kp2d.flatbuffer import Operator, Tensor
 from kp2d.lowering import needed_version
 from kp2d.tpu import CUSTOM_OPERATOR

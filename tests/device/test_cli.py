@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from test_tpu import as_compiled
 
-from kp2d import cli, compiler, flatbuffer, learned, lowering, rewriting, runtimes, tflite_file, tpu
+from kp2d import cli, flatbuffer, learned, lowering, rewriting, runtimes, tflite_file, tpu
+from kp2d.device import compiler
 
 LOG = """Edge TPU Compiler version 16.0.384591198
 Started a compilation timeout timer of 180 seconds.
@@ -48,7 +49,7 @@ print({log!r}.format(name=name))
 def stand_in(tmp_path, monkeypatch, project):
     path = tmp_path / "bin" / "edgetpu_compiler"
     path.parent.mkdir()
-    paths = [str(project), str(project / "tests")]
+    paths = [str(project), str(project / "tests" / "methods")]
     path.write_text(PROGRAM.format(python=sys.executable, paths=paths, log=LOG))
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv(compiler.VARIABLE, str(path))
