@@ -11,9 +11,10 @@ from typing import Any
 
 import cv2
 
-from kp2d import __version__, backend, checks, config, data_cli, manual, method_cli, quantize_cli, train_cli
+from kp2d import __version__, backend, checks, config, data_cli, manual, method_cli, train_cli
 from kp2d.device import cli as edgetpu_cli
 from kp2d.live import cli as demo_cli
+from kp2d.quantize import cli as quantize_cli
 from kp2d.report import cli as report_cli
 from kp2d.reproduce import bench_cli, doctor_cli, sweep_cli
 from kp2d.reproduce import cli as reproduce_cli

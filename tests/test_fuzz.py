@@ -26,7 +26,6 @@ from kp2d import (
     cli,
     datasets,
     files,
-    flatbuffer,
     images,
     integrity,
     learned,
@@ -40,6 +39,7 @@ from kp2d import (
 )
 from kp2d.device import edgetpu
 from kp2d.evaluate import tables
+from kp2d.quantize import flatbuffer
 from kp2d.reproduce import chain, notebook_file, pipeline
 
 CALM = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

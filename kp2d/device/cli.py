@@ -79,8 +79,8 @@ def compile_model(options: argparse.Namespace) -> None:
         InputError: If the model cannot be compiled or a file not be written.
         RunError: If the compiler fails.
     """
-    from kp2d import lowering, rewriting
     from kp2d.device import compiler, edgetpu
+    from kp2d.quantize import lowering, rewriting
 
     if options.time_limit < 1:
         raise checks.problem("a --time-limit of at least 1 s", options.time_limit)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, convert, files, learned, lowering, quantization, rewriting
+from kp2d import checks, files, learned
 from kp2d.device import compiler, edgetpu
+from kp2d.quantize import convert, lowering, quantization, rewriting
 from kp2d.runtimes import TFLiteModel
 
 PRECISIONS = ("float32", "int8_ptq", "int8")

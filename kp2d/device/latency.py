@@ -112,7 +112,7 @@ def _models(
 
 
 def _converted(name: str, precision: str, image_size: tuple[int, int]) -> bytes:
-    from kp2d import convert, quantization
+    from kp2d.quantize import convert, quantization
 
     source = quantization.load_float(name)
     export = convert.Export(name=name, precision=precision, image_size=image_size)

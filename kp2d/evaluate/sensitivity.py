@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kp2d import calibration, convert, datasets, extractors, files, images, provenance, quantization
+from kp2d import datasets, extractors, files, images, provenance
 from kp2d.config import Protocol, fingerprint
 from kp2d.decode import normalized
 from kp2d.evaluate import bootstrap, comparison, evaluation, tables
 from kp2d.learned import NetworkExtractor, compile_predict
-from kp2d.quantization import Calibrated, FloatNetwork, PostTraining
+from kp2d.quantize import calibration, convert, quantization
+from kp2d.quantize.quantization import Calibrated, FloatNetwork, PostTraining
 from kp2d.quantized import FLOAT, INT8, PARTS, Scheme, quantize_kernel
 
 HEADS = ("score", "offset", "descriptor")
@@ -35,7 +36,7 @@ class Variant:
         name: What it changes.
         num_images: To calibrate with.
         data: `"photographs"`, or `"noise"`, pixels drawn evenly at random.
-        options: Of `kp2d.quantization.post_training`.
+        options: Of `kp2d.quantize.quantization.post_training`.
         scheme: What is quantized.
         score_threshold: Of the evaluation.
     """

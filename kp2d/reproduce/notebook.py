@@ -19,7 +19,7 @@ from kp2d.recipes import RECIPES
 
 if TYPE_CHECKING:
     from kp2d.evaluate.sensitivity import Study, Variant
-    from kp2d.quantization import FloatNetwork
+    from kp2d.quantize.quantization import FloatNetwork
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class Int8Settings:
 
     @property
     def training(self) -> dict[str, Any]:
-        """Returns the settings of `kp2d.quantization.aware_training`."""
+        """Returns the settings of `kp2d.quantize.quantization.aware_training`."""
         return {"steps": self.steps, "batch_size": 4, "image_size": self.image_size, "log_every": 4}
 
     def study(self, source: FloatNetwork, cache: Path) -> Study:

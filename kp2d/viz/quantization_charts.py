@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kp2d import checks
-from kp2d.calibration import TensorStatistics
+from kp2d.quantize.calibration import TensorStatistics
 from kp2d.viz import figures
 
 # Column → axis label; the panels of `plot_sensitivity`.
@@ -122,7 +122,7 @@ def plot_activations(
     """Plots the histogram of every tensor and where its range cuts it off.
 
     Args:
-        statistics: From `kp2d.calibration.measure`.
+        statistics: From `kp2d.quantize.calibration.measure`.
         ranges: Tensor to (smallest, largest) of its int8 grid.
 
     Returns:

@@ -5,10 +5,11 @@ import json
 
 import pytest
 
-from kp2d import cli, learned, lowering, networks, rewriting
+from kp2d import cli, learned, networks
 from kp2d.checks import InputError
 from kp2d.device import compiler, edgetpu, edgetpu_rules
-from kp2d.flatbuffer import Graph, Operator, Tensor
+from kp2d.quantize import lowering, rewriting
+from kp2d.quantize.flatbuffer import Graph, Operator, Tensor
 
 SIZES = ((88, 88), (240, 320), (480, 640))
 

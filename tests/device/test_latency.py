@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from kp2d import learned, lowering, rewriting
+from kp2d import learned
 from kp2d.checks import InputError
 from kp2d.device import latency
+from kp2d.quantize import lowering, rewriting
 
 
 def test_every_method_is_timed_in_the_same_run():
@@ -40,7 +41,7 @@ def test_without_tensorflow_only_integers_are_timed(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name)
     )
-    monkeypatch.setitem(sys.modules, "kp2d.convert", None)
+    monkeypatch.setitem(sys.modules, "kp2d.quantize.convert", None)
     rows = latency.bench_latency(["kp2d_tiny_s"], [(88, 88)], threads=[1], repeats=1)
     assert rows["precision"].tolist() == ["int8_ptq", "int8", "float32", "float32"]
 

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import calibration, config, datasets, quantization
+from kp2d import config, datasets
 from kp2d.checks import InputError
 from kp2d.evaluate import sensitivity
 from kp2d.evaluate.sensitivity import Study, Variant
-from kp2d.quantization import FloatNetwork, PostTraining
+from kp2d.quantize import calibration, quantization
+from kp2d.quantize.quantization import FloatNetwork, PostTraining
 from kp2d.viz import figures, quantization_charts
 
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from kp2d import calibration, folding, networks, quantization
+from kp2d import networks
 from kp2d.checks import InputError
 from kp2d.decode import sharpen
+from kp2d.quantize import calibration, folding, quantization
 from kp2d.quantized import (
     FLOAT,
     INT8,

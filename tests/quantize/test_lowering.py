@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from kp2d import convert, flatbuffer, images, learned, lowering, networks, rewriting, runtimes, scenes
+from kp2d import images, learned, networks, runtimes, scenes
 from kp2d.checks import InputError
-from kp2d.flatbuffer import Operator, Tensor
+from kp2d.quantize import convert, flatbuffer, lowering, rewriting
+from kp2d.quantize.flatbuffer import Operator, Tensor
 
 NETWORKS = ("kp2d_nano", "kp2d_tiny_s", "kp2d_tiny_f")
 SIZES = ((88, 88), (240, 320), (480, 640))

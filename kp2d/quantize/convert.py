@@ -13,9 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from kp2d import backend, flatbuffer, provenance, rewriting, tflite_file
+from kp2d import backend, provenance, tflite_file
 from kp2d.checks import fits_cells, one_of, problem
 from kp2d.networks import FloatParts, NetworkConfig, assemble, assign_by_name
+from kp2d.quantize import flatbuffer, rewriting
 from kp2d.quantized import INT8, QuantizedParts
 
 # Each with what becomes of weights and tensors.

@@ -12,11 +12,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d import calibration, checkpoint, datasets, files, folding, images, learned
+from kp2d import checkpoint, datasets, files, images, learned
 from kp2d.checks import InputError, fits_cells, one_of, problem
 from kp2d.decode import normalized, pixels
 from kp2d.learned import compile_predict
 from kp2d.networks import NetworkConfig, assign_by_name, build_network, get_preset, load_weights
+from kp2d.quantize import calibration, folding
 from kp2d.quantized import FLOAT, INT8, Scheme, build_inspector, build_quantized_network, quantize_kernel
 from kp2d.recipes import from_recipe
 
@@ -119,8 +120,8 @@ class PostTraining:
     """How weights and ranges are chosen without training.
 
     Attributes:
-        method: Of `kp2d.calibration.choose_range`.
-        equalize: Strength of `kp2d.folding.equalize`; None leaves the channels as they are.
+        method: Of `kp2d.quantize.calibration.choose_range`.
+        equalize: Strength of `kp2d.quantize.folding.equalize`; None leaves the channels as they are.
         spread_scores: Whether score logits are divided so that good keypoints do not share one int8 score;
             what reads the model multiplies them again (`kp2d.decode.sharpen`).
         correct_bias: Whether the mean error of rounded kernels is taken out of the biases.

@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kp2d import tflite_file
 from kp2d.checks import fits_cells, problem
-from kp2d.flatbuffer import builtin, pack, parse, text, type_name
+from kp2d.quantize.flatbuffer import builtin, pack, parse, text, type_name
 
 
 def finish(data: bytes, metadata: Mapping[str, Any]) -> bytes:

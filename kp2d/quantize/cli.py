@@ -127,11 +127,11 @@ def _model(options: argparse.Namespace) -> bytes:
             _refuse(options, _TRAINING, "a shipped model, which is taken as it is")
     data = _convert(options, precision) if finished is None else _finished(finished, options)
     if options.target == "edgetpu":
-        from kp2d import lowering
+        from kp2d.quantize import lowering
 
         data = lowering.for_edgetpu(data)
     if options.input == "uint8":
-        from kp2d import rewriting
+        from kp2d.quantize import rewriting
 
         return rewriting.with_uint8_input(data)
     return data
@@ -144,14 +144,15 @@ def _finished(path: Path, options: argparse.Namespace) -> bytes:
     size = options.image_size or tuple(about["image_size"])
     if list(size) == about["image_size"]:
         return data
-    from kp2d import rewriting
+    from kp2d.quantize import rewriting
 
     return rewriting.resize(data, size)
 
 
 def _convert(options: argparse.Namespace, precision: str) -> bytes:
     backend.quiet()
-    from kp2d import convert, quantization, samples
+    from kp2d import samples
+    from kp2d.quantize import convert, quantization
 
     convert.require_tensorflow()  # now rather than after the training
     size = options.image_size or (240, 320)
@@ -186,7 +187,7 @@ def _convert(options: argparse.Namespace, precision: str) -> bytes:
 
 
 def _train(network: Any, source: Any, options: argparse.Namespace) -> Any:
-    from kp2d import quantization
+    from kp2d.quantize import quantization
 
     given = {"seed": options.seed, **assignments(options.set)}
     if options.steps is not None:
@@ -205,7 +206,7 @@ def _train(network: Any, source: Any, options: argparse.Namespace) -> Any:
 
 def _onnx(options: argparse.Namespace) -> bytes:
     backend.quiet()
-    from kp2d import convert, quantization
+    from kp2d.quantize import convert, quantization
 
     convert.require_tensorflow()
     source = quantization.load_float(options.network)
@@ -215,7 +216,7 @@ def _onnx(options: argparse.Namespace) -> bytes:
 def _report(outputs: list[Path], data: bytes) -> None:
     lines = []
     if data:
-        from kp2d import flatbuffer
+        from kp2d.quantize import flatbuffer
 
         found, about = flatbuffer.summary(data), tflite_file.metadata(data)
         height, width = about["image_size"]

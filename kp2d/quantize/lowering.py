@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from kp2d.checks import problem
-from kp2d.flatbuffer import Operator, builtin, operator_of, pack, parse, type_name
+from kp2d.quantize.flatbuffer import Operator, builtin, operator_of, pack, parse, type_name
 
 # The kernel of a transposed convolution holds this value where it copies and 0 elsewhere; its scale is the
 # inverse, a power of two below 1, so that every fixed-point arithmetic gives back the very same integer.
@@ -132,7 +132,7 @@ def for_edgetpu(data: bytes) -> bytes:
 
     Depth-to-space, for which the Edge TPU has no operator, becomes a transposed convolution with a fixed
     kernel; versions are lowered. The model computes the same integers, for images of its own size only, as a
-    transposed convolution has it written in (`kp2d.rewriting.resize` changes it).
+    transposed convolution has it written in (`kp2d.quantize.rewriting.resize` changes it).
 
     Args:
         data: An int8 model's bytes.
