@@ -24,7 +24,7 @@ class AugmentConfig:
     Attributes:
         max_angle: In-plane rotation, degrees.
         turn: Probability of a further turn of the second view by 0, 90, 180 or 270 degrees. The descriptors
-            learn to turn along: by a quarter turn their blocks move on by one (`kp2d.losses.steer`).
+            learn to turn along: by a quarter turn their blocks move on by one (`kp2d.train.losses.steer`).
         scale: Zoom of the second view against the first (smallest, largest), log-uniform.
         perspective: Displacement of each corner, fraction of the side.
         tilt: Rotation of the second camera out of the plane, degrees.

@@ -11,13 +11,14 @@ from typing import Any
 
 import cv2
 
-from kp2d import __version__, backend, checks, config, data_cli, manual, method_cli, train_cli
+from kp2d import __version__, backend, checks, config, data_cli, manual, method_cli
 from kp2d.device import cli as edgetpu_cli
 from kp2d.live import cli as demo_cli
 from kp2d.quantize import cli as quantize_cli
 from kp2d.report import cli as report_cli
 from kp2d.reproduce import bench_cli, doctor_cli, sweep_cli
 from kp2d.reproduce import cli as reproduce_cli
+from kp2d.train import cli as train_cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -256,7 +257,7 @@ def _add_train(verbs: Any) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     backend.quiet()
-    from kp2d import training
+    from kp2d.train import training
 
     logging.getLogger("kp2d").setLevel(logging.INFO)  # where it resumes, what it skips
     result = training.train(train_cli.config_from(options), progress=sys.stderr.isatty())

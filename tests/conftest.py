@@ -114,7 +114,7 @@ def small_preset(monkeypatch):
 @pytest.fixture
 def small_run(photos, small_preset, tmp_path):
     """Configuration of a run that takes seconds."""
-    from kp2d.recipes import from_recipe
+    from kp2d.train.recipes import from_recipe
 
     def configure(**changes):
         settings = {

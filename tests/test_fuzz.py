@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from kp2d import (
     archives,
-    checkpoint,
     checks,
     cli,
     datasets,
@@ -31,7 +30,6 @@ from kp2d import (
     learned,
     networks,
     packed,
-    runlog,
     runtimes,
     samples,
     tflite_file,
@@ -41,6 +39,7 @@ from kp2d.device import edgetpu
 from kp2d.evaluate import tables
 from kp2d.quantize import flatbuffer
 from kp2d.reproduce import chain, notebook_file, pipeline
+from kp2d.train import checkpoint, runlog
 
 CALM = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 MODEL = (integrity.PRETRAINED / "kp2d_tiny_s_88.int8.tflite").read_bytes()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import kp2d
-from kp2d import cards, extractors, files, learned, training
+from kp2d import extractors, files, learned
 from kp2d.checks import InputError
+from kp2d.train import cards, training
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from small_network import SMALL_CORAL
 
 from kp2d.checks import InputError
-from kp2d.ionet import ContextNormalization, build_ionet
 from kp2d.networks import (
     PRESETS,
     DepthToSpace,
@@ -18,6 +17,7 @@ from kp2d.networks import (
     count_macs,
     get_preset,
 )
+from kp2d.train.ionet import ContextNormalization, build_ionet
 
 
 @pytest.mark.parametrize("name", PRESETS)

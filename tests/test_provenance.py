@@ -29,7 +29,7 @@ def change(path):
 
 @pytest.mark.parametrize(
     "module",
-    ["kp2d.evaluate.feature_store", "kp2d.evaluate.sensitivity", "kp2d.trials", "kp2d.reproduce.sweep"],
+    ["kp2d.evaluate.feature_store", "kp2d.evaluate.sensitivity", "kp2d.train.trials", "kp2d.reproduce.sweep"],
 )
 def test_what_decides_a_result_changes_its_hash_and_the_rest_does_not(package, module):
     before = provenance.code_hash(module), notebook_hash("05")

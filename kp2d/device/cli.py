@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kp2d import checks, files, learned, tflite_file, tpu
 from kp2d.tflite_file import COMPILED
-from kp2d.train_cli import image_size
+from kp2d.train.cli import image_size
 
 
 def add_lint(parser: argparse.ArgumentParser) -> None:

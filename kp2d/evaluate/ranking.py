@@ -13,10 +13,10 @@ import pandas as pd
 from kp2d import checks, datasets, files, learned, provenance
 from kp2d.config import Protocol, fingerprint
 from kp2d.evaluate import evaluation, tables
-from kp2d.recipes import from_recipe
-from kp2d.train_bench import bench_train
-from kp2d.train_config import TrainConfig, replace
-from kp2d.training import train
+from kp2d.train.bench import bench_train
+from kp2d.train.recipes import from_recipe
+from kp2d.train.train_config import TrainConfig, replace
+from kp2d.train.training import train
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def rank(
         steps: Or the steps of each variant.
         dataset: Name of the image pairs, for the rows.
         progress: Whether to show progress bars.
-        **settings: Changes of every variant, as in `kp2d.recipes.from_recipe`.
+        **settings: Changes of every variant, as in `kp2d.train.recipes.from_recipe`.
 
     Returns:
         One row a variant and subset with the columns `COLUMNS`, best d3 (then d1) of all pairs first.

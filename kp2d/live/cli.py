@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kp2d import checks, method_cli
-from kp2d.train_cli import image_size
+from kp2d.train.cli import image_size
 
 if TYPE_CHECKING:
     from kp2d.extractors import Extractor

@@ -9,7 +9,7 @@ from typing import Any
 
 from kp2d import backend, checks, files, learned, paths, tflite_file
 from kp2d.config import assignments
-from kp2d.train_cli import image_size
+from kp2d.train.cli import image_size
 
 PRECISIONS = ("int8", "int8_ptq", "float32", "float16", "int16x8")
 SUFFIXES = {".tflite": "a model", ".h": "a C array", ".onnx": "ONNX (float32)"}

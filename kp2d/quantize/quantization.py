@@ -12,14 +12,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d import checkpoint, datasets, files, images, learned
+from kp2d import datasets, files, images, learned
 from kp2d.checks import InputError, fits_cells, one_of, problem
 from kp2d.decode import normalized, pixels
 from kp2d.learned import compile_predict
 from kp2d.networks import NetworkConfig, assign_by_name, build_network, get_preset, load_weights
 from kp2d.quantize import calibration, folding
 from kp2d.quantized import FLOAT, INT8, Scheme, build_inspector, build_quantized_network, quantize_kernel
-from kp2d.recipes import from_recipe
+from kp2d.train import checkpoint
+from kp2d.train.recipes import from_recipe
 
 NUM_IMAGES = 40  # to calibrate with
 NUM_EXAMPLES = 4  # of them, to refine ranges with
@@ -284,7 +285,7 @@ def aware_training(
         data: Folder of photographs.
         output: Folder for runs; an interrupted one goes on, a finished one is not repeated.
         progress: Whether to show a progress bar.
-        **settings: Changes of the recipe `kp2d_int8`, as in `kp2d.recipes.from_recipe` (`steps=400`).
+        **settings: Changes of the recipe `kp2d_int8`, as in `kp2d.train.recipes.from_recipe` (`steps=400`).
 
     Returns:
         The trained network, and the folder of its run.
@@ -293,7 +294,7 @@ def aware_training(
         InputError: If a setting or the folder does not work.
         DivergenceError: If a loss stops being finite.
     """
-    from kp2d.training import train
+    from kp2d.train.training import train
 
     for name in ("data", "output", "recipe", "preset", "quantized", "teacher", "initial_weights"):
         if name in settings:

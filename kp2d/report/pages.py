@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import cards, files, paths
+from kp2d import files, paths
 from kp2d.evaluate import tables
 from kp2d.report.notebooks import smaller
 from kp2d.report.tables import Table, lay_out
+from kp2d.train import cards
 
 _PICTURES = (".png", ".svg")
 _METRICS = ("dataset", "subset", "image_height", "image_width", "top_k", "num_pairs", *tables.METRICS)

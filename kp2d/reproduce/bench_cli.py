@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kp2d import backend, checks, config, method_cli
-from kp2d.train_cli import image_size
+from kp2d.train.cli import image_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,7 +172,8 @@ def _train(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFram
     backend.quiet()
     import pandas as pd
 
-    from kp2d import recipes, train_bench
+    from kp2d.train import bench as train_bench
+    from kp2d.train import recipes
 
     choices = itertools.product(
         options.preset or ["kp2d_tiny_s", "kp2d_tiny_f"],

@@ -15,7 +15,7 @@ from IPython.display import Markdown, clear_output
 
 from kp2d import backend, checks, config, datasets, images, learned, paths, provenance, samples, scenes
 from kp2d.evaluate import tables
-from kp2d.recipes import RECIPES
+from kp2d.train.recipes import RECIPES
 
 if TYPE_CHECKING:
     from kp2d.evaluate.sensitivity import Study, Variant

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kp2d import checks, config, learned, train_cli
+from kp2d import checks, config, learned
 from kp2d.reproduce import cluster_cli, jobs
+from kp2d.train import cli as train_cli
 
 if TYPE_CHECKING:
     from kp2d.reproduce import sweep

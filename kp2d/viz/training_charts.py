@@ -27,7 +27,7 @@ def plot_losses(log: pd.DataFrame) -> Figure:
     """Plots every unweighted loss term over the pairs seen, one line a recipe.
 
     Args:
-        log: From `kp2d.trials.loss_table`.
+        log: From `kp2d.train.trials.loss_table`.
 
     Returns:
         The figure, one panel for each term that any of the recipes has.

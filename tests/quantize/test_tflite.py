@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import kp2d
-from kp2d import cards, cli, datasets, files, images, learned, networks, runtimes, scenes, tflite_file
+from kp2d import cli, datasets, files, images, learned, networks, runtimes, scenes, tflite_file
 from kp2d.checks import InputError
 from kp2d.decode import normalized
 from kp2d.quantize import convert, flatbuffer, quantization, rewriting
+from kp2d.train import cards
 
 SIZE = (48, 64)
 ALLOWED = {"CONV_2D", "MAX_POOL_2D", "DEPTH_TO_SPACE", "CONCATENATION", "LOGISTIC", "TANH"}

@@ -13,9 +13,9 @@ import pandas as pd
 from kp2d import backend, files, provenance
 from kp2d.checks import problem
 from kp2d.config import fingerprint
-from kp2d.recipes import from_recipe
-from kp2d.runlog import read_rows
-from kp2d.train_config import TrainConfig, replace
+from kp2d.train.recipes import from_recipe
+from kp2d.train.runlog import read_rows
+from kp2d.train.train_config import TrainConfig, replace
 
 UNTRAINED = "untrained"
 LOG_ROWS = 25  # of a run, unless `log_every` is among its settings
@@ -40,7 +40,7 @@ def train_recipes(
         data: Folder of photographs.
         output: Folder for all runs; those of other settings are removed.
         progress: Whether to show progress bars.
-        **settings: Changes of every recipe, as in `kp2d.recipes.from_recipe`.
+        **settings: Changes of every recipe, as in `kp2d.train.recipes.from_recipe`.
 
     Returns:
         Name to folder: "untrained", the fresh weights, then every recipe.
@@ -49,7 +49,7 @@ def train_recipes(
         InputError: If a recipe or setting is unknown, or the folder of photographs does not work.
     """
     backend.quiet()
-    from kp2d.training import train
+    from kp2d.train.training import train
 
     if not steps:
         raise problem("one or more recipes with their steps", "none")
@@ -81,11 +81,11 @@ def example_pairs(
     """Makes training pairs to look at, as a recipe makes them at the end of a run.
 
     Args:
-        recipe: A key of `kp2d.recipes.RECIPES`.
+        recipe: A key of `kp2d.train.recipes.RECIPES`.
         data: Folder of photographs.
         image_size: (height, width) px of a view.
         seed: Of the pairs.
-        **settings: Further changes, as in `kp2d.recipes.from_recipe`.
+        **settings: Further changes, as in `kp2d.train.recipes.from_recipe`.
 
     Returns:
         The first and the second views of a batch, uint8 RGB `[B, H, W, 3]`.
@@ -95,7 +95,7 @@ def example_pairs(
     """
     backend.quiet()
     from kp2d.networks import get_preset
-    from kp2d.training import pair_source
+    from kp2d.train.training import pair_source
 
     config = from_recipe(recipe, data=str(data), output="", image_size=image_size, seed=seed, **settings)
     source = pair_source(config, get_preset(config.preset).cell)
@@ -107,7 +107,8 @@ def _write_untrained(config: TrainConfig, folder: Path) -> Path:
     """Writes the weights that a run of this seed starts from."""
     import keras
 
-    from kp2d import checkpoint, networks
+    from kp2d import networks
+    from kp2d.train import checkpoint
 
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)

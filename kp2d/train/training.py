@@ -24,15 +24,16 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from kp2d import checkpoint, datasets, files, runlock
+from kp2d import datasets, files, runlock
 from kp2d.checks import RunError, fits_cells, problem
-from kp2d.learner import KeypointLearner, build_plain
 from kp2d.loader import PairLoader, PairSource
 from kp2d.networks import NetworkConfig, get_preset, load_weights
-from kp2d.parallel import DataParallel, data_parallel
-from kp2d.runlog import RunLog
-from kp2d.schedule import corner_weight, learning_rate
-from kp2d.train_config import TrainConfig
+from kp2d.train import checkpoint
+from kp2d.train.learner import KeypointLearner, build_plain
+from kp2d.train.parallel import DataParallel, data_parallel
+from kp2d.train.runlog import RunLog
+from kp2d.train.schedule import corner_weight, learning_rate
+from kp2d.train.train_config import TrainConfig
 
 # Fields that may differ between the parts of a run: they do not change what it computes.
 RUNTIME_FIELDS = {

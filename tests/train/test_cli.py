@@ -7,8 +7,8 @@ import pytest
 
 from kp2d import cli
 from kp2d.checks import InputError
-from kp2d.recipes import from_recipe
-from kp2d.train_cli import add_arguments, config_from
+from kp2d.train.cli import add_arguments, config_from
+from kp2d.train.recipes import from_recipe
 
 
 def parse(*arguments):

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d.learner import KeypointLearner, loss_terms, term_weights
 from kp2d.networks import get_preset
-from kp2d.recipes import from_recipe
+from kp2d.train.learner import KeypointLearner, loss_terms, term_weights
+from kp2d.train.recipes import from_recipe
 
 SIZE = (24, 32)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from kp2d import losses
 from kp2d.checks import fits_cells, problem
 from kp2d.decode import interior_mask, keypoint_map, normalize, sample_bilinear
-from kp2d.ionet import build_ionet
 from kp2d.networks import NetworkConfig, assign_by_name, build_network, load_weights
 from kp2d.quantized import build_quantized_network
-from kp2d.train_config import LossConfig, TrainConfig
+from kp2d.train import losses
+from kp2d.train.ionet import build_ionet
+from kp2d.train.train_config import LossConfig, TrainConfig
 
 ASSOCIATION_DISTANCE = 3.0  # px: a keypoint of the other view nearer than this is the same
 

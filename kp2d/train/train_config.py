@@ -13,7 +13,7 @@ from kp2d.config import check_types, require
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights and constants of the loss terms (`kp2d.losses`); a term of weight 0 is not computed.
+    """Weights and constants of the loss terms (`kp2d.train.losses`); a term of weight 0 is not computed.
 
     Attributes:
         localization: Weight of the localization distance.

@@ -21,8 +21,8 @@ from small_network import SMALL
 
 from kp2d import networks
 from kp2d.loader import PairSource
-from kp2d.recipes import from_recipe
-from kp2d.training import train
+from kp2d.train.recipes import from_recipe
+from kp2d.train.training import train
 
 networks.PRESETS[SMALL.name] = SMALL
 

@@ -14,11 +14,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d.learner import KeypointLearner
 from kp2d.loader import PairLoader
 from kp2d.networks import get_preset
-from kp2d.train_config import TrainConfig, replace
-from kp2d.training import build_learner, pair_source
+from kp2d.train.learner import KeypointLearner
+from kp2d.train.train_config import TrainConfig, replace
+from kp2d.train.training import build_learner, pair_source
 
 WARMUP_STEPS = 2
 

@@ -107,7 +107,7 @@ def read_cards(folder: str | Path = learned.PRETRAINED) -> dict[Path, dict[str, 
 
 def _stage(run: Path) -> dict[str, Any]:
     """One training run as its card tells it; folders by their last name only."""
-    from kp2d.runlog import read_rows
+    from kp2d.train.runlog import read_rows
 
     config, rows = files.read_json(run / "config.json"), read_rows(run / "log.csv")
     if config is None or not rows:

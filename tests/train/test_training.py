@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import pytest
 
-from kp2d import checkpoint, networks, runlock, training
+from kp2d import networks, runlock
 from kp2d.checks import InputError
 from kp2d.networks import build_network
-from kp2d.recipes import RECIPES, from_recipe
-from kp2d.runlog import read_rows
-from kp2d.schedule import corner_weight, learning_rate
-from kp2d.train_config import LossConfig, TrainConfig, replace
+from kp2d.train import checkpoint, training
+from kp2d.train.recipes import RECIPES, from_recipe
+from kp2d.train.runlog import read_rows
+from kp2d.train.schedule import corner_weight, learning_rate
+from kp2d.train.train_config import LossConfig, TrainConfig, replace
 
 pytestmark = pytest.mark.usefixtures("eager")
 

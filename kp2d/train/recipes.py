@@ -6,7 +6,7 @@ from typing import Any
 
 from kp2d.augment import AugmentConfig
 from kp2d.checks import one_of
-from kp2d.train_config import LossConfig, TrainConfig, replace
+from kp2d.train.train_config import LossConfig, TrainConfig, replace
 
 # KP2D as published (ICLR 2020): triplet descriptors, IO-Net, no teacher, plain augmentation.
 # The triplet sees 1200 points, all that the paper's network has at the paper's 240×320.
@@ -86,7 +86,7 @@ def from_recipe(recipe: str, *, data: str, output: str, **changes: Any) -> Train
         recipe: A key of `RECIPES`.
         data: Folder of photographs.
         output: Folder of the run.
-        **changes: Fields to change, as in `kp2d.train_config.replace`.
+        **changes: Fields to change, as in `kp2d.train.train_config.replace`.
 
     Returns:
         The run.

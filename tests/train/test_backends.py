@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 def probe(script, backend, *arguments):
     environment = os.environ | {
         "KERAS_BACKEND": backend,
-        "PYTHONPATH": str(HERE.parent),
+        "PYTHONPATH": os.pathsep.join(map(str, (HERE.parents[1], HERE.parent))),
         "JAX_PLATFORMS": "cpu",
         "CUDA_VISIBLE_DEVICES": "",
     }

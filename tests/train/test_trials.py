@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, datasets, extractors, paths, samples, trials
+from kp2d import checks, config, datasets, extractors, paths, samples
 from kp2d.evaluate import ranking, tables
-from kp2d.recipes import from_recipe
 from kp2d.reproduce import notebook
+from kp2d.train import trials
+from kp2d.train.recipes import from_recipe
 from kp2d.viz import figures, training_charts
 
 pytestmark = pytest.mark.usefixtures("eager")

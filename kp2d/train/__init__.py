@@ -1,0 +1,1 @@
+"""Networks learn: recipes, losses, the training loop, checkpoints, logs, cards of weights (notebook 02)."""
