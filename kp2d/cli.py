@@ -11,7 +11,8 @@ from typing import Any
 
 import cv2
 
-from kp2d import __version__, backend, checks, config, data_cli, manual, method_cli
+from kp2d import __version__, backend, checks, config, manual, method_cli
+from kp2d.data import cli as data_cli
 from kp2d.device import cli as edgetpu_cli
 from kp2d.live import cli as demo_cli
 from kp2d.quantize import cli as quantize_cli
@@ -206,7 +207,8 @@ def _add_evaluate(verbs: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from kp2d import datasets, files, paths
+    from kp2d import files, paths
+    from kp2d.data import datasets
     from kp2d.evaluate import evaluation, tables
 
     overrides: dict[str, Any] = {

@@ -180,7 +180,8 @@ def report_home(project, tmp_path_factory):
     import nbformat
     import pandas as pd
 
-    from kp2d import config, datasets, extractors, files, samples
+    from kp2d import config, extractors, files
+    from kp2d.data import datasets, samples
     from kp2d.evaluate import evaluation, tables
 
     folder = tmp_path_factory.mktemp("report") / "home"

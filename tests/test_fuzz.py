@@ -20,10 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kp2d import (
-    archives,
     checks,
     cli,
-    datasets,
     files,
     images,
     integrity,
@@ -31,10 +29,10 @@ from kp2d import (
     networks,
     packed,
     runtimes,
-    samples,
     tflite_file,
     tflite_verifier,
 )
+from kp2d.data import archives, datasets, samples
 from kp2d.device import edgetpu
 from kp2d.evaluate import tables
 from kp2d.quantize import flatbuffer

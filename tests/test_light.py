@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from heavy_packages import HEAVY
 
-from kp2d import images, learned, scenes
+from kp2d import images, learned
+from kp2d.data import scenes
 
 RUNTIMES = ("litert", "tflite-runtime")
 

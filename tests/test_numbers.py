@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from kp2d import checks, config, datasets, images, samples, scenes
+from kp2d import checks, config, images
+from kp2d.data import datasets, samples, scenes
 from kp2d.evaluate import comparison, tables
 from kp2d.reproduce import readme
 

@@ -235,7 +235,7 @@ def dangers(tree: ast.Module):
         if called.endswith(("models.load_model", "saving.load_model", "enable_unsafe_deserialization")):
             yield node.lineno, "a Keras model as a whole, which may hold code"
         if called.endswith((".extractall", "unpack_archive")):
-            yield node.lineno, "an archive that chooses where it writes: kp2d.archives does not let it"
+            yield node.lineno, "an archive that chooses where it writes: kp2d.data.archives does not let it"
 
 
 @pytest.mark.parametrize("name", MODULES)

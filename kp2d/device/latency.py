@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, extractors, files, learned, matching, provenance, samples, scenes, tflite_file
+from kp2d import checks, extractors, files, learned, matching, provenance, tflite_file
+from kp2d.data import samples, scenes
 from kp2d.extractors import Extractor
 from kp2d.images import resize_image
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, datasets, geometry, matching, provenance
+from kp2d import checks, geometry, matching, provenance
 from kp2d.config import Protocol
-from kp2d.datasets import Pair
+from kp2d.data import datasets
+from kp2d.data.datasets import Pair
 from kp2d.evaluate import bootstrap, metrics
 from kp2d.evaluate.feature_store import FeatureStore, parallel
 from kp2d.extractors import Extractor

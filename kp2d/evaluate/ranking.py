@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import checks, datasets, files, learned, provenance
+from kp2d import checks, files, learned, provenance
 from kp2d.config import Protocol, fingerprint
+from kp2d.data import datasets
 from kp2d.evaluate import evaluation, tables
 from kp2d.train.bench import bench_train
 from kp2d.train.recipes import from_recipe
@@ -96,7 +97,7 @@ def rank(
 
     Args:
         names: Keys of `VARIANTS`.
-        sequences: Image pairs with ground truth, from `kp2d.datasets.load_sequences`.
+        sequences: Image pairs with ground truth, from `kp2d.data.datasets.load_sequences`.
         data: Folder of photographs to train on.
         output: Folder for the runs, one folder a variant.
         protocol: How to score.

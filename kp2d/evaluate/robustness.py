@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, datasets, extractors, images, provenance, registration, views
+from kp2d import checks, extractors, images, provenance, registration
 from kp2d.config import Protocol
+from kp2d.data import datasets, views
 from kp2d.evaluate import evaluation, tables
 from kp2d.evaluate.feature_store import parallel
 from kp2d.extractors import Extractor

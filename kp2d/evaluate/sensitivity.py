@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kp2d import datasets, extractors, files, images, provenance
+from kp2d import extractors, files, images, provenance
 from kp2d.config import Protocol, fingerprint
+from kp2d.data import datasets
 from kp2d.decode import normalized
 from kp2d.evaluate import bootstrap, comparison, evaluation, tables
 from kp2d.learned import NetworkExtractor, compile_predict

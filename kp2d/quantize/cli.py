@@ -151,7 +151,7 @@ def _finished(path: Path, options: argparse.Namespace) -> bytes:
 
 def _convert(options: argparse.Namespace, precision: str) -> bytes:
     backend.quiet()
-    from kp2d import samples
+    from kp2d.data import samples
     from kp2d.quantize import convert, quantization
 
     convert.require_tensorflow()  # now rather than after the training

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d import datasets, files, images, learned
+from kp2d import files, images, learned
 from kp2d.checks import InputError, fits_cells, one_of, problem
+from kp2d.data import datasets
 from kp2d.decode import normalized, pixels
 from kp2d.learned import compile_predict
 from kp2d.networks import NetworkConfig, assign_by_name, build_network, get_preset, load_weights

@@ -16,7 +16,6 @@ import numpy as np
 from kp2d import (
     checks,
     config,
-    datasets,
     extractors,
     files,
     geometry,
@@ -27,7 +26,8 @@ from kp2d import (
     registration,
 )
 from kp2d.config import Protocol
-from kp2d.datasets import Pair
+from kp2d.data import datasets
+from kp2d.data.datasets import Pair
 from kp2d.evaluate import evaluation, metrics
 from kp2d.evaluate.feature_store import FeatureStore, parallel
 from kp2d.viz import showcase

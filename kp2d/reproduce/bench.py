@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import checks, config, datasets, extractors, geometry, images, provenance
-from kp2d.datasets import Pair
+from kp2d import checks, config, extractors, geometry, images, provenance
+from kp2d.data import datasets
+from kp2d.data.datasets import Pair
 from kp2d.evaluate import evaluation
 from kp2d.extractors import Extractor
 from kp2d.features import Features

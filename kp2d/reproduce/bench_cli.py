@@ -191,7 +191,8 @@ def _train(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFram
 
 def _recipes(options: argparse.Namespace) -> pd.DataFrame:
     backend.quiet()
-    from kp2d import datasets, paths
+    from kp2d import paths
+    from kp2d.data import datasets
     from kp2d.evaluate import ranking
 
     if options.data is None or options.pairs is None:

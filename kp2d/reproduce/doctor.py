@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import kp2d
-from kp2d import backend, checks, datasets, integrity, learned, paths, provenance, runtimes, tpu
+from kp2d import backend, checks, integrity, learned, paths, provenance, runtimes, tpu
+from kp2d.data import datasets
 from kp2d.device import compiler
 from kp2d.reproduce import chain
 

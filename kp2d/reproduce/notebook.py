@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, clear_output
 
-from kp2d import backend, checks, config, datasets, images, learned, paths, provenance, samples, scenes
+from kp2d import backend, checks, config, images, learned, paths, provenance
+from kp2d.data import datasets, samples, scenes
 from kp2d.evaluate import tables
 from kp2d.train.recipes import RECIPES
 

@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _sweep_from(options: argparse.Namespace) -> sweep.Sweep:
-    from kp2d import datasets
+    from kp2d.data import datasets
     from kp2d.reproduce import sweep
 
     profile = config.profile(options.profile).name

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d.loader import PairLoader
+from kp2d.data.loader import PairLoader
 from kp2d.networks import get_preset
 from kp2d.train.learner import KeypointLearner
 from kp2d.train.train_config import TrainConfig, replace

@@ -20,7 +20,7 @@ ASSOCIATION_DISTANCE = 3.0  # px: a keypoint of the other view nearer than this 
 class KeypointLearner(keras.Model):
     """A KeypointNet with everything that training adds to it.
 
-    Its inputs are the fields of `kp2d.augment.Pair`, batched, and `corner_weight` `[B]`, the
+    Its inputs are the fields of `kp2d.data.augment.Pair`, batched, and `corner_weight` `[B]`, the
     present weight of the corner teacher. `train_on_batch` reports every unweighted loss term.
 
     Attributes:

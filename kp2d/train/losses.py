@@ -273,7 +273,7 @@ def corner_loss(offset_map, score_map, corner_map):
     Args:
         offset_map: `[B, Hc, Wc, 2]` in [−1, 1].
         score_map: `[B, Hc, Wc, 1]` in [0, 1].
-        corner_map: `[B, Hc, Wc, 4]` from `kp2d.augment.corner_targets`: offset (x, y) in [−1, 1],
+        corner_map: `[B, Hc, Wc, 4]` from `kp2d.data.augment.corner_targets`: offset (x, y) in [−1, 1],
             saliency and score in [0, 1].
 
     Returns:

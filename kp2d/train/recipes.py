@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kp2d.augment import AugmentConfig
 from kp2d.checks import one_of
+from kp2d.data.augment import AugmentConfig
 from kp2d.train.train_config import LossConfig, TrainConfig, replace
 
 # KP2D as published (ICLR 2020): triplet descriptors, IO-Net, no teacher, plain augmentation.

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from kp2d.augment import AugmentConfig
 from kp2d.checks import one_of
 from kp2d.config import check_types, require
+from kp2d.data.augment import AugmentConfig
 
 
 @dataclass(frozen=True, kw_only=True)

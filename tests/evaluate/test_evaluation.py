@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, datasets, extractors, images, registration
+from kp2d import checks, config, extractors, images, registration
+from kp2d.data import datasets
 from kp2d.evaluate import evaluation, feature_store
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, datasets, geometry, images
+from kp2d import checks, config, geometry, images
+from kp2d.data import datasets
 from kp2d.evaluate import robustness, tables
 from kp2d.viz import accuracy_charts
 

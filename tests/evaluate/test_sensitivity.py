@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import config, datasets
+from kp2d import config
 from kp2d.checks import InputError
+from kp2d.data import datasets
 from kp2d.evaluate import sensitivity
 from kp2d.evaluate.sensitivity import Study, Variant
 from kp2d.quantize import calibration, quantization

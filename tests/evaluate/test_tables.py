@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, datasets, extractors
+from kp2d import checks, config, extractors
+from kp2d.data import datasets
 from kp2d.evaluate import comparison, evaluation, paper, tables
 
 

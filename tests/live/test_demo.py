@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from kp2d import checks, cli, extractors, geometry, images, scenes
+from kp2d import checks, cli, extractors, geometry, images
+from kp2d.data import scenes
 from kp2d.live import canvas, demo, player, recording, sources
 from kp2d.live import cli as demo_cli
 from kp2d.viz import overlay

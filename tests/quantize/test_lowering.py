@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from kp2d import images, learned, networks, runtimes, scenes
+from kp2d import images, learned, networks, runtimes
 from kp2d.checks import InputError
+from kp2d.data import scenes
 from kp2d.quantize import convert, flatbuffer, lowering, rewriting
 from kp2d.quantize.flatbuffer import Operator, Tensor
 

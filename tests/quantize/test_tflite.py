@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import kp2d
-from kp2d import cli, datasets, files, images, learned, networks, runtimes, scenes, tflite_file
+from kp2d import cli, files, images, learned, networks, runtimes, tflite_file
 from kp2d.checks import InputError
+from kp2d.data import datasets, scenes
 from kp2d.decode import normalized
 from kp2d.quantize import convert, flatbuffer, quantization, rewriting
 from kp2d.train import cards

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, cli, config, datasets
+from kp2d import checks, cli, config
+from kp2d.data import datasets
 from kp2d.evaluate import tables
 from kp2d.report import matches as report_matches
 from kp2d.report import site as report
@@ -159,7 +160,7 @@ def test_the_match_browser_has_the_numbers_of_the_tables(report_site, report_hom
 
 def test_only_photographs_that_may_be_shown_are_in_the_browser(report_home, tmp_path, monkeypatch):
     monkeypatch.setenv("KP2D_HOME", str(report_home))
-    monkeypatch.setattr("kp2d.samples.redistributable", lambda: frozenset({"coffee"}))
+    monkeypatch.setattr("kp2d.data.samples.redistributable", lambda: frozenset({"coffee"}))
     made = report_matches.write_browser(tmp_path, config.profile("smoke"), progress=False)
     index = script(tmp_path / "matches" / "index.js")
     assert made.num_pairs == len(index["pairs"]) == 4

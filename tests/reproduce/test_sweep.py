@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from small_cluster import SmallCluster, stop
 
-from kp2d import checks, cli, config, datasets, extractors, paths
+from kp2d import checks, cli, config, extractors, paths
+from kp2d.data import datasets
 from kp2d.evaluate import evaluation, tables
 from kp2d.reproduce import cluster, jobs, sweep
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, datasets, extractors, paths, samples
+from kp2d import checks, config, extractors, paths
+from kp2d.data import datasets, samples
 from kp2d.evaluate import ranking, tables
 from kp2d.reproduce import notebook
 from kp2d.train import trials

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kp2d import checks, config, datasets, extractors, groundtruth, images, registration, samples
+from kp2d import checks, config, extractors, images, registration
+from kp2d.data import datasets, groundtruth, samples
 from kp2d.evaluate import evaluation
 from kp2d.reproduce import bench, notebook
 from kp2d.reproduce import settings as plans

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from kp2d import augment as a
-from kp2d.augment import AugmentConfig
 from kp2d.checks import InputError
+from kp2d.data import augment as a
+from kp2d.data.augment import AugmentConfig
 
 SIZE = (48, 64)
 STILL = AugmentConfig(max_angle=0, scale=(1, 1), perspective=0, tilt=0, translation=0, zoom=(1, 1), flip=0)

@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 
 from kp2d import images
-from kp2d.augment import AugmentConfig, Pair, make_pair
 from kp2d.checks import InputError, RunError, problem
+from kp2d.data.augment import AugmentConfig, Pair, make_pair
 
 MAX_ATTEMPTS = 20  # photographs tried for one sample before the folder is declared unusable
 

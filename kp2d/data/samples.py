@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from kp2d import checks, datasets, files, images, paths, views
+from kp2d import checks, files, images, paths
 from kp2d.config import Profile
-from kp2d.scenes import PACKAGES, SCENES, Scene, photograph, version
-from kp2d.scenes import path as scene_path
+from kp2d.data import datasets, views
+from kp2d.data.scenes import PACKAGES, SCENES, Scene, photograph, version
+from kp2d.data.scenes import path as scene_path
 
 log = logging.getLogger(__name__)
 

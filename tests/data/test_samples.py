@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from kp2d import checks, datasets, files, images, samples, scenes, views
+from kp2d import checks, files, images
+from kp2d.data import datasets, samples, scenes, views
 
 SMALL = {"num_images": 3, "image_size": (90, 120), "progress": False}
 

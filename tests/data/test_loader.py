@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from kp2d.augment import AugmentConfig
 from kp2d.checks import InputError
-from kp2d.datasets import list_images
-from kp2d.loader import PairLoader, PairSource, read_photo
+from kp2d.data.augment import AugmentConfig
+from kp2d.data.datasets import list_images
+from kp2d.data.loader import PairLoader, PairSource, read_photo
 
 
 def source_of(folder, **changes):

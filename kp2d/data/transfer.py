@@ -13,7 +13,8 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from kp2d import archives, files
+from kp2d import files
+from kp2d.data import archives
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kp2d import checks, datasets, images
+from kp2d import checks, images
+from kp2d.data import datasets
 
 IDENTITY = "1 0 0\n0 1 0\n0 0 1\n"
 

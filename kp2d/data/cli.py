@@ -28,7 +28,7 @@ def prepare(options: argparse.Namespace) -> None:
     Raises:
         InputError: If the profile has no such data set, or its folder cannot be written.
     """
-    from kp2d import datasets, samples
+    from kp2d.data import datasets, samples
 
     profile = config.profile(options.profile)
     folder = samples.prepare_profile(profile, seed=options.seed, progress=sys.stderr.isatty())
@@ -60,7 +60,7 @@ def download(options: argparse.Namespace) -> None:
     Raises:
         InputError: If there is no such data set, or no mirror has it.
     """
-    from kp2d import download
+    from kp2d.data import download
 
     folder = download.download(options.name, options.folder, url=options.url, sha256=options.sha256)
     sys.stdout.write(f"{folder}\n")

@@ -20,7 +20,8 @@ from collections import namedtuple
 import numpy as np
 import pytest
 
-from kp2d import archives, checks, datasets, download, files, transfer
+from kp2d import checks, files
+from kp2d.data import archives, datasets, download, transfer
 
 PICTURE = np.random.default_rng(0).bytes(400_000)  # hardly compressible, as photographs are
 FILES = {f"hpatches-sequences-release/v_a/{name}": PICTURE for name in ("1.ppm", "2.ppm")}

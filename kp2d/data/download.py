@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 import pooch
 import requests
 
-from kp2d import archives, checks, files, paths, transfer
+from kp2d import checks, files, paths
+from kp2d.data import archives, transfer
 
 log = logging.getLogger(__name__)
 

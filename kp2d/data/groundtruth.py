@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, datasets, images
-from kp2d.datasets import Pair
+from kp2d import checks, images
+from kp2d.data import datasets
+from kp2d.data.datasets import Pair
 
 _HALF_PIXEL_SHIFTS = ((0.5, 0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5))
 
