@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kp2d.learned import NetworkExtractor
+    from kp2d.methods.learned import NetworkExtractor
 
 __version__ = "0.1.0"
 
@@ -14,11 +14,12 @@ def load(name: str, *, precision: str | None = None, **running: Any) -> NetworkE
     """Loads a network with the weights that come with this package, or a model that you made.
 
     Args:
-        name: "kp2d_tiny_s", or another of `kp2d.learned.shipped()`; or the path of a `.tflite` model, be it
-            compiled for the Edge TPU or not, or of trained weights.
+        name: "kp2d_tiny_s", or another of `kp2d.methods.learned.shipped()`; or the path of a `.tflite` model,
+            be it compiled for the Edge TPU or not, or of trained weights.
         precision: "float32" (the default for a name), "int8" (the best int8 network there is) or "int8_ptq"
             (without training).
-        **running: Of an int8 network: `runtime`, `threads`, `use_tpu` …; see `kp2d.runtimes.TFLiteModel`.
+        **running: Of an int8 network: `runtime`, `threads`, `use_tpu` …; see
+            `kp2d.methods.runtimes.TFLiteModel`.
 
     Returns:
         The network behind `extract(image) -> Features`.
@@ -26,7 +27,7 @@ def load(name: str, *, precision: str | None = None, **running: Any) -> NetworkE
     Raises:
         InputError: If there are no such weights, or nothing to run them.
     """
-    from kp2d import learned  # so that `import kp2d` costs nothing
+    from kp2d.methods import learned  # so that `import kp2d` costs nothing
 
     if learned.is_path(name):
         return learned.load_trained(name, precision=precision, **running)

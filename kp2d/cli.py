@@ -11,10 +11,11 @@ from typing import Any
 
 import cv2
 
-from kp2d import __version__, backend, checks, config, manual, method_cli
+from kp2d import __version__, backend, checks, config, manual
 from kp2d.data import cli as data_cli
 from kp2d.device import cli as edgetpu_cli
 from kp2d.live import cli as demo_cli
+from kp2d.methods import cli as method_cli
 from kp2d.quantize import cli as quantize_cli
 from kp2d.report import cli as report_cli
 from kp2d.reproduce import bench_cli, doctor_cli, sweep_cli
@@ -128,7 +129,8 @@ def _add_match(verbs: Any) -> None:
 
 
 def _match(options: argparse.Namespace) -> None:
-    from kp2d import extractors, images, registration
+    from kp2d import images
+    from kp2d.methods import extractors, registration
     from kp2d.viz import figures, pictures
 
     figures.check_target(options.output)  # before the work

@@ -104,7 +104,7 @@ def small_preset(monkeypatch):
     """A network like TinyS with a sixteenth of its channels; "_coral" at the end names its variant."""
     from small_network import SMALL, SMALL_CORAL
 
-    from kp2d import networks
+    from kp2d.methods import networks
 
     for config in (SMALL, SMALL_CORAL):
         monkeypatch.setitem(networks.PRESETS, config.name, config)
@@ -180,9 +180,10 @@ def report_home(project, tmp_path_factory):
     import nbformat
     import pandas as pd
 
-    from kp2d import config, extractors, files
+    from kp2d import config, files
     from kp2d.data import datasets, samples
     from kp2d.evaluate import evaluation, tables
+    from kp2d.methods import extractors
 
     folder = tmp_path_factory.mktemp("report") / "home"
     shutil.copytree(project / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from kp2d import learned
+from kp2d.methods import learned
 
 model, kernels, pixels, output = sys.argv[1:]
 name, _, precision = model.partition(":")

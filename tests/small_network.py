@@ -1,6 +1,6 @@
 """A network like TinyS with a sixteenth of its channels, for the tests and the processes they start."""
 
-from kp2d.networks import NetworkConfig, to_coral
+from kp2d.methods.networks import NetworkConfig, to_coral
 
 SMALL = NetworkConfig(
     name="test_small",

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from kp2d import config, extractors
+from kp2d import config
 from kp2d.checks import InputError
+from kp2d.methods import extractors
 
 # One other value for every field: a field without an entry fails the test below.
 OTHER = {

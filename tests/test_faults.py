@@ -13,7 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from kp2d import checks, config, files, integrity, learned, paths, runlock
+from kp2d import checks, config, files, paths, runlock
+from kp2d.methods import integrity, learned
 from kp2d.reproduce import chain, pipeline
 
 WRITE = "from kp2d import files, paths\nfiles.write_text(paths.results(profile) / 'own.txt', 'done')\n"

@@ -19,22 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kp2d import (
-    checks,
-    cli,
-    files,
-    images,
-    integrity,
-    learned,
-    networks,
-    packed,
-    runtimes,
-    tflite_file,
-    tflite_verifier,
-)
+from kp2d import checks, cli, files, images
 from kp2d.data import archives, datasets, samples
 from kp2d.device import edgetpu
 from kp2d.evaluate import tables
+from kp2d.methods import integrity, learned, networks, packed, runtimes, tflite_file, tflite_verifier
 from kp2d.quantize import flatbuffer
 from kp2d.reproduce import chain, notebook_file, pipeline
 from kp2d.train import checkpoint, runlog

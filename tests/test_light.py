@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from heavy_packages import HEAVY
 
-from kp2d import images, learned
+from kp2d import images
 from kp2d.data import scenes
+from kp2d.methods import learned
 
 RUNTIMES = ("litert", "tflite-runtime")
 

@@ -303,7 +303,7 @@ def test_there_is_no_circle():
         waiting = {name: needs for name, needs in waiting.items() if name not in ready}
 
 
-@pytest.mark.parametrize("module", ["kp2d", "kp2d.extractors", "kp2d.registration"])
+@pytest.mark.parametrize("module", ["kp2d", "kp2d.methods.extractors", "kp2d.methods.registration"])
 def test_a_small_device_can_import_and_extract(module, tmp_path):
     code = f"import sys, {module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
     # From an empty folder: the installed package must do.

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from kp2d.config import check_types, require
-from kp2d.decode import offset_reach
+from kp2d.methods.decode import offset_reach
 
 
 @dataclass(frozen=True, kw_only=True)

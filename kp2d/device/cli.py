@@ -8,8 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kp2d import checks, files, learned, tflite_file, tpu
-from kp2d.tflite_file import COMPILED
+from kp2d import checks, files
+from kp2d.methods import learned, tflite_file, tpu
+from kp2d.methods.tflite_file import COMPILED
 from kp2d.train.cli import image_size
 
 

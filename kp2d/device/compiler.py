@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kp2d import files, tflite_file
+from kp2d import files
 from kp2d.checks import InputError, RunError, problem
 from kp2d.device.compiler_failures import COLAB, cannot_start, failed, failure
+from kp2d.methods import tflite_file
 
 VARIABLE = "EDGETPU_COMPILER"  # environment variable with the path of the program
 # coral.ai/docs/edgetpu/compiler says the same with apt-key, which Debian 13 no longer has.

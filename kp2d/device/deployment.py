@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, files, learned
+from kp2d import checks, files
 from kp2d.device import compiler, edgetpu
+from kp2d.methods import learned
+from kp2d.methods.runtimes import TFLiteModel
 from kp2d.quantize import convert, lowering, quantization, rewriting
-from kp2d.runtimes import TFLiteModel
 
 PRECISIONS = ("float32", "int8_ptq", "int8")
 

@@ -14,8 +14,8 @@ from typing import Any
 from kp2d.checks import problem
 from kp2d.device.compiler import MAPPED, SUBGRAPH
 from kp2d.device.edgetpu_rules import judge, too_new
+from kp2d.methods.tpu import CUSTOM_OPERATOR
 from kp2d.quantize.flatbuffer import Graph, Operator, Tensor, read_graph
-from kp2d.tpu import CUSTOM_OPERATOR
 
 FAILED = "Compilation failed!"
 MEMORY = 8 * 2**20  # bytes on the chip, for parameters and the executable

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kp2d.device.compiler import MAPPED
+from kp2d.methods.tpu import CUSTOM_OPERATOR
 from kp2d.quantize.flatbuffer import Operator, Tensor
 from kp2d.quantize.lowering import needed_version
-from kp2d.tpu import CUSTOM_OPERATOR
 
 # What the compiler writes beside an operator that has a reason of its own to stay on the CPU.
 UNSUPPORTED = "Operation not supported"

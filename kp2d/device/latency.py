@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, extractors, files, learned, matching, provenance, tflite_file
+from kp2d import checks, files, provenance
 from kp2d.data import samples, scenes
-from kp2d.extractors import Extractor
 from kp2d.images import resize_image
+from kp2d.methods import extractors, learned, matching, tflite_file
+from kp2d.methods.extractors import Extractor
 
 PRECISIONS = ("float32", "float16", "int8_ptq", "int8")
 CLASSICAL = ("sift", "orb")
@@ -53,7 +54,7 @@ def bench_latency(
         top_k: Features kept an image, and matched.
         repeats: Runs that are timed, after three that are not.
         runtime: Of the models; None takes the best.
-        use_tpu: See `kp2d.runtimes.TFLiteModel`.
+        use_tpu: See `kp2d.methods.runtimes.TFLiteModel`.
 
     Returns:
         One row a size × threads × method × precision: median and 90th percentile in ms of extracting

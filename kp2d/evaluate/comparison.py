@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, config, extractors
+from kp2d import checks, config
 from kp2d.config import Protocol
 from kp2d.data import datasets
 from kp2d.evaluate import bootstrap, evaluation, tables
+from kp2d.methods import extractors
 
 _EVALUATE_BOTH = "Evaluate both in 05 (its parameter methods), or leave 06 out: --stages 01,02,03,04,05."
 

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, geometry, matching, provenance
+from kp2d import checks, geometry, provenance
 from kp2d.config import Protocol
 from kp2d.data import datasets
 from kp2d.data.datasets import Pair
 from kp2d.evaluate import bootstrap, metrics
 from kp2d.evaluate.feature_store import FeatureStore, parallel
-from kp2d.extractors import Extractor
-from kp2d.features import Features
-from kp2d.registration import Registration, confident, register_features
+from kp2d.methods import matching
+from kp2d.methods.extractors import Extractor
+from kp2d.methods.features import Features
+from kp2d.methods.registration import Registration, confident, register_features
 
 logger = logging.getLogger(__name__)
 

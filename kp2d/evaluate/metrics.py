@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kp2d import geometry, matching
+from kp2d import geometry
+from kp2d.methods import matching
 
 MMA_THRESHOLDS = tuple(range(1, 11))  # px
 

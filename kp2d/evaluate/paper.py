@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
-from kp2d import learned, networks
 from kp2d.evaluate import tables
+from kp2d.methods import learned, networks
 
 RESULTS = ("hpatches_320x240", "comparison")  # tables of measured results
 _SETTING = ["method", "precision", "image_height", "image_width", "top_k"]

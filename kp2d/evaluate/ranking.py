@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import checks, files, learned, provenance
+from kp2d import checks, files, provenance
 from kp2d.config import Protocol, fingerprint
 from kp2d.data import datasets
 from kp2d.evaluate import evaluation, tables
+from kp2d.methods import learned
 from kp2d.train.bench import bench_train
 from kp2d.train.recipes import from_recipe
 from kp2d.train.train_config import TrainConfig, replace

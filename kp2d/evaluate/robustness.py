@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, extractors, images, provenance, registration
+from kp2d import checks, images, provenance
 from kp2d.config import Protocol
 from kp2d.data import datasets, views
 from kp2d.evaluate import evaluation, tables
 from kp2d.evaluate.feature_store import parallel
-from kp2d.extractors import Extractor
-from kp2d.features import Features
+from kp2d.methods import extractors, registration
+from kp2d.methods.extractors import Extractor
+from kp2d.methods.features import Features
 
 ROTATIONS = tuple(range(0, 181, 15))  # degrees
 SCALES = tuple(2.0 ** (step / 2) for step in range(-4, 5))  # size of a thing in image 1 over that in image 0

@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from kp2d import extractors, files, images, provenance
+from kp2d import files, images, provenance
 from kp2d.config import Protocol, fingerprint
 from kp2d.data import datasets
-from kp2d.decode import normalized
 from kp2d.evaluate import bootstrap, comparison, evaluation, tables
-from kp2d.learned import NetworkExtractor, compile_predict
+from kp2d.methods import extractors
+from kp2d.methods.decode import normalized
+from kp2d.methods.learned import NetworkExtractor, compile_predict
+from kp2d.methods.quantized import FLOAT, INT8, PARTS, Scheme, quantize_kernel
 from kp2d.quantize import calibration, convert, quantization
 from kp2d.quantize.quantization import Calibrated, FloatNetwork, PostTraining
-from kp2d.quantized import FLOAT, INT8, PARTS, Scheme, quantize_kernel
 
 HEADS = ("score", "offset", "descriptor")
 _METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score", "auc_3")
@@ -156,7 +157,8 @@ class Study:
         """Measures the float network and models made of it.
 
         Args:
-            models: How a model is made to the extractor, or its name as for `kp2d.extractors.from_name`.
+            models: How a model is made to the extractor, or its name as for
+                `kp2d.methods.extractors.from_name`.
             profile: The profile's name, for the rows.
 
         Returns:

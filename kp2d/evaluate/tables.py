@@ -11,7 +11,7 @@ import pandas as pd
 
 from kp2d import checks, files, paths, provenance
 from kp2d.config import Protocol, fingerprint
-from kp2d.extractors import Extractor
+from kp2d.methods.extractors import Extractor
 
 METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
 INTERVALS = tuple(f"{metric}_{end}" for metric in METRICS for end in ("low", "high"))

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kp2d import checks, method_cli
+from kp2d import checks
+from kp2d.methods import cli as method_cli
 from kp2d.train.cli import image_size
 
 if TYPE_CHECKING:
-    from kp2d.extractors import Extractor
+    from kp2d.methods.extractors import Extractor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +124,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _extractor(options: argparse.Namespace) -> Extractor:
     """Makes the method; unlike other verbs, in int8 unless told, and with as many threads as told."""
-    from kp2d import learned
+    from kp2d.methods import learned
 
     method, precision = options.method, options.precision
     names = ("runtime", "threads", "use_tpu")

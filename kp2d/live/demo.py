@@ -12,11 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kp2d import checks, extractors, geometry, images, learned, matching, registration
+from kp2d import checks, geometry, images
 from kp2d.config import Protocol
-from kp2d.extractors import Extractor
-from kp2d.features import Features
 from kp2d.live import canvas, recording, tracking
+from kp2d.methods import extractors, learned, matching, registration
+from kp2d.methods.extractors import Extractor
+from kp2d.methods.features import Features
 
 PIXELS = 240 * 320  # what a method sees of a frame if no size is given
 RANSAC_ITERATIONS = 1000

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kp2d import backend, checks, files, learned, paths, tflite_file
+from kp2d import backend, checks, files, paths
 from kp2d.config import assignments
+from kp2d.methods import learned, tflite_file
 from kp2d.train.cli import image_size
 
 PRECISIONS = ("int8", "int8_ptq", "float32", "float16", "int16x8")

@@ -13,11 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from kp2d import backend, provenance, tflite_file
+from kp2d import backend, provenance
 from kp2d.checks import fits_cells, one_of, problem
-from kp2d.networks import FloatParts, NetworkConfig, assemble, assign_by_name
+from kp2d.methods import tflite_file
+from kp2d.methods.networks import FloatParts, NetworkConfig, assemble, assign_by_name
+from kp2d.methods.quantized import INT8, QuantizedParts
 from kp2d.quantize import flatbuffer, rewriting
-from kp2d.quantized import INT8, QuantizedParts
 
 # Each with what becomes of weights and tensors.
 PRECISIONS = {
@@ -64,8 +65,8 @@ def to_tflite(
     """Converts a network to a TFLite model with signature and metadata.
 
     Args:
-        network: From `kp2d.quantized.build_quantized_network` for an integer model, which gets its very
-            ranges; from `kp2d.networks.build_network` for the others.
+        network: From `kp2d.methods.quantized.build_quantized_network` for an integer model, which gets its
+            very ranges; from `kp2d.methods.networks.build_network` for the others.
         config: Its architecture.
         export: What the file is to be.
         images: Network inputs, float32 `[1, H, W, 3]`; `"int16x8"` measures its ranges on them.
@@ -150,7 +151,7 @@ class _TransposedParts(_FloatParts):
 
 
 class ResizedNearest(keras.layers.Layer):
-    """`kp2d.networks.NearestUpsampling` as RESIZE_NEAREST_NEIGHBOR: the same values."""
+    """`kp2d.methods.networks.NearestUpsampling` as RESIZE_NEAREST_NEIGHBOR: the same values."""
 
     def call(self, inputs):
         """Repeats rows and columns of `[B, H, W, C]`, H and W known."""
@@ -186,7 +187,7 @@ class TransposedDepthToSpace(keras.layers.Layer):
 
 
 def metadata(config: NetworkConfig, export: Export, about: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a model says of itself; see `kp2d.tflite_file`."""
+    """Returns what a model says of itself; see `kp2d.methods.tflite_file`."""
     return {
         "name": export.name,
         "preset": config.name,
@@ -251,7 +252,7 @@ def to_onnx(network: keras.Model, config: NetworkConfig, image_size: tuple[int, 
     """Converts a float network to ONNX.
 
     Args:
-        network: From `kp2d.networks.build_network`.
+        network: From `kp2d.methods.networks.build_network`.
         config: Its architecture.
         image_size: (height, width) px.
 

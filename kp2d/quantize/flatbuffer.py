@@ -16,8 +16,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from kp2d import tflite_file, tflite_verifier
 from kp2d.checks import problem
+from kp2d.methods import tflite_file, tflite_verifier
 
 _ALIGNMENT = 16  # bytes, which the schema demands of constants and its Python writer forgets
 _OPERATORS = {number: name for name, number in vars(schema.BuiltinOperator).items() if name[0] != "_"}
@@ -223,7 +223,7 @@ def summary(data: bytes) -> dict[str, Any]:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Returns the `summary` of a model file; raises an InputError where `kp2d.tflite_file.read` does."""
+    """Returns the `summary` of a model file; raises as `kp2d.methods.tflite_file.read` does."""
     return summary(tflite_file.read(path))
 
 

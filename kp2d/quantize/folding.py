@@ -1,6 +1,6 @@
 """Owns changes of a network's weights that leave its function as it is: batch norm folded, channels evened.
 
-Both are plain NumPy on weights by name, and give what `kp2d.quantized` takes.
+Both are plain NumPy on weights by name, and give what `kp2d.methods.quantized` takes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kp2d.networks import NetworkConfig
-from kp2d.quantized import PIXEL_SHIFT
+from kp2d.methods.networks import NetworkConfig
+from kp2d.methods.quantized import PIXEL_SHIFT
 
 Weights = dict[str, np.ndarray]  # "conv1a/kernel" to its values
 _LEAST = 0.01  # of the largest channel: quieter ones are not amplified beyond that

@@ -12,14 +12,22 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d import files, images, learned
+from kp2d import files, images
 from kp2d.checks import InputError, fits_cells, one_of, problem
 from kp2d.data import datasets
-from kp2d.decode import normalized, pixels
-from kp2d.learned import compile_predict
-from kp2d.networks import NetworkConfig, assign_by_name, build_network, get_preset, load_weights
+from kp2d.methods import learned
+from kp2d.methods.decode import normalized, pixels
+from kp2d.methods.learned import compile_predict
+from kp2d.methods.networks import NetworkConfig, assign_by_name, build_network, get_preset, load_weights
+from kp2d.methods.quantized import (
+    FLOAT,
+    INT8,
+    Scheme,
+    build_inspector,
+    build_quantized_network,
+    quantize_kernel,
+)
 from kp2d.quantize import calibration, folding
-from kp2d.quantized import FLOAT, INT8, Scheme, build_inspector, build_quantized_network, quantize_kernel
 from kp2d.train import checkpoint
 from kp2d.train.recipes import from_recipe
 
@@ -36,10 +44,10 @@ class FloatNetwork:
 
     Attributes:
         name: Of the method.
-        network: From `kp2d.networks.build_network`.
+        network: From `kp2d.methods.networks.build_network`.
         config: Its architecture.
         sha256: Of the weights' file.
-        method: As for `kp2d.extractors.from_name`.
+        method: As for `kp2d.methods.extractors.from_name`.
     """
 
     name: str
@@ -125,7 +133,7 @@ class PostTraining:
         method: Of `kp2d.quantize.calibration.choose_range`.
         equalize: Strength of `kp2d.quantize.folding.equalize`; None leaves the channels as they are.
         spread_scores: Whether score logits are divided so that good keypoints do not share one int8 score;
-            what reads the model multiplies them again (`kp2d.decode.sharpen`).
+            what reads the model multiplies them again (`kp2d.methods.decode.sharpen`).
         correct_bias: Whether the mean error of rounded kernels is taken out of the biases.
         refine: Whether the hidden tensors of the heads are cut off where the heads' outputs are nearest to
             the float network's: what is rare and large there often ends where sigmoid and tanh are flat.
@@ -154,7 +162,7 @@ def post_training(
     """Quantizes a float network without training.
 
     Args:
-        network: From `kp2d.networks.build_network`, trained.
+        network: From `kp2d.methods.networks.build_network`, trained.
         config: Its architecture.
         images: Network inputs to calibrate with, float32 `[1, H, W, 3]` each.
         options: How; None takes the best known.
@@ -199,7 +207,7 @@ def calibrate(
     """Folds a float network and measures it; the part of `post_training` that takes time.
 
     Args:
-        network: From `kp2d.networks.build_network`, trained.
+        network: From `kp2d.methods.networks.build_network`, trained.
         config: Its architecture.
         images: Network inputs to calibrate with, float32 `[1, H, W, 3]` each.
         equalize: See `PostTraining`.

@@ -10,8 +10,8 @@ import numpy as np
 from ai_edge_litert import interpreter
 from ai_edge_litert import schema_py_generated as schema
 
-from kp2d import tflite_file
 from kp2d.checks import fits_cells, problem
+from kp2d.methods import tflite_file
 from kp2d.quantize.flatbuffer import builtin, pack, parse, text, type_name
 
 
@@ -20,7 +20,7 @@ def finish(data: bytes, metadata: Mapping[str, Any]) -> bytes:
 
     Args:
         data: From TensorFlow's converter: one subgraph, one input, three heads.
-        metadata: JSON object; see `kp2d.tflite_file`.
+        metadata: JSON object; see `kp2d.methods.tflite_file`.
 
     Returns:
         The same computation.
@@ -187,7 +187,7 @@ def _signature(image: int, outputs: Mapping[str, int]) -> schema.SignatureDefT:
 
 
 def set_metadata(model: schema.ModelT, content: Mapping[str, Any]) -> None:
-    """Writes what a model says of itself, see `kp2d.tflite_file`, in place."""
+    """Writes what a model says of itself, see `kp2d.methods.tflite_file`, in place."""
     values = np.frombuffer(json.dumps(content, sort_keys=True).encode(), np.uint8)
     for entry in model.metadata or []:
         if text(entry.name) == tflite_file.ENTRY:

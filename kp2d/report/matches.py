@@ -13,23 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from kp2d import (
-    checks,
-    config,
-    extractors,
-    files,
-    geometry,
-    images,
-    matching,
-    paths,
-    provenance,
-    registration,
-)
+from kp2d import checks, config, files, geometry, images, paths, provenance
 from kp2d.config import Protocol
 from kp2d.data import datasets
 from kp2d.data.datasets import Pair
 from kp2d.evaluate import evaluation, metrics
 from kp2d.evaluate.feature_store import FeatureStore, parallel
+from kp2d.methods import extractors, matching, registration
 from kp2d.viz import showcase
 
 logger = logging.getLogger(__name__)

@@ -11,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import checks, config, extractors, geometry, images, provenance
+from kp2d import checks, config, geometry, images, provenance
 from kp2d.data import datasets
 from kp2d.data.datasets import Pair
 from kp2d.evaluate import evaluation
-from kp2d.extractors import Extractor
-from kp2d.features import Features
+from kp2d.methods import extractors
+from kp2d.methods.extractors import Extractor
+from kp2d.methods.features import Features
 
 logger = logging.getLogger(__name__)
 

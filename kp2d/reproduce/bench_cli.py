@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kp2d import backend, checks, config, method_cli
+from kp2d import backend, checks, config
+from kp2d.methods import cli as method_cli
 from kp2d.train.cli import image_size
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ def _evaluate(options: argparse.Namespace, profile: config.Profile) -> pd.DataFr
 
 def _latency(options: argparse.Namespace, _profile: config.Profile) -> pd.DataFrame:
     backend.quiet()
-    from kp2d import learned
     from kp2d.device import latency
+    from kp2d.methods import learned
 
     return latency.bench_latency(
         options.preset or [name for name in learned.shipped() if not name.endswith("_88")],

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 import kp2d
-from kp2d import backend, checks, integrity, learned, paths, provenance, runtimes, tpu
+from kp2d import backend, checks, paths, provenance
 from kp2d.data import datasets
 from kp2d.device import compiler
+from kp2d.methods import integrity, learned, runtimes, tpu
 from kp2d.reproduce import chain
 
 OK, ABSENT, BROKEN = "ok", "absent", "broken"  # broken: what is needed, or was asked for, does not work

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, clear_output
 
-from kp2d import backend, checks, config, images, learned, paths, provenance
+from kp2d import backend, checks, config, images, paths, provenance
 from kp2d.data import datasets, samples, scenes
 from kp2d.evaluate import tables
+from kp2d.methods import learned
 from kp2d.train.recipes import RECIPES
 
 if TYPE_CHECKING:

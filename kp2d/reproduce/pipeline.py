@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kp2d import checks, config, files, integrity, paths, provenance, runlock
+from kp2d import checks, config, files, paths, provenance, runlock
 from kp2d.data import datasets
+from kp2d.methods import integrity
 from kp2d.reproduce import chain, jobs, notebook_file
 
 logger = logging.getLogger(__name__)

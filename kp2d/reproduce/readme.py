@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, learned, paths
+from kp2d import checks, paths
 from kp2d.evaluate import tables
+from kp2d.methods import learned
 
 DOCUMENTS = ("README.md", "results/README.md")
 _SIZE = (240, 320)
@@ -51,7 +52,7 @@ def _with_ends(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _networks() -> str:
     """What each network costs in int8, and what it reaches on the real pairs."""
-    from kp2d import networks
+    from kp2d.methods import networks
 
     scores = _evaluation("bench", top_k=1000).query("subset == 'all' and precision == 'int8'")
     times = _latencies().query("precision == 'int8'")[["method", "image_height", "image_width", "extract_ms"]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from kp2d import checks, config, extractors
+from kp2d import checks, config
+from kp2d.methods import extractors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

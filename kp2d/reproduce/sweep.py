@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from kp2d import checks, config, extractors, files, paths, provenance
+from kp2d import checks, config, files, paths, provenance
 from kp2d.data import datasets
 from kp2d.evaluate import evaluation, tables
+from kp2d.methods import extractors
 from kp2d.reproduce import jobs
 
 logger = logging.getLogger(__name__)

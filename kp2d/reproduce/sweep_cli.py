@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kp2d import checks, config, learned
+from kp2d import checks, config
+from kp2d.methods import learned
 from kp2d.reproduce import cluster_cli, jobs
 from kp2d.train import cli as train_cli
 

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from kp2d.data.loader import PairLoader
-from kp2d.networks import get_preset
+from kp2d.methods.networks import get_preset
 from kp2d.train.learner import KeypointLearner
 from kp2d.train.train_config import TrainConfig, replace
 from kp2d.train.training import build_learner, pair_source

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kp2d import files, learned, provenance, tflite_file
+from kp2d import files, provenance
 from kp2d.checks import problem
+from kp2d.methods import learned, tflite_file
 
 
 def write_card(
@@ -32,7 +33,7 @@ def write_card(
     Raises:
         InputError: If a folder holds no run.
     """
-    from kp2d import networks
+    from kp2d.methods import networks
 
     weights = Path(weights)
     stages = [_stage(Path(run)) for run in runs]

@@ -12,7 +12,7 @@ from keras import ops
 
 from kp2d import files
 from kp2d.checks import problem
-from kp2d.networks import assign_by_name
+from kp2d.methods.networks import assign_by_name
 
 # What NumPy and the archive beneath raise on damaged files; RuntimeError: an unknown version, a password.
 DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
-from kp2d.networks import BATCH_NORM_MOMENTUM
+from kp2d.methods.networks import BATCH_NORM_MOMENTUM
 
 
 def build_ionet(blocks: int = 4, width: int = 128) -> keras.Model:

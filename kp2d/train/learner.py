@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from kp2d.checks import fits_cells, problem
-from kp2d.decode import interior_mask, keypoint_map, normalize, sample_bilinear
-from kp2d.networks import NetworkConfig, assign_by_name, build_network, load_weights
-from kp2d.quantized import build_quantized_network
+from kp2d.methods.decode import interior_mask, keypoint_map, normalize, sample_bilinear
+from kp2d.methods.networks import NetworkConfig, assign_by_name, build_network, load_weights
+from kp2d.methods.quantized import build_quantized_network
 from kp2d.train import losses
 from kp2d.train.ionet import build_ionet
 from kp2d.train.train_config import LossConfig, TrainConfig

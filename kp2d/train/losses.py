@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from kp2d.checks import problem
-from kp2d.decode import cell_centers, normalize
+from kp2d.methods.decode import cell_centers, normalize
 
 MAX_DISTANCE = 4.0  # px: farther pairs are no correspondence (KP2D)
 MASKED = -1e4  # similarity of what must not be matched

@@ -107,7 +107,7 @@ class TrainConfig:
 
     Attributes:
         recipe: Name of the recipe that these values started from.
-        preset: Network, a key of `kp2d.networks.PRESETS`.
+        preset: Network, a key of `kp2d.methods.networks.PRESETS`.
         data: Folder of photographs, searched recursively.
         output: Folder of this run: checkpoints, logs, weights.
         image_size: (height, width) px of a training view.
@@ -124,7 +124,7 @@ class TrainConfig:
         dropout: Of the network while training.
         precision: `"float32"`, or `"bfloat16"` where the processor multiplies that (Intel AMX,
             recent GPUs): faster, all but as accurate.
-        quantized: Train the network of `kp2d.quantized`, which rounds as its int8 form will; its
+        quantized: Train the network of `kp2d.methods.quantized`, which rounds as its int8 form will; its
             `initial_weights` are those of such a network.
         teacher: Float `.weights.h5` file of the same preset, whose outputs are learned to repeat where
             `loss.distillation` has a weight.

@@ -28,7 +28,7 @@ from kp2d import files, runlock
 from kp2d.checks import RunError, fits_cells, problem
 from kp2d.data import datasets
 from kp2d.data.loader import PairLoader, PairSource
-from kp2d.networks import NetworkConfig, get_preset, load_weights
+from kp2d.methods.networks import NetworkConfig, get_preset, load_weights
 from kp2d.train import checkpoint
 from kp2d.train.learner import KeypointLearner, build_plain
 from kp2d.train.parallel import DataParallel, data_parallel

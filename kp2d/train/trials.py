@@ -94,7 +94,7 @@ def example_pairs(
         InputError: If the recipe, a setting or the folder does not work.
     """
     backend.quiet()
-    from kp2d.networks import get_preset
+    from kp2d.methods.networks import get_preset
     from kp2d.train.training import pair_source
 
     config = from_recipe(recipe, data=str(data), output="", image_size=image_size, seed=seed, **settings)
@@ -107,7 +107,7 @@ def _write_untrained(config: TrainConfig, folder: Path) -> Path:
     """Writes the weights that a run of this seed starts from."""
     import keras
 
-    from kp2d import networks
+    from kp2d.methods import networks
     from kp2d.train import checkpoint
 
     folder.mkdir(parents=True, exist_ok=True)

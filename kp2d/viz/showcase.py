@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kp2d import checks, extractors, geometry, images, registration
+from kp2d import checks, geometry, images
 from kp2d.config import Protocol
 from kp2d.data import datasets, samples
 from kp2d.data.datasets import Pair
 from kp2d.evaluate import evaluation
+from kp2d.methods import extractors, registration
 from kp2d.viz import pictures
 
 

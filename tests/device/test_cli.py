@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from test_tpu import as_compiled
 
-from kp2d import cli, learned, runtimes, tflite_file, tpu
+from kp2d import cli
 from kp2d.device import compiler
+from kp2d.methods import learned, runtimes, tflite_file, tpu
 from kp2d.quantize import flatbuffer, lowering, rewriting
 
 LOG = """Edge TPU Compiler version 16.0.384591198

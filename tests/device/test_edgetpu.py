@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from kp2d import cli, learned, networks
+from kp2d import cli
 from kp2d.checks import InputError
 from kp2d.device import compiler, edgetpu, edgetpu_rules
+from kp2d.methods import learned, networks
 from kp2d.quantize import lowering, rewriting
 from kp2d.quantize.flatbuffer import Graph, Operator, Tensor
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from kp2d import learned
 from kp2d.checks import InputError
 from kp2d.device import latency
+from kp2d.methods import learned
 from kp2d.quantize import lowering, rewriting
 
 

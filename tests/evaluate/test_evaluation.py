@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, extractors, images, registration
+from kp2d import checks, config, images
 from kp2d.data import datasets
 from kp2d.evaluate import evaluation, feature_store
+from kp2d.methods import extractors, registration
 
 
 @pytest.fixture
@@ -210,7 +211,7 @@ def test_features_of_other_code_are_not_taken_for_current_ones(sequences, tmp_pa
 def test_a_homography_that_throws_a_corner_away_has_failed(sequences, monkeypatch):
     wild = np.array([[1, 0, 0], [0, 1, 0], [-0.02, 0, 1.0]])
     estimate = registration.Estimate(homography=wild, inliers=np.zeros(0, dtype=bool))
-    monkeypatch.setattr("kp2d.registration.estimate_homography", lambda *_, **__: estimate)
+    monkeypatch.setattr("kp2d.methods.registration.estimate_homography", lambda *_, **__: estimate)
     scores = evaluate(sequences)
     assert (scores["status"] == "failed").all()
     assert scores["reason"].str.contains("behind the horizon").all()

@@ -16,7 +16,7 @@ from kp2d.viz import figures, quantization_charts
 
 @pytest.fixture
 def source(small_preset, tmp_path):
-    from kp2d import networks
+    from kp2d.methods import networks
 
     network = networks.build_network(small_preset)
     weights = tmp_path / f"{small_preset}.weights.h5"

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, extractors
+from kp2d import checks, config
 from kp2d.data import datasets
 from kp2d.evaluate import comparison, evaluation, paper, tables
+from kp2d.methods import extractors
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from kp2d import checks, cli, extractors, geometry, images
+from kp2d import checks, cli, geometry, images
 from kp2d.data import scenes
 from kp2d.live import canvas, demo, player, recording, sources
 from kp2d.live import cli as demo_cli
+from kp2d.methods import extractors
 from kp2d.viz import overlay
 
 SIZE, FRAMES = (240, 320), 20
@@ -609,7 +610,7 @@ def test_wrong_input_is_one_clear_line(video, tmp_path, capsys, arguments, words
 
 
 def test_a_model_file_is_a_method(video, capsys):
-    from kp2d import learned
+    from kp2d.methods import learned
 
     path = learned.PRETRAINED / "kp2d_tiny_s_88.int8.tflite"
     code, out, _ = run(capsys, video, "--headless", "--max-frames", 2, "--method", path)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kp2d import checks
-from kp2d.features import Features
 from kp2d.live.tracking import Tracker
+from kp2d.methods.features import Features
 
 SIZE = (240, 320)
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from small_network import SMALL_CORAL
 
-from kp2d import cli, files, learned, networks, quantized, runtimes, tflite_file
+from kp2d import cli, files
 from kp2d.checks import InputError
-from kp2d.decode import normalized
 from kp2d.device import edgetpu
+from kp2d.methods import learned, networks, quantized, runtimes, tflite_file
+from kp2d.methods.decode import normalized
 from kp2d.quantize import convert, flatbuffer, quantization, rewriting
 
 SIZE = (48, 64)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from kp2d import images, learned, networks, runtimes
+from kp2d import images
 from kp2d.checks import InputError
 from kp2d.data import scenes
+from kp2d.methods import learned, networks, runtimes
 from kp2d.quantize import convert, flatbuffer, lowering, rewriting
 from kp2d.quantize.flatbuffer import Operator, Tensor
 

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from kp2d import networks
 from kp2d.checks import InputError
-from kp2d.decode import sharpen
-from kp2d.quantize import calibration, folding, quantization
-from kp2d.quantized import (
+from kp2d.methods import networks
+from kp2d.methods.decode import sharpen
+from kp2d.methods.quantized import (
     FLOAT,
     INT8,
     PIXEL_RANGE,
@@ -25,6 +24,7 @@ from kp2d.quantized import (
     build_quantized_network,
     quantize_kernel,
 )
+from kp2d.quantize import calibration, folding, quantization
 
 SIZE = (64, 96)
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import kp2d
-from kp2d import cli, files, images, learned, networks, runtimes, tflite_file
+from kp2d import cli, files, images
 from kp2d.checks import InputError
 from kp2d.data import datasets, scenes
-from kp2d.decode import normalized
+from kp2d.methods import learned, networks, runtimes, tflite_file
+from kp2d.methods.decode import normalized
 from kp2d.quantize import convert, flatbuffer, quantization, rewriting
 from kp2d.train import cards
 

@@ -8,8 +8,9 @@ import sys
 import pytest
 from heavy_packages import HEAVY
 
-from kp2d import checks, cli, integrity, learned, runtimes, tpu
+from kp2d import checks, cli
 from kp2d.device import compiler
+from kp2d.methods import integrity, learned, runtimes, tpu
 from kp2d.reproduce import doctor
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from small_cluster import SmallCluster, stop
 
-from kp2d import checks, cli, config, extractors, paths
+from kp2d import checks, cli, config, paths
 from kp2d.data import datasets
 from kp2d.evaluate import evaluation, tables
+from kp2d.methods import extractors
 from kp2d.reproduce import cluster, jobs, sweep
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d.networks import get_preset
+from kp2d.methods.networks import get_preset
 from kp2d.train.learner import KeypointLearner, loss_terms, term_weights
 from kp2d.train.recipes import from_recipe
 

@@ -19,8 +19,8 @@ if keras.backend.backend() == "tensorflow":
 
 from small_network import SMALL
 
-from kp2d import networks
 from kp2d.data.loader import PairSource
+from kp2d.methods import networks
 from kp2d.train.recipes import from_recipe
 from kp2d.train.training import train
 

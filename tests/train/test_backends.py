@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from kp2d.networks import build_network
+from kp2d.methods.networks import build_network
 
 pytestmark = pytest.mark.slow  # each process compiles the network anew
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from kp2d.decode import keypoint_map
+from kp2d.methods.decode import keypoint_map
 from kp2d.train import losses
 
 RNG = np.random.default_rng(0)

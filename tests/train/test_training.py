@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from kp2d import networks, runlock
+from kp2d import runlock
 from kp2d.checks import InputError
-from kp2d.networks import build_network
+from kp2d.methods import networks
+from kp2d.methods.networks import build_network
 from kp2d.train import checkpoint, training
 from kp2d.train.recipes import RECIPES, from_recipe
 from kp2d.train.runlog import read_rows

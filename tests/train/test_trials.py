@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, config, extractors, paths
+from kp2d import checks, config, paths
 from kp2d.data import datasets, samples
 from kp2d.evaluate import ranking, tables
+from kp2d.methods import extractors
 from kp2d.reproduce import notebook
 from kp2d.train import trials
 from kp2d.train.recipes import from_recipe

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kp2d import checks, config, extractors, images, registration
+from kp2d import checks, config, images
 from kp2d.data import datasets, groundtruth, samples
 from kp2d.evaluate import evaluation
+from kp2d.methods import extractors, registration
 from kp2d.reproduce import bench, notebook
 from kp2d.reproduce import settings as plans
 from kp2d.viz import showcase

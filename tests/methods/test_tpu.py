@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import kp2d
-from kp2d import cli, extractors, learned, runtimes, tflite_file, tpu
+from kp2d import cli
 from kp2d.checks import InputError
+from kp2d.methods import extractors, learned, runtimes, tflite_file, tpu
 from kp2d.quantize import flatbuffer, lowering, rewriting
 
 SIZE = (88, 88)

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from kp2d import checks, learned
-from kp2d.features import Features
+from kp2d import checks
+from kp2d.methods import learned
+from kp2d.methods.features import Features
 
 
 class Extractor(Protocol):
@@ -132,7 +133,7 @@ def create(
             weights that you trained (the folder of the run, or the `.weights.h5` file).
         precision: "float32", and for networks "int8" or "int8_ptq"; None takes "float32", or what a file is.
         runtime: None chooses: "opencv" for classical methods, "keras" for networks in float32, one of
-            `kp2d.runtimes.RUNTIMES` for others.
+            `kp2d.methods.runtimes.RUNTIMES` for others.
         use_tpu: Whether a network must run on an Edge TPU, or must not; None does as its model is compiled.
         **options: Replace a classical method's own settings, by OpenCV's names (`nfeatures=500`).
 

@@ -1,7 +1,7 @@
 """Owns KeypointNet in the paper's sizes and a smaller one, as Keras 3 functional models for any backend.
 
 The presets, their channels and their exact parameter counts are data (`PRESETS`); `build_network`
-turns one into a model whose three raw heads `kp2d.decode` knows how to read.
+turns one into a model whose three raw heads `kp2d.methods.decode` knows how to read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import keras
 from keras import layers, ops
 
 from kp2d.checks import fits_cells, one_of, problem
-from kp2d.normalization import BatchNormalization
+from kp2d.methods.normalization import BatchNormalization
 
 BATCH_NORM_MOMENTUM = 0.9
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name to Keras' dtype policy
@@ -184,7 +184,7 @@ def build_network(
 
 
 class FloatParts:
-    """Layers of a float network; `kp2d.quantized` has others of the same interface.
+    """Layers of a float network; `kp2d.methods.quantized` has others of the same interface.
 
     Args:
         config: Architecture.

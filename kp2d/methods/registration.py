@@ -7,10 +7,11 @@ import dataclasses
 import cv2
 import numpy as np
 
-from kp2d import checks, geometry, images, matching
+from kp2d import checks, geometry, images
 from kp2d.config import Protocol
-from kp2d.extractors import Extractor
-from kp2d.features import Features
+from kp2d.methods import matching
+from kp2d.methods.extractors import Extractor
+from kp2d.methods.features import Features
 
 MIN_INLIERS = 12  # fewer can agree by chance
 

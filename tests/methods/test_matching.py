@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import cdist
 
-from kp2d import checks, matching
+from kp2d import checks
+from kp2d.methods import matching
 
 DISTANCES = np.array([[1, 5, 9], [2, 1.5, 9], [0.5, 4, 8]])
 # Few values, so that ties are everywhere.

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from kp2d import backend, integrity, provenance, tflite_file, tflite_verifier, tpu
+from kp2d import backend, provenance
 from kp2d.checks import InputError, one_of, problem
-from kp2d.decode import dequantize, sharpen
+from kp2d.methods import integrity, tflite_file, tflite_verifier, tpu
+from kp2d.methods.decode import dequantize, sharpen
 
 # Name to the module that has an `Interpreter`, best first.
 RUNTIMES = {
@@ -44,7 +45,7 @@ class TFLiteModel:
     allocated anew.
 
     Attributes:
-        metadata: What the model says of itself; see `kp2d.tflite_file`.
+        metadata: What the model says of itself; see `kp2d.methods.tflite_file`.
         runtime: What runs it: a key of `RUNTIMES` or "pycoral", with "+edgetpu" if on an Edge TPU.
         sha256: Of the file.
     """
@@ -125,7 +126,7 @@ class TFLiteModel:
             pixels: uint8 RGB `[1, H, W, 3]`, both sides divisible by the cell.
 
         Returns:
-            `score_map`, `offset_map` and `descriptor_map`, float32, for `kp2d.decode.decode`.
+            `score_map`, `offset_map` and `descriptor_map`, float32, for `kp2d.methods.decode.decode`.
         """
         heads = {}
         for name, values in self.raw_heads(pixels).items():

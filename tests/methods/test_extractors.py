@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from kp2d import extractors, learned
 from kp2d.checks import InputError
-from kp2d.features import Features
+from kp2d.methods import extractors, learned
+from kp2d.methods.features import Features
 
 METHODS = {"sift": (np.float32, 128), "rootsift": (np.float32, 128), "orb": (np.uint8, 32)}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from kp2d.checks import problem
-from kp2d.features import Features
+from kp2d.methods.features import Features
 
 CROSS_RATIO = 2.0  # an offset of ±1 reaches this many half cells: keypoints may leave their cell
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from kp2d import packed
 from kp2d.checks import problem
-from kp2d.packed import DamagedError, Table
+from kp2d.methods import packed
+from kp2d.methods.packed import DamagedError, Table
 
 # Fields of the tables, as numbered in TensorFlow Lite's schema.
 _CODES, _SUBGRAPHS, _BUFFERS, _METADATA_BUFFERS, _METADATA, _SIGNATURES = 1, 2, 4, 5, 6, 7

@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kp2d import packed
 from kp2d.checks import InputError, problem
+from kp2d.methods import packed
 
 ENTRY = "kp2d"
 COMPILED = "_edgetpu"  # at the end of the stem of what the Edge TPU compiler makes
@@ -21,7 +21,7 @@ SIGNATURE = ("image", ("score", "offset", "descriptor"))  # input and outputs by
 REQUIRED = (
     *("name", "preset", "precision", "image_size", "cell", "descriptor_dim"),
     *("pixel_offset", "pixel_scale"),  # a pixel p enters as (p − offset) / scale
-    "score_sharpness",  # see `kp2d.decode.sharpen`
+    "score_sharpness",  # see `kp2d.methods.decode.sharpen`
 )
 _BUFFERS, _METADATA = 4, 6  # fields of the table Model
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kp2d import backend, files, integrity, runtimes
+from kp2d import backend, files
 from kp2d.checks import one_of, problem
-from kp2d.decode import decode, normalized, pixels
-from kp2d.features import Features
+from kp2d.methods import integrity, runtimes
+from kp2d.methods.decode import decode, normalized, pixels
+from kp2d.methods.features import Features
 
 PRETRAINED = integrity.PRETRAINED
 WEIGHTS, MODEL = ".weights.h5", ".tflite"
@@ -24,7 +25,7 @@ SUFFIXES = {"float32": WEIGHTS, "int8": f".int8{MODEL}", "int8_ptq": f".int8_ptq
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkExtractor:
-    """A KeypointNet behind the interface of `kp2d.extractors.Extractor`.
+    """A KeypointNet behind the interface of `kp2d.methods.extractors.Extractor`.
 
     Attributes:
         name: The method.
@@ -34,7 +35,7 @@ class NetworkExtractor:
         sha256: Of the weights; tells exported features of other weights apart.
         bytes: Of the file.
         top_k: Features kept an image; None keeps all.
-        kernels: Those of a TFLite runtime; see `kp2d.runtimes.KERNELS`.
+        kernels: Those of a TFLite runtime; see `kp2d.methods.runtimes.KERNELS`.
     """
 
     name: str
@@ -118,7 +119,7 @@ def load(
         precision: A key of `SUFFIXES`.
         weights: A `.weights.h5` file of your own; None takes the shipped ones.
         **running: Of an int8 network: `runtime`, `threads`, `kernels`, `use_tpu`, `device`; see
-            `kp2d.runtimes.TFLiteModel`.
+            `kp2d.methods.runtimes.TFLiteModel`.
 
     Returns:
         The extractor.
@@ -141,7 +142,7 @@ def load(
         )
         raise problem("Keras, which runs networks in float32", "none installed", remedy)
     backend.quiet()
-    from kp2d import networks
+    from kp2d.methods import networks
 
     card = files.read_json(path.with_name(path.name.replace(WEIGHTS, ".json"))) or {}
     config = networks.get_preset(card.get("preset", name))
@@ -172,7 +173,8 @@ def load_model(path: str | Path, **running: Any) -> NetworkExtractor:
 
     Args:
         path: The file.
-        **running: `runtime`, `threads`, `kernels`, `use_tpu`, `device`; see `kp2d.runtimes.TFLiteModel`.
+        **running: `runtime`, `threads`, `kernels`, `use_tpu`, `device`; see
+            `kp2d.methods.runtimes.TFLiteModel`.
 
     Returns:
         The extractor, named and with the precision as the file says.
@@ -234,7 +236,7 @@ def preset_of(weights: Path) -> str:
     card = files.read_json(weights.with_name(f"{stem}.json")) or {}
     preset = run.get("preset") or card.get("preset") or stem
     backend.quiet()
-    from kp2d import networks
+    from kp2d.methods import networks
 
     if not isinstance(preset, str) or preset not in networks.PRESETS:
         raise problem(
@@ -284,7 +286,7 @@ def compile_predict(network: Any) -> Callable[[np.ndarray], dict[str, np.ndarray
     """Makes a function of NumPy arrays from a network, compiled where the backend can.
 
     Args:
-        network: From `kp2d.networks.build_network`.
+        network: From `kp2d.methods.networks.build_network`.
 
     Returns:
         From float32 `[B, H, W, 3]` in [−1, 1] to the network's outputs by name.

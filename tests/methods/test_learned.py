@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import kp2d
-from kp2d import extractors, files, learned
+from kp2d import files
 from kp2d.checks import InputError
+from kp2d.methods import extractors, learned
 from kp2d.train import cards, training
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kp2d.normalization import BatchNormalization
+from kp2d.methods.normalization import BatchNormalization
 
 X = np.random.default_rng(0).normal(1.5, 2.0, (4, 6, 5, 3)).astype("float32")
 

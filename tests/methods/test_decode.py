@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from kp2d import decode as d
 from kp2d.checks import InputError
+from kp2d.methods import decode as d
 
 
 def make_heads(rows=5, columns=7, dim=4, seed=0):
@@ -117,5 +117,5 @@ def test_dequantize():
 
 
 def test_decoding_needs_no_keras():
-    code = "import sys, kp2d.decode; sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
+    code = "import sys, kp2d.methods.decode; sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kp2d import extractors, runtimes
+from kp2d.methods import extractors, runtimes
 
 
 def add_arguments(
@@ -53,7 +53,7 @@ def extractor_from(options: argparse.Namespace) -> extractors.Extractor:
         The extractor.
 
     Raises:
-        InputError: As `kp2d.extractors.create`.
+        InputError: As `kp2d.methods.extractors.create`.
     """
     return extractors.create(
         options.method, precision=options.precision, runtime=options.runtime, use_tpu=options.use_tpu

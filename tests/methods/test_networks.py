@@ -8,7 +8,7 @@ import pytest
 from small_network import SMALL_CORAL
 
 from kp2d.checks import InputError
-from kp2d.networks import (
+from kp2d.methods.networks import (
     PRESETS,
     DepthToSpace,
     NearestUpsampling,

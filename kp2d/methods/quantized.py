@@ -14,8 +14,8 @@ import keras
 from keras import layers, ops
 
 from kp2d.checks import one_of, problem
-from kp2d.decode import sharpen
-from kp2d.networks import UPSAMPLING, NetworkConfig, activation, assemble, get_preset
+from kp2d.methods.decode import sharpen
+from kp2d.methods.networks import UPSAMPLING, NetworkConfig, activation, assemble, get_preset
 
 PARTS = ("encoder", "score", "offset", "descriptor")
 # What TFLite prescribes for these two outputs: (smallest, largest) of 256 steps.
@@ -155,7 +155,7 @@ class ShiftPixels(layers.Layer):
 
 @keras.saving.register_keras_serializable("kp2d")
 class Sharpen(layers.Layer):
-    """Undoes the flattening of the scores; see `kp2d.decode.sharpen`.
+    """Undoes the flattening of the scores; see `kp2d.methods.decode.sharpen`.
 
     Attributes:
         sharpness: A weight that is not trained; 1 at first.
@@ -175,7 +175,7 @@ class Sharpen(layers.Layer):
 
 
 class QuantizedParts:
-    """Layers of a quantized network, for `kp2d.networks.assemble`.
+    """Layers of a quantized network, for `kp2d.methods.networks.assemble`.
 
     Args:
         config: Architecture.
@@ -197,12 +197,12 @@ class QuantizedParts:
         self._joined = Quantize(fixed="low", name="skip_range")
 
     def image(self, x):
-        """See `kp2d.networks.FloatParts`."""
+        """See `kp2d.methods.networks.FloatParts`."""
         x = x if self._bare else ShiftPixels(name="shift")(x)
         return self._quantize(x, "image", PIXEL_RANGE, "both")
 
     def block(self, x, channels: int, name: str):
-        """See `kp2d.networks.FloatParts`."""
+        """See `kp2d.methods.networks.FloatParts`."""
         x = self._convolve(x, channels, name)
         if self._config.activation == "relu":  # fused into the convolution, so only its result is stored
             return self._quantize(activation(self._config, f"{name}_act")(x), name, (0.0, 1.0), "low")
@@ -214,7 +214,7 @@ class QuantizedParts:
         return x
 
     def output(self, x, channels: int, name: str, function: str | None):
-        """See `kp2d.networks.FloatParts`."""
+        """See `kp2d.methods.networks.FloatParts`."""
         if function is None:
             x = self._convolve(x, channels, f"{name}_map")
             return self._quantize(x, f"{name}_map", bits=self._scheme.descriptor_bits)
@@ -224,7 +224,7 @@ class QuantizedParts:
         return Sharpen(name="score_sharpen")(x) if name == "score" and not self._bare else x
 
     def upsample(self, x, name: str):
-        """See `kp2d.networks.FloatParts`."""
+        """See `kp2d.methods.networks.FloatParts`."""
         return UPSAMPLING[self._config.upsampling](name=name)(x)
 
     def _convolve(self, x, channels: int, name: str):
@@ -256,7 +256,7 @@ def build_quantized_network(
         bare: Whether to build what is converted, without shifting pixels and sharpening scores.
 
     Returns:
-        A model with the inputs and outputs of `kp2d.networks.build_network`, and the same weights
+        A model with the inputs and outputs of `kp2d.methods.networks.build_network`, and the same weights
         for every scheme and size; a bare one lacks "score_sharpen/sharpness".
 
     Raises:
