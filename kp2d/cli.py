@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from kp2d import __version__, backend, checks, config, manual
+from kp2d import __version__, arguments, backend, checks, config
 from kp2d.data import cli as data_cli
 from kp2d.device import cli as edgetpu_cli
 from kp2d.live import cli as demo_cli
@@ -102,8 +102,8 @@ def _verb(verbs: Any, name: str, run: Any, description: str) -> argparse.Argumen
         name,
         help=description,
         description=f"{description[:1].upper()}{description[1:]}.",
-        epilog=manual.example(name),
-        formatter_class=manual.Formatter,
+        epilog=arguments.example(name),
+        formatter_class=arguments.Formatter,
     )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="log what is done, and tracebacks of errors"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import cli, images, manual
+from kp2d import arguments, cli, images
 from kp2d.evaluate import tables
 from kp2d.reproduce import bench_cli
 
@@ -169,9 +169,9 @@ def test_every_argument_has_help(parser):
         assert action.help and len(action.help.strip()) > 3, action
 
 
-@pytest.mark.parametrize("verb", sorted(manual.EXAMPLES))
+@pytest.mark.parametrize("verb", sorted(arguments.EXAMPLES))
 def test_every_example_is_one_that_the_parser_takes(verb):
-    words = manual.EXAMPLES[verb].split()
+    words = arguments.EXAMPLES[verb].split()
     assert words[:2] == ["kp2d", verb]
     assert cli._parser().parse_args(words[1:]).verb == verb
 
@@ -179,7 +179,7 @@ def test_every_example_is_one_that_the_parser_takes(verb):
 def test_no_verb_prints_the_help(capsys):
     assert cli.main([]) == 0
     out = capsys.readouterr().out
-    assert "usage: kp2d" in out and all(verb in out for verb in manual.EXAMPLES)
+    assert "usage: kp2d" in out and all(verb in out for verb in arguments.EXAMPLES)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), cv2.error("Failed to allocate 67108864 bytes")])

@@ -38,7 +38,11 @@ def light(request, project, tmp_path):
 def probe(light, model, kernels, image, folder, project):
     np.save(folder / "pixels.npy", image)
     done = light(
-        project / "tests" / "light_probe.py", model, kernels, folder / "pixels.npy", folder / "heads.npz"
+        project / "tests" / "project" / "light_probe.py",
+        model,
+        kernels,
+        folder / "pixels.npy",
+        folder / "heads.npz",
     )
     assert done.returncode == 0, done.stderr
     runtime, version, *modules = done.stdout.split()

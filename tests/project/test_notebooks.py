@@ -13,7 +13,7 @@ import pytest
 
 from kp2d.reproduce import chain, notebook, notebook_file
 
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(FOLDER.glob("*.ipynb"))}
 ROWS = ("Makes", "Reads", "Needs", "Takes", "Paper")
 every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
