@@ -277,10 +277,10 @@ def room(name: str) -> str:
 
 
 def test_imports_look_to_the_left():
-    """But for `kp2d.cli`, the front door, which opens every room."""
+    """But for the front doors, `kp2d.load` and `kp2d.cli`, which open rooms when they are called."""
     upwards = [
         f"{name} imports {other}"
-        for name in sorted(set(MODULES) - {"cli", "__main__"})
+        for name in sorted(set(MODULES) - {"cli", "__init__", "__main__"})
         for other in imports(name)
         if room(other) not in SEEN[room(name)]
     ]
