@@ -11,7 +11,22 @@ import numpy as np
 
 
 class InputError(ValueError):
-    """Something a user gave cannot be used; the message says what, and what to do about it."""
+    """Something a user gave cannot be used; the message says what, and what to do about it.
+
+    Attributes:
+        expected: What should have been there; "" if the message is free text.
+        received: What was there instead.
+        remedy: What to do, or "".
+    """
+
+    def __init__(self, message: str, *, expected: str = "", received: str = "", remedy: str = ""):
+        super().__init__(message)  # alone, so that errors travel between processes
+        self.expected, self.received, self.remedy = expected, received, remedy
+
+    @property
+    def facts(self) -> str:
+        """The message without what to do."""
+        return str(self).removesuffix(self.remedy).rstrip()
 
 
 class RunError(RuntimeError):
@@ -29,8 +44,13 @@ def problem(expected: str, received: Any, remedy: str = "") -> InputError:
     Returns:
         The error, for the caller to raise.
     """
-    message = f"expected {expected}; received {received}."
-    return InputError(f"{message} {remedy}".rstrip())
+    message = f"expected {expected}; received {received}. {remedy}".rstrip()
+    return InputError(message, expected=expected, received=str(received), remedy=remedy)
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error of a library says, at most 160 characters; else its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def one_of(kind: str, value: str, choices: Iterable[str]) -> str:

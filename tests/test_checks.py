@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,20 @@ def test_a_problem_says_what_was_expected_received_and_what_to_do():
     error = checks.problem("a cat", "a dog", "Get a cat.")
     assert isinstance(error, ValueError)
     assert str(error) == "expected a cat; received a dog. Get a cat."
-    assert str(checks.problem("a cat", 0)) == "expected a cat; received 0."
+    assert (error.expected, error.received, error.remedy) == ("a cat", "a dog", "Get a cat.")
+    assert error.facts == "expected a cat; received a dog."
+    copy = pickle.loads(pickle.dumps(error))  # as a worker of a cluster sends it
+    assert (str(copy), vars(copy)) == (str(error), vars(error))
+    error = checks.problem("a cat", 0)
+    assert str(error) == error.facts == "expected a cat; received 0."
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(KeyError(), "KeyError"), (OSError(" \nno\nmore"), "no"), (ValueError("x" * 999), "x" * 160)],
+)
+def test_errors_of_libraries_shrink_to_a_line(error, line):
+    assert checks.first_line(error) == line
 
 
 def test_one_of_returns_a_choice_or_names_the_nearest():

@@ -369,7 +369,7 @@ def _load_pair(folder, subset, number, unique, homographies, report) -> Pair | N
     try:
         pair.homography()
     except checks.InputError as error:
-        report(str(error), "" if "Write three rows" in str(error) else "Correct the file.")
+        report(error.facts, error.remedy or "Correct the file.")
         return None
     return pair
 

@@ -13,7 +13,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from kp2d import files
+from kp2d import checks, files
 from kp2d.data import archives
 
 log = logging.getLogger(__name__)
@@ -176,5 +176,5 @@ def first_line(error: Exception) -> str:
     """Returns the first line of what an error says, without the layers around it; else its type."""
     while reason := getattr(error.args[0] if error.args else None, "reason", None):
         error = reason
-    text = (str(error).splitlines() or [type(error).__name__])[0]
+    text = checks.first_line(error)
     return "this host has no known address" if "Failed to resolve" in text else text

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
-from kp2d.checks import fits_cells, one_of, problem
+from kp2d.checks import first_line, fits_cells, one_of, problem
 from kp2d.methods.normalization import BatchNormalization
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -295,10 +295,9 @@ def load_weights(network: keras.Model, plain: keras.Model, path: str | Path) -> 
     try:
         plain.load_weights(path)
     except Exception as error:  # the readers of HDF5 have no error of their own for damaged files
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise problem(
             f"a .weights.h5 file of {plain.name}",
-            f"{str(path)!r} ({reason})",
+            f"{str(path)!r} ({first_line(error)})",
             "Check the path and the preset.",
         ) from error
     if network is not plain:

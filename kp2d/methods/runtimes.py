@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kp2d import backend, provenance
-from kp2d.checks import InputError, one_of, problem
+from kp2d.checks import InputError, first_line, one_of, problem
 from kp2d.methods import integrity, tflite_file, tflite_verifier, tpu
 from kp2d.methods.decode import dequantize, sharpen
 
@@ -89,12 +89,12 @@ class TFLiteModel:
             raise InputError(f"{error} {on_cpu(self.metadata)}") from error
         except (ValueError, RuntimeError) as error:
             raise problem(
-                "a whole .tflite model", f"{path} ({_first_line(error)})", "Make it again."
+                "a whole .tflite model", f"{path} ({first_line(error)})", "Make it again."
             ) from error
         except (SystemError, ImportError) as error:
             raise problem(
                 f"a {self.runtime} that goes with NumPy {np.__version__}",
-                f"one that does not load ({_first_line(error)})",
+                f"one that does not load ({first_line(error)})",
                 "tflite-runtime needs pip install 'numpy<2'; LiteRT takes any.",
             ) from error
         if self._on_tpu:
@@ -147,7 +147,7 @@ class TFLiteModel:
             self._interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             name = f"a model {self.metadata['name']} that computes"
-            raise problem(name, f"a failure ({_first_line(error)})", "Make it again.") from error
+            raise problem(name, f"a failure ({first_line(error)})", "Make it again.") from error
         return {name: self._interpreter.get_tensor(one["index"]) for name, one in self._outputs.items()}
 
     def _resize(self, shape: tuple[int, ...]) -> None:
@@ -264,7 +264,3 @@ def _shipped_name(metadata: dict[str, Any]) -> str:
         return ""
     size = {"image_size": metadata["image_size"]}
     return name if tflite_file.metadata(path.read_bytes()) | size == metadata else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

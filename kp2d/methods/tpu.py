@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kp2d.checks import InputError, problem
+from kp2d.checks import InputError, first_line, problem
 
 CUSTOM_OPERATOR = b"edgetpu-custom-op"  # what the Edge TPU compiler leaves of the operators that it mapped
 LIBRARIES = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
@@ -131,7 +131,7 @@ def explained(error: Exception, root: Path = Path("/")) -> InputError:
     Returns:
         The error to raise.
     """
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    first = first_line(error)
     name, found = library(), devices(root)
     expected = f"an Edge TPU, through {name}"
     if isinstance(error, OSError) or "cannot open shared" in first:

@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert import interpreter
 from ai_edge_litert import schema_py_generated as schema
 
-from kp2d.checks import fits_cells, problem
+from kp2d.checks import first_line, fits_cells, problem
 from kp2d.methods import tflite_file
 from kp2d.quantize.flatbuffer import builtin, pack, parse, text, type_name
 
@@ -71,7 +71,7 @@ def resize(data: bytes, image_size: tuple[int, int]) -> bytes:
     except (RuntimeError, ValueError) as error:
         raise problem(
             f"a whole model that can take {height}x{width} px",
-            f"one of {about['precision']} that cannot ({str(error).strip().splitlines()[0][:120]})",
+            f"one of {about['precision']} that cannot ({first_line(error)})",
             "Choose a smaller size, or convert the weights for that one.",
         ) from error
     for index, details in enumerate(engine.get_tensor_details()[: len(graph.tensors)]):

@@ -145,7 +145,7 @@ def _import_error(module: str) -> str:
     try:
         importlib.import_module(module)
     except Exception as error:  # whatever a foreign package does
-        return _first_line(error)
+        return checks.first_line(error)
     return ""
 
 
@@ -222,7 +222,11 @@ def _run_model(topic: str, runtime: str) -> Finding:
     except Exception as error:  # a runtime in C++ fails in ways of its own
         remedy = runtimes.INSTALL[runtime].rstrip(".")
         return Finding(
-            topic=topic, name=runtime, status=BROKEN, value=f"fails ({_first_line(error)})", remedy=remedy
+            topic=topic,
+            name=runtime,
+            status=BROKEN,
+            value=f"fails ({checks.first_line(error)})",
+            remedy=remedy,
         )
     value = f"runs {MODEL} int8: {count} keypoints in {1e3 * (time.perf_counter() - started):.0f} ms"
     return Finding(topic=topic, name=runtime, status=OK, value=value)
@@ -247,7 +251,7 @@ def _edge_tpu() -> Iterator[Finding]:
         yield Finding(topic=topic, name="library", status=OK, value=tpu.library())
     except OSError as missing:
         named = tpu.LIBRARY_VARIABLE in os.environ
-        value = f"{tpu.library()} does not load" + (f" ({_first_line(missing)})" if named else "")
+        value = f"{tpu.library()} does not load" + (f" ({checks.first_line(missing)})" if named else "")
         remedy = f"Correct or unset {tpu.LIBRARY_VARIABLE}" if named else page
         status = BROKEN if named else ABSENT
         yield Finding(topic=topic, name="library", status=status, value=value, remedy=remedy)
@@ -305,9 +309,10 @@ def _data() -> Iterator[Finding]:
         except checks.InputError as error:
             variable = {"hpatches": "VAL_PATH", "coco": "TRAIN_PATH"}.get(name)
             status = BROKEN if variable and os.environ.get(variable) else ABSENT
-            missing, _, remedy = str(error).partition("; received ")[2].partition(". ")
-            remedy = remedy.rstrip(".") + (" (the notebooks make it themselves)" if name == "sample" else "")
-            yield Finding(topic="data", name=label, status=status, value=missing, remedy=remedy)
+            remedy = error.remedy.rstrip(".") + (
+                " (the notebooks make it themselves)" if name == "sample" else ""
+            )
+            yield Finding(topic="data", name=label, status=status, value=error.received, remedy=remedy)
             continue
         yield Finding(topic="data", name=label, status=OK, value=str(folder))
 
@@ -334,7 +339,3 @@ def _variables() -> Iterator[Finding]:
 def _existing(path: Path) -> Path:
     """Returns the path, or the nearest folder above it that exists."""
     return next(each for each in (path, *path.parents) if each.exists())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
