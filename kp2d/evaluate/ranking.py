@@ -16,8 +16,7 @@ from kp2d.data import datasets
 from kp2d.evaluate import evaluation, tables
 from kp2d.methods import learned
 from kp2d.train.bench import bench_train
-from kp2d.train.recipes import from_recipe
-from kp2d.train.train_config import TrainConfig, replace
+from kp2d.train.recipes import TrainConfig, from_recipe, replace
 from kp2d.train.training import train
 
 logger = logging.getLogger(__name__)

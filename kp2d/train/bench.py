@@ -17,7 +17,7 @@ from keras import ops
 from kp2d.data.loader import PairLoader
 from kp2d.methods.networks import get_preset
 from kp2d.train.learner import KeypointLearner
-from kp2d.train.train_config import TrainConfig, replace
+from kp2d.train.recipes import TrainConfig, replace
 from kp2d.train.training import build_learner, pair_source
 
 WARMUP_STEPS = 2

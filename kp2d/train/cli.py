@@ -7,8 +7,7 @@ from pathlib import Path
 
 from kp2d import checks
 from kp2d.config import assignments
-from kp2d.train.recipes import RECIPES, from_recipe
-from kp2d.train.train_config import TrainConfig, replace
+from kp2d.train.recipes import RECIPES, TrainConfig, from_recipe, replace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

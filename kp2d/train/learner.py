@@ -11,7 +11,7 @@ from kp2d.methods.networks import NetworkConfig, assign_by_name, build_network, 
 from kp2d.methods.quantized import build_quantized_network
 from kp2d.train import losses
 from kp2d.train.ionet import build_ionet
-from kp2d.train.train_config import LossConfig, TrainConfig
+from kp2d.train.recipes import LossConfig, TrainConfig
 
 ASSOCIATION_DISTANCE = 3.0  # px: a keypoint of the other view nearer than this is the same
 

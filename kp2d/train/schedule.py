@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d.train.train_config import LossConfig, TrainConfig
+from kp2d.train.recipes import LossConfig, TrainConfig
 
 
 @keras.saving.register_keras_serializable("kp2d")

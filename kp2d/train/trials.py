@@ -13,9 +13,8 @@ import pandas as pd
 from kp2d import backend, files, provenance
 from kp2d.checks import problem
 from kp2d.config import fingerprint
-from kp2d.train.recipes import from_recipe
+from kp2d.train.recipes import TrainConfig, from_recipe, replace
 from kp2d.train.runlog import read_rows
-from kp2d.train.train_config import TrainConfig, replace
 
 UNTRAINED = "untrained"
 LOG_ROWS = 25  # of a run, unless `log_every` is among its settings

@@ -7,8 +7,7 @@ from keras import ops
 from kp2d.train.ionet import build_ionet
 from kp2d.train.learner import loss_terms, term_weights
 from kp2d.train.losses import steer
-from kp2d.train.recipes import KP2D
-from kp2d.train.train_config import LossConfig
+from kp2d.train.recipes import KP2D, LossConfig
 
 ROWS, COLUMNS, CELL, DIM = 6, 9, 4, 32
 
