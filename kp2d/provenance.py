@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -103,9 +104,32 @@ def _module_file(name: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def device() -> str:
-    """Returns what computes, without naming the machine: "cpu-x86_64"."""
-    return f"cpu-{platform.machine().lower()}"
+def device(runtime: str = "keras") -> str:
+    """Returns what computes, without naming the machine: "cpu-x86_64", "gpu-nvidia-l4" or "edgetpu".
+
+    Args:
+        runtime: Of the method that computes ("opencv", "litert+edgetpu"); only Keras computes on a GPU.
+    """
+    if "edgetpu" in runtime:
+        return "edgetpu"
+    gpu = _gpu() if runtime == "keras" else ""
+    return f"gpu-{gpu.lower().replace(' ', '-')}" if gpu else f"cpu-{platform.machine().lower()}"
+
+
+def _gpu() -> str:
+    """Returns the model of the GPU that Keras computes on; "" without one, or while Keras is not loaded."""
+    keras = sys.modules.get("keras")
+    if keras is None:
+        return ""
+    name = keras.backend.backend()
+    backend = sys.modules[name]
+    if name == "tensorflow":
+        gpus = backend.config.get_visible_devices("GPU")
+        details = backend.config.experimental.get_device_details(gpus[0]) if gpus else {}
+        return details.get("device_name", "unknown") if gpus else ""
+    if name == "jax":
+        return backend.devices()[0].device_kind if backend.default_backend() == "gpu" else ""
+    return backend.cuda.get_device_name() if backend.cuda.is_available() else ""
 
 
 def versions() -> dict[str, str]:

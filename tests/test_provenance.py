@@ -1,6 +1,9 @@
 """What a result depends on: the code that makes it, all of it and nothing else."""
 
+import platform
 import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,3 +52,22 @@ def test_the_whole_library_is_meant_where_nothing_is_named(package):
     before = provenance.code_hash()
     change(package / "canvas.py")
     assert provenance.code_hash() != before
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """Keras on PyTorch, as it is where there is a GPU."""
+    backend = SimpleNamespace(backend=lambda: "torch")
+    cuda = SimpleNamespace(is_available=lambda: True, get_device_name=lambda: "NVIDIA L4")
+    monkeypatch.setitem(sys.modules, "keras", SimpleNamespace(backend=backend))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    return cuda
+
+
+def test_the_device_is_that_which_computes(on_a_gpu):
+    processor = f"cpu-{platform.machine().lower()}"
+    assert provenance.device() == provenance.device("keras") == "gpu-nvidia-l4"
+    assert provenance.device("litert") == provenance.device("opencv") == processor
+    assert provenance.device("pycoral+edgetpu") == "edgetpu"
+    on_a_gpu.is_available = lambda: False
+    assert provenance.device() == processor

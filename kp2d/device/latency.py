@@ -178,7 +178,7 @@ def _rows(
             row[f"{part}_ms_p90"] = round(_quantile(taken[key][part], 0.9), 2)
         row["times_as_fast_as_float32"] = round(extract.get((name, "float32"), np.nan) / extract[key], 2)
         row["times_as_fast_as_sift"] = round(sift / extract[key], 2)
-        rows.append({**row, "device": provenance.device()})
+        rows.append({**row, "device": provenance.device(extractor.runtime)})
     return rows
 
 

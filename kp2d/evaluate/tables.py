@@ -115,9 +115,9 @@ def evaluation_rows(
         estimator="opencv-ransac",
         ransac_threshold=protocol.ransac_threshold,
         ransac_iterations=protocol.ransac_iterations,
-        calibration="none",
+        calibration=extractor.calibration,
         seed=protocol.seed,
-        device=provenance.device(),
+        device=provenance.device(extractor.runtime),
         config_hash=fingerprint(protocol, extractor.settings()),
         git_commit=provenance.git_commit(),
     )[list(EVALUATION_COLUMNS)]

@@ -27,6 +27,7 @@ class Extractor(Protocol):
         concurrent: Whether `extract` may be called from several threads at once.
         probabilistic: Whether scores are probabilities, so that a score threshold has a meaning.
         cell: What both sides of an image must be divisible by, px; 1 for classical methods.
+        calibration: What the ranges of an int8 network were chosen by; "none" for what is computed in float.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Extractor(Protocol):
     concurrent: bool
     probabilistic: bool
     cell: int
+    calibration: str
 
     @property
     def descriptor_bytes(self) -> int:
@@ -69,6 +71,7 @@ class ClassicalExtractor:
     concurrent: bool = True
     probabilistic: bool = False
     cell: int = 1
+    calibration: str = "none"
 
     @property
     def descriptor_bytes(self) -> int:

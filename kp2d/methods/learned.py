@@ -36,6 +36,7 @@ class NetworkExtractor:
         bytes: Of the file.
         top_k: Features kept an image; None keeps all.
         kernels: Those of a TFLite runtime; see `kp2d.methods.runtimes.KERNELS`.
+        calibration: See `kp2d.methods.extractors.Extractor`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class NetworkExtractor:
     precision: str = "float32"
     runtime: str = "keras"
     kernels: str = "default"
+    calibration: str = "none"
     concurrent: bool = False
     probabilistic: bool = True
 
@@ -193,7 +195,15 @@ def load_model(path: str | Path, **running: Any) -> NetworkExtractor:
         precision=model.metadata["precision"],
         runtime=model.runtime,
         kernels=running.get("kernels", "default"),
+        calibration=_calibration(Path(path), model.metadata["precision"]),
     )
+
+
+def _calibration(model: Path, precision: str) -> str:
+    """Returns what a model's ranges were chosen by, as the card beside it says."""
+    if not precision.startswith("int"):
+        return "none"
+    return (files.read_json(integrity.card_of(model)) or {}).get("calibration") or "unknown"
 
 
 def is_path(name: str) -> bool:

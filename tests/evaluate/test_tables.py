@@ -1,5 +1,7 @@
 """Result tables: schema, atomic writes that leave equal results alone, markdown, ours beside the paper's."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +83,23 @@ def test_rows_repeat_their_protocol(tiny_dataset):
     assert rows["seed"].eq(7).all()
     assert rows["config_hash"].nunique() == 2
     assert set(pairs["method"]) == {"sift", "orb"}
+
+
+def test_rows_say_how_a_network_was_calibrated_and_what_computes_it(tiny_dataset):
+    sequences = datasets.load_sequences(tiny_dataset)
+    protocol = config.protocol(image_size=(96, 128), top_k=(50,))
+    int8 = extractors.create("kp2d_nano", precision="int8")
+    scores = evaluation.evaluate(int8, sequences, protocol, progress=False)
+    summary = evaluation.summarize(scores)
+
+    def row(extractor):
+        return tables.evaluation_rows(summary, extractor, protocol, profile="p", dataset="d").iloc[0]
+
+    assert row(int8)["calibration"].startswith("100 of 4,422 photographs")
+    assert row(extractors.create("sift"))["calibration"] == "none"
+    assert row(int8)["device"].startswith("cpu-")
+    coral = row(dataclasses.replace(int8, runtime="litert+edgetpu", calibration="unknown"))
+    assert coral["device"] == "edgetpu" and coral["calibration"] == "unknown"
 
 
 def test_score_threshold_is_recorded_only_where_it_has_a_meaning(tiny_dataset):
