@@ -1,31 +1,11 @@
-"""Owns how the command line explains itself: the layout of its help, and an example of every verb."""
+"""Owns what the arguments of all verbs share: how help looks, image sizes, options without effect."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
-EXAMPLES = {
-    "match": "kp2d match left.jpg right.jpg --method kp2d_tiny_s --precision int8 -o matches.png",
-    "demo": "kp2d demo 0 --reference cover.jpg",
-    "evaluate": "kp2d evaluate --method kp2d_tiny_s --data hpatches --output scores.csv",
-    "train": "kp2d train --data ~/photographs -o runs/mine --preset kp2d_tiny_s --steps 20000",
-    "quantize": "kp2d quantize kp2d_tiny_s -o model.tflite model.h --image-size 120x160",
-    "lint": "kp2d lint model.tflite --strict",
-    "compile": "kp2d compile kp2d_tiny_s --image-size 240x320",
-    "reproduce": "kp2d reproduce --profile fast --stages 05,06 -p top_k=[300]",
-    "sweep": "kp2d sweep --preset kp2d_tiny_s --precision float32 int8 --image-size 88x88 240x320",
-    "report": "kp2d report --profile fast",
-    "prepare": "kp2d prepare --profile fast",
-    "download": "kp2d download hpatches --folder ~/data",
-    "bench": "kp2d bench latency --preset kp2d_tiny_s --image-size 240x320 --threads 1 4",
-    "readme": "kp2d readme --check",
-    "doctor": "kp2d doctor --deep",
-}
-
-
-def example(verb: str) -> str | None:
-    """Returns what stands at the end of a verb's help; None for a verb without an example."""
-    return f"example: {EXAMPLES[verb]}" if verb in EXAMPLES else None
+from kp2d import checks
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -39,3 +19,44 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         """Keeps an example on one line, to be copied."""
         return f"{indent}{text}" if text.startswith("example: ") else super()._fill_text(text, width, indent)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Reads an argument as HxW.
+
+    Args:
+        text: As "240x320".
+
+    Returns:
+        (height, width), px.
+
+    Raises:
+        ArgumentTypeError: If it is none; argparse shows the message.
+    """
+    try:
+        return checks.is_image_size(text.lower().split("x"))
+    except checks.InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def refuse_unused(options: argparse.Namespace, names: Iterable[str], what: str, of: str = "") -> None:
+    """Refuses options that would change nothing: a user who gives them expects something else.
+
+    Args:
+        options: Parsed arguments.
+        names: Of those without effect, as attributes of `options`.
+        what: What has no use for them, for the message ("a finished model").
+        of: What has, if that is worth saying ("an option of kp2d bench latency").
+
+    Raises:
+        InputError: If one of them is given.
+    """
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, [])]
+    if given:
+        leave = "Leave it out." if len(given) == 1 else "Leave them out."
+        raise checks.problem(f"no {', '.join(given)} for {what}", of or " ".join(given), leave)
+
+
+def say(line: str) -> None:
+    """Prints a line of news at once, also into a pipe."""
+    print(line, flush=True)

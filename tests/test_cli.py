@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import arguments, cli, images
+from kp2d import cli, images
 from kp2d.evaluate import tables
 from kp2d.reproduce import bench_cli
 
@@ -139,7 +139,7 @@ def test_an_unwritable_output_is_refused_before_the_work(tiny_dataset, tmp_path,
 
 def parsers(parser=None):
     """Every parser of the command line with its words: the program's, its verbs' and theirs."""
-    parser = parser or cli._parser()
+    parser = parser or cli.parser_for(cli.VERBS)
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -169,17 +169,17 @@ def test_every_argument_has_help(parser):
         assert action.help and len(action.help.strip()) > 3, action
 
 
-@pytest.mark.parametrize("verb", sorted(arguments.EXAMPLES))
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
 def test_every_example_is_one_that_the_parser_takes(verb):
-    words = arguments.EXAMPLES[verb].split()
+    words = cli.VERBS[verb].example.split()
     assert words[:2] == ["kp2d", verb]
-    assert cli._parser().parse_args(words[1:]).verb == verb
+    assert cli.parser_for(words).parse_args(words[1:]).verb == verb
 
 
 def test_no_verb_prints_the_help(capsys):
     assert cli.main([]) == 0
     out = capsys.readouterr().out
-    assert "usage: kp2d" in out and all(verb in out for verb in arguments.EXAMPLES)
+    assert "usage: kp2d" in out and all(verb in out for verb in cli.VERBS)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), cv2.error("Failed to allocate 67108864 bytes")])

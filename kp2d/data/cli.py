@@ -1,4 +1,4 @@
-"""Owns the arguments of `kp2d prepare` and `kp2d download` and what they mean; `kp2d.cli` adds the verbs."""
+"""Owns `kp2d prepare` and `kp2d download`: their arguments and what they mean."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of views and lighting")
 
 
-def prepare(options: argparse.Namespace) -> None:
+def run_prepare(options: argparse.Namespace) -> None:
     """Makes the data set `sample` of a profile, or reuses it.
 
     Args:
@@ -34,7 +34,7 @@ def prepare(options: argparse.Namespace) -> None:
     folder = samples.prepare_profile(profile, seed=options.seed, progress=sys.stderr.isatty())
     sequences = datasets.load_sequences(folder)
     count = sum(len(sequence.pairs) for sequence in sequences)
-    sys.stdout.write(f"{len(sequences)} sequences, {count} pairs: {folder}\n")
+    print(f"{len(sequences)} sequences, {count} pairs: {folder}")
 
 
 def add_download(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sha256", help="expected checksum of the archive")
 
 
-def download(options: argparse.Namespace) -> None:
+def run_download(options: argparse.Namespace) -> None:
     """Downloads a data set.
 
     Args:
@@ -63,4 +63,4 @@ def download(options: argparse.Namespace) -> None:
     from kp2d.data import download
 
     folder = download.download(options.name, options.folder, url=options.url, sha256=options.sha256)
-    sys.stdout.write(f"{folder}\n")
+    print(folder)

@@ -1,17 +1,16 @@
-"""Owns the arguments of `kp2d lint` and `kp2d compile` and what they mean; `kp2d.cli` adds the verbs."""
+"""Owns `kp2d lint` and `kp2d compile`: their arguments and what they mean."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
 from kp2d import checks, files
+from kp2d.arguments import image_size
 from kp2d.methods import learned, tflite_file, tpu
 from kp2d.methods.tflite_file import COMPILED
-from kp2d.train.cli import image_size
 
 
 def add_lint(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +28,7 @@ def add_lint(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def lint(options: argparse.Namespace) -> int:
+def run_lint(options: argparse.Namespace) -> int:
     """Forecasts which operators of a model the Edge TPU would compute.
 
     Args:
@@ -44,8 +43,7 @@ def lint(options: argparse.Namespace) -> int:
     from kp2d.device import edgetpu
 
     report = edgetpu.lint(tflite_file.read(_path(options.model)))
-    text = json.dumps(report.to_dict(), indent=1) if options.json else report.text()
-    sys.stdout.write(f"{text}\n")
+    print(json.dumps(report.to_dict(), indent=1) if options.json else report.text())
     return int(options.strict and bool(report.unmapped or report.failure))
 
 
@@ -70,7 +68,7 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=int, default=300, help="seconds the compiler may take")
 
 
-def compile_model(options: argparse.Namespace) -> None:
+def run_compile(options: argparse.Namespace) -> None:
     """Rewrites a model for the Edge TPU and runs Google's compiler on it, where that is installed.
 
     Args:
@@ -108,20 +106,20 @@ def compile_model(options: argparse.Namespace) -> None:
         received = f"{prepared} beside it, another model, which would be overwritten"
         raise checks.problem(f"another output than {output}", received, "Name one with -o.")
     files.write_bytes(prepared, data)
-    sys.stdout.write(f"{report.text()}\n\n{prepared}: for the compiler\n")
+    print(f"{report.text()}\n\n{prepared}: for the compiler")
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / output.name
-        found = compiler.compile_model(
+        compiled = compiler.compile_model(
             prepared, made, timeout=options.time_limit, limit=float(options.time_limit)
         )
-        if found.status == "skipped":
-            sys.stdout.write(f"{output}: skipped. {found.reason}\n")
+        if compiled.status == "skipped":
+            print(f"{output}: skipped. {compiled.reason}")
             return
         files.write_bytes(output, rewriting.with_metadata(tflite_file.read(made), data))
-    where = f"{found.mapped} operators on the Edge TPU, {found.unmapped} on the CPU"
-    sys.stdout.write(f"{output}: compiled by version {found.version}, {where}\n")
-    for one in found.blockers:
-        sys.stdout.write(f"  {one.count} {one.name}: {one.status}\n")
+    where = f"{compiled.mapped} operators on the Edge TPU, {compiled.unmapped} on the CPU"
+    print(f"{output}: compiled by version {compiled.version}, {where}")
+    for operators in compiled.blockers:
+        print(f"  {operators.count} {operators.name}: {operators.status}")
 
 
 def _default_output(path: Path, size: tuple[int, int]) -> Path:

@@ -1,4 +1,4 @@
-"""Owns the arguments of `kp2d demo` and what they mean; `kp2d.cli` adds the verb."""
+"""Owns `kp2d demo`: its arguments and what they mean."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kp2d import checks
+from kp2d import arguments, checks
 from kp2d.methods import cli as method_cli
-from kp2d.train.cli import image_size
 
 if TYPE_CHECKING:
     from kp2d.methods.extractors import Extractor
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments.
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d demo`.
 
     Args:
         parser: Parser of the verb.
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="of a .tflite model; default: one a core")
     parser.add_argument(
         "--image-size",
-        type=image_size,
+        type=arguments.image_size,
         metavar="HxW",
         help="size the method sees; default: as many pixels as 240x320, in the frame's proportions",
     )
@@ -54,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mirror", action="store_true", help="show frames as in a mirror")
 
 
-def run(options: argparse.Namespace) -> None:
+def run_demo(options: argparse.Namespace) -> None:
     """Shows the demonstration and says what came out of it.
 
     Args:
-        options: From a parser with `add_arguments`.
+        options: From a parser with `add_demo`.
 
     Raises:
         InputError: If a value is refused, or a source or file cannot be used.
@@ -105,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
         _say(trouble)
     written = [str(target.path) for target in (recorder, table) if target is not None and summary.frames]
     told = f"{summary.line()}; wrote {', '.join(written)}" if written else summary.line()
-    sys.stdout.write(f"{demo.label(extractor)}: {told}\n")
+    print(f"{demo.label(extractor)}: {told}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -117,7 +116,7 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("output", "stats"):
         target = getattr(options, name)
         if target is not None and Path(target).expanduser().resolve() in (
-            Path(each).expanduser().resolve() for each in (options.source, options.reference) if each
+            Path(path).expanduser().resolve() for path in (options.source, options.reference) if path
         ):
             raise checks.problem(f"an --{name} other than what is read", target)
 
@@ -135,8 +134,7 @@ def _extractor(options: argparse.Namespace) -> Extractor:
         precision = precision or "int8"
         if precision != "float32":
             return learned.load(method, precision=precision, **given)
-    if options.threads is not None:
-        raise checks.problem(f"no --threads for {method}", options.threads, "They are for .tflite models.")
+    arguments.refuse_unused(options, ("threads",), method, "an option of .tflite models")
     return method_cli.extractor_from(options)
 
 
@@ -148,12 +146,11 @@ def _troubles(source: Any) -> Iterator[str]:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"kp2d demo: {line}\n")
+    print(f"kp2d demo: {line}", file=sys.stderr)
 
 
 def _progress(line: str) -> None:
-    sys.stderr.write(f"\r{line:<60}")
-    sys.stderr.flush()
+    print(f"\r{line:<60}", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

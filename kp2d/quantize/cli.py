@@ -1,4 +1,4 @@
-"""Owns the arguments of `kp2d quantize` and what they mean; `kp2d.cli` adds the verb."""
+"""Owns `kp2d quantize`: its arguments and what they mean."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from kp2d import backend, checks, files, paths
+from kp2d.arguments import image_size, refuse_unused
 from kp2d.config import assignments
 from kp2d.methods import learned, tflite_file
-from kp2d.train.cli import image_size
 
 PRECISIONS = ("int8", "int8_ptq", "float32", "float16", "int16x8")
 SUFFIXES = {".tflite": "a model", ".h": "a C array", ".onnx": "ONNX (float32)"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments.
+def add_quantize(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d quantize`.
 
     Args:
         parser: Parser of the verb.
@@ -72,11 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> None:
+def run_quantize(options: argparse.Namespace) -> None:
     """Makes the files.
 
     Args:
-        options: From a parser with `add_arguments`.
+        options: From a parser with `add_quantize`.
 
     Raises:
         InputError: If a value is refused, or a package is missing.
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
     onnx = [path for path in options.output if path.suffix == ".onnx"]
     models = [path for path in options.output if path.suffix != ".onnx"]
     if onnx and not models:
-        _refuse(options, (*_TRAINING, "precision", "input"), "an ONNX file, which is float32")
+        refuse_unused(options, (*_TRAINING, "precision", "input"), "an ONNX file, which is float32")
     content = {path: _onnx(options) for path in onnx}  # nothing is written before everything is made
     data = _model(options) if models else b""
     for path in models:
@@ -103,13 +103,6 @@ def run(options: argparse.Namespace) -> None:
 _TRAINING = ("data", "calibration", "num_images", "steps", "set")
 
 
-def _refuse(options: argparse.Namespace, names: tuple[str, ...], what: str) -> None:
-    """Refuses options that would change nothing: a user who gives them expects something else."""
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, [])]
-    if given:
-        raise checks.problem(f"no {', '.join(given)} for {what}", " ".join(given), "Leave them out.")
-
-
 def _model(options: argparse.Namespace) -> bytes:
     """Takes a finished model where there is one, at the size that is wanted; else converts weights."""
     precision, finished = options.precision or "int8", None
@@ -119,13 +112,13 @@ def _model(options: argparse.Namespace) -> bytes:
             raise checks.problem(f"an int8 model for {option}", f"--precision {precision}")
     if options.network.endswith(learned.MODEL):
         finished = Path(options.network).expanduser()
-        _refuse(options, _TRAINING, "a finished model")
+        refuse_unused(options, _TRAINING, "a finished model")
     elif not learned.is_path(options.network):
         checks.one_of("shipped network", options.network, learned.shipped())
         shipped = precision in ("int8", "int8_ptq") and options.network in learned.shipped(precision)
         if shipped and not (options.data or options.calibration):
             finished = learned.PRETRAINED / f"{options.network}{learned.SUFFIXES[precision]}"
-            _refuse(options, _TRAINING, "a shipped model, which is taken as it is")
+            refuse_unused(options, _TRAINING, "a shipped model, which is taken as it is")
     data = _convert(options, precision) if finished is None else _finished(finished, options)
     if options.target == "edgetpu":
         from kp2d.quantize import lowering
@@ -162,10 +155,10 @@ def _convert(options: argparse.Namespace, precision: str) -> bytes:
     export = convert.Export(name=source.name, precision=precision, image_size=size)
     about = {"float_sha256": source.sha256}
     if precision in ("float32", "float16"):
-        _refuse(options, _TRAINING, f"{precision}, which needs no photographs")
+        refuse_unused(options, _TRAINING, f"{precision}, which needs no photographs")
         return convert.to_tflite(source.network, source.config, export, about=about)
     if precision != "int8":
-        _refuse(options, ("steps", "set"), f"{precision}, which is not trained")
+        refuse_unused(options, ("steps", "set"), f"{precision}, which is not trained")
     elif not options.data:
         raise checks.problem(
             f"photographs to train {source.name} on its int8 grid",
@@ -215,16 +208,15 @@ def _onnx(options: argparse.Namespace) -> bytes:
 
 
 def _report(outputs: list[Path], data: bytes) -> None:
-    lines = []
     if data:
         from kp2d.quantize import flatbuffer
 
-        found, about = flatbuffer.summary(data), tflite_file.metadata(data)
+        content, about = flatbuffer.summary(data), tflite_file.metadata(data)
         height, width = about["image_size"]
-        lines.append(f"{about['name']} {about['precision']} {height}x{width}, {found['bytes']:,} bytes")
+        print(f"{about['name']} {about['precision']} {height}x{width}, {content['bytes']:,} bytes")
         if "calibration_images" in about:
-            lines.append(f"calibrated with {about['calibration_images']} images")
-        lines.append("operators: " + ", ".join(f"{name} ×{n}" for name, n in found["operators"].items()))
-        lines.append("tensors: " + ", ".join(f"{kind} ×{n}" for kind, n in found["tensors"].items()))
-    lines += [f"{path} (float32)" if path.suffix == ".onnx" else str(path) for path in outputs]
-    sys.stdout.write("\n".join(lines) + "\n")
+            print(f"calibrated with {about['calibration_images']} images")
+        print("operators:", ", ".join(f"{name} ×{n}" for name, n in content["operators"].items()))
+        print("tensors:", ", ".join(f"{kind} ×{n}" for kind, n in content["tensors"].items()))
+    for path in outputs:
+        print(f"{path} (float32)" if path.suffix == ".onnx" else path)

@@ -1,4 +1,4 @@
-"""Owns the arguments of `kp2d report` and what it says; `kp2d.cli` adds the verb."""
+"""Owns `kp2d report`: its arguments and what it says."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments.
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d report`.
 
     Args:
         parser: Parser of the verb.
@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> None:
+def run_report(options: argparse.Namespace) -> None:
     """Writes the report and says where it is.
 
     Args:
-        options: From a parser with `add_arguments`.
+        options: From a parser with `add_report`.
 
     Raises:
         InputError: As `kp2d.report.site.build`.
@@ -35,9 +35,7 @@ def run(options: argparse.Namespace) -> None:
     from kp2d.report import site as report
 
     made = report.build(options.profile, options.output, progress=sys.stderr.isatty())
-    lines = [f"missing: {note}" for note in made.notes]
-    lines += [
-        f"{made.num_pages} pages, {made.num_bytes / 1e6:.1f} MB in {made.seconds:.0f} s: {made.folder}",
-        f"open in a browser: {made.index.as_uri()}",
-    ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    for note in made.notes:
+        print(f"missing: {note}")
+    print(f"{made.num_pages} pages, {made.num_bytes / 1e6:.1f} MB in {made.seconds:.0f} s: {made.folder}")
+    print(f"open in a browser: {made.index.as_uri()}")

@@ -1,4 +1,4 @@
-"""Owns the arguments of `kp2d bench` and what they mean; `kp2d.cli` adds the verb."""
+"""Owns `kp2d bench`: its arguments and what they mean."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kp2d import backend, checks, config
+from kp2d import arguments, backend, checks, config
 from kp2d.methods import cli as method_cli
-from kp2d.train.cli import image_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +43,8 @@ KEYS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments.
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d bench`.
 
     Args:
         parser: Parser of the verb.
@@ -64,11 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="latency, train, recipes: networks; default: those that fit; latency also takes .tflite files",
     )
     parser.add_argument(
-        "--image-size", type=image_size, nargs="+", metavar="HxW", help="latency: sizes of an image"
+        "--image-size", type=arguments.image_size, nargs="+", metavar="HxW", help="latency: sizes of an image"
     )
     parser.add_argument("--threads", type=int, nargs="+", help="latency: of the runtime; default: 1 2")
     parser.add_argument(
-        "--train-size", type=image_size, nargs="+", metavar="HxW", help="train, recipes: sizes of a view"
+        "--train-size",
+        type=arguments.image_size,
+        nargs="+",
+        metavar="HxW",
+        help="train, recipes: sizes of a view",
     )
     parser.add_argument(
         "--precision",
@@ -88,16 +91,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> None:
+def run_bench(options: argparse.Namespace) -> None:
     """Measures and writes the table.
 
     Args:
-        options: From a parser with `add_arguments`.
+        options: From a parser with `add_bench`.
 
     Raises:
         InputError: If a value is refused or missing.
     """
-    _refuse_others(options)
+    for name, takers in TAKERS.items():
+        if options.what not in takers:
+            what, of = f"kp2d bench {options.what}", f"an option of kp2d bench {', '.join(takers)}"
+            arguments.refuse_unused(options, (name,), what, of)
     from kp2d import paths
     from kp2d.evaluate import tables
 
@@ -112,17 +118,7 @@ def run(options: argparse.Namespace) -> None:
         path = paths.results(profile.name) / f"bench_{options.what}.csv"
     rows = _beside_others(rows, path, KEYS.get(options.what, KEY))
     tables.write_csv(path, rows)
-    sys.stdout.write(f"{tables.markdown(rows)}\n{path}\n")
-
-
-def _refuse_others(options: argparse.Namespace) -> None:
-    """Refuses options that would change nothing: a user who gives them expects something else."""
-    given = [name for name, takers in TAKERS.items() if getattr(options, name) is not None]
-    for name in given:
-        if options.what not in TAKERS[name]:
-            option = f"--{name.replace('_', '-')}"
-            taken = f"an option of kp2d bench {', '.join(TAKERS[name])}"
-            raise checks.problem(f"no {option} for kp2d bench {options.what}", taken, "Leave it out.")
+    arguments.say(f"{tables.markdown(rows)}\n{path}")
 
 
 def _beside_others(rows: pd.DataFrame, path: Path, names: tuple[str, ...] = KEY) -> pd.DataFrame:

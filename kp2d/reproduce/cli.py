@@ -1,16 +1,25 @@
-"""Owns the arguments of `kp2d reproduce` and what they mean; `kp2d.cli` adds the verb."""
+"""Owns `kp2d reproduce`, `sweep`, `readme` and `doctor`: their arguments and what they mean."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
+import logging
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kp2d import checks, config
-from kp2d.reproduce import cluster_cli, jobs
+from kp2d import __version__, arguments, checks, config
+from kp2d.methods import learned
+from kp2d.reproduce import cluster, jobs
+
+if TYPE_CHECKING:
+    from kp2d.reproduce import sweep
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments.
+def add_reproduce(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d reproduce`.
 
     Args:
         parser: Parser of the verb.
@@ -31,14 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=int, help="seconds a cell may take; default: 3600, no limit for training in full"
     )
-    cluster_cli.add_arguments(parser)
+    _add_cluster(parser)
 
 
-def run(options: argparse.Namespace) -> None:
+def run_reproduce(options: argparse.Namespace) -> None:
     """Runs the notebooks and says what became of them.
 
     Args:
-        options: From a parser with `add_arguments`.
+        options: From a parser with `add_reproduce`.
 
     Raises:
         InputError: If a value is refused, or an input or the cluster is missing.
@@ -56,12 +65,241 @@ def run(options: argparse.Namespace) -> None:
         force=options.force,
         cell_timeout=options.timeout,
         progress=sys.stderr.isatty() and not options.scheduler,
-        report=cluster_cli.say,
-        execute=cluster_cli.execute_from(options, jobs.one_by_one),
+        report=arguments.say,
+        execute=_execute_from(options, jobs.one_by_one),
     )
     ran = sum(outcome.action == "ran" for outcome in outcomes)
     seconds = sum(outcome.seconds for outcome in outcomes)
-    cluster_cli.say(
+    arguments.say(
         f"{ran} of {len(outcomes)} stages ran in {seconds:.0f} s; "
         f"tables: results/{options.profile}, pictures: figures/{options.profile}"
     )
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d sweep`.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    parser.add_argument(
+        "--preset", nargs="*", default=["kp2d_tiny_f", "kp2d_tiny_s"], help="networks with shipped weights"
+    )
+    parser.add_argument(
+        "--precision", nargs="+", default=["float32", "int8"], help="of the networks: float32, int8, int8_ptq"
+    )
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        default=[],
+        help="methods with one precision: sift, rootsift, orb, a .weights.h5 or .tflite file, runs/mine",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=arguments.image_size,
+        nargs="+",
+        default=[(240, 320)],
+        metavar="HxW",
+        help="sizes the methods see, height x width, px",
+    )
+    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of RANSAC")
+    parser.add_argument("--top-k", type=int, nargs="+", default=[300, 1000], help="keypoints kept an image")
+    parser.add_argument("--protocol", default="kp2d", help="kp2d, or kp2dtiny for the reference code's rules")
+    parser.add_argument(
+        "--data", default="sample", help="a folder in the layout of HPatches, or: sample, hpatches"
+    )
+    parser.add_argument("--profile", default="fast", help="whose `sample` is meant")
+    parser.add_argument("-o", "--output", type=Path, default=Path("sweep.csv"), help="CSV of all rows")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list the combinations and which are done, compute nothing"
+    )
+    _add_cluster(parser)
+
+
+def run_sweep(options: argparse.Namespace) -> None:
+    """Computes all combinations, writes both tables and says what failed.
+
+    Args:
+        options: From a parser with `add_sweep`.
+
+    Raises:
+        InputError: If a combination cannot be computed; before any work.
+        RunError: If some failed, or the cluster is lost; everything else is kept.
+    """
+    from kp2d import files
+    from kp2d.evaluate import tables
+    from kp2d.reproduce import sweep
+
+    wanted = _sweep_from(options)
+    if options.dry_run:
+        for combination in sweep.combinations(wanted):
+            arguments.say(f"{combination.name}: {sweep.changed(combination) or 'done, nothing changed'}")
+        return
+    output = options.output
+    summary_path = output.with_name(f"{output.stem}_summary{output.suffix}")
+    for path in (output, summary_path):
+        files.check_writable(path)
+    rows, unfinished = sweep.run(
+        wanted,
+        report=arguments.say,
+        execute=_execute_from(options, jobs.keep_going),
+        progress=sys.stderr.isatty() and not options.scheduler,
+    )
+    if len(rows):
+        summary = sweep.summarize(rows)
+        tables.write_csv(output, rows)
+        tables.write_csv(summary_path, summary)
+        arguments.say(
+            f"{tables.markdown(sweep.readable(summary))}\n{len(rows)} rows: {output}, {summary_path}"
+        )
+    failed = [result for result in unfinished if result.error is not None]
+    if failed:
+        raise checks.RunError(jobs.tell_failures(failed, "parts of the sweep"))
+
+
+def _sweep_from(options: argparse.Namespace) -> sweep.Sweep:
+    from kp2d.data import datasets
+    from kp2d.reproduce import sweep
+
+    profile = config.profile(options.profile).name
+    return sweep.Sweep(
+        methods=(*_networks(options), *map(_absolute, options.method)),
+        image_sizes=tuple(options.image_size),
+        seeds=tuple(options.seed),
+        protocol=config.protocol(options.protocol, top_k=tuple(options.top_k)),
+        data=datasets.resolve(options.data, profile).resolve(),
+        profile=profile if options.data == "sample" else "custom",
+    )
+
+
+def _networks(options: argparse.Namespace) -> list[str]:
+    for precision in options.precision:
+        checks.one_of("precision", precision, learned.SUFFIXES)
+        shipped = learned.shipped(precision)
+        for preset in options.preset:
+            if preset not in shipped:
+                raise checks.problem(
+                    f"a preset with shipped weights in {precision}: {', '.join(shipped)}",
+                    repr(preset),
+                    "Train others by kp2d train and name their run: --method runs/mine.",
+                )
+    return [f"{preset}:{precision}" for preset in options.preset for precision in options.precision]
+
+
+def _absolute(method: str) -> str:
+    """Returns a path as workers find it, which have another working directory."""
+    return str(learned.find_weights(method)) if learned.is_path(method) else method
+
+
+def add_readme(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d readme`.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a table is out of date")
+
+
+def run_readme(options: argparse.Namespace) -> int:
+    """Fills the tables of the documents, or compares them with the results.
+
+    Args:
+        options: From a parser with `add_readme`.
+
+    Returns:
+        1 if a table is out of date and that was to be checked, else 0.
+    """
+    from kp2d import files, paths
+    from kp2d.reproduce import readme
+
+    for document in readme.DOCUMENTS:
+        path = paths.home() / document
+        text = path.read_text(encoding="utf-8")
+        filled = readme.fill(text)
+        if options.check and filled != text:
+            print(f"{document} differs from results/: run `kp2d readme`", file=sys.stderr)
+            return 1
+        if filled != text:
+            files.write_text(path, filled)
+    print(f"{' and '.join(readme.DOCUMENTS)} agree with results/")
+    return 0
+
+
+def add_doctor(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d doctor`.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    parser.add_argument("--json", action="store_true", help="write JSON instead of text")
+    parser.add_argument(
+        "--deep", action="store_true", help="import every package and run every runtime; takes some seconds"
+    )
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Examines the installation and prints what was found.
+
+    Args:
+        options: From a parser with `add_doctor`.
+
+    Returns:
+        1 if something is broken, else 0; what is merely not there breaks nothing.
+    """
+    from kp2d.reproduce import doctor
+
+    findings = doctor.examine(deep=options.deep)
+    healthy = all(finding.status != doctor.BROKEN for finding in findings)
+    if options.json:
+        content = {
+            "kp2d": __version__,
+            "healthy": healthy,
+            "findings": list(map(dataclasses.asdict, findings)),
+        }
+        print(json.dumps(content, indent=1))
+    else:
+        print(doctor.report(findings))
+    return int(not healthy)
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that choose where jobs are done: here or on a cluster.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask cluster that shares the project's folder, as tcp://host:8786; default: this process",
+    )
+    parser.add_argument(
+        "--worker-timeout",
+        type=float,
+        default=cluster.WORKER_TIMEOUT,
+        metavar="SECONDS",
+        help="how long to wait for the cluster's first worker",
+    )
+
+
+def _execute_from(options: argparse.Namespace, here: jobs.Execute) -> jobs.Execute:
+    """Returns what does the jobs, as was asked for.
+
+    Args:
+        options: From a parser with `_add_cluster`.
+        here: What does them without a cluster.
+
+    Returns:
+        The function.
+
+    Raises:
+        InputError: If the time to wait is not positive.
+    """
+    if not options.worker_timeout > 0:
+        raise checks.problem("a positive --worker-timeout", options.worker_timeout)
+    if not options.scheduler:
+        return here
+    if not options.verbose:
+        # It logs tracebacks of a connection that is lost; the error that follows says so in a line.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    return cluster.Cluster(options.scheduler, worker_timeout=options.worker_timeout).execute

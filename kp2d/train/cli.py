@@ -1,17 +1,20 @@
-"""Owns the arguments of `kp2d train` and what they mean; `kp2d.cli` adds the verb."""
+"""Owns `kp2d train`: its arguments and what they mean."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 from pathlib import Path
 
-from kp2d import checks
+from kp2d import backend, checks
+from kp2d.arguments import image_size
 from kp2d.config import assignments
 from kp2d.train.recipes import RECIPES, TrainConfig, from_recipe, replace
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of a training run.
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d train`.
 
     Args:
         parser: Parser of the verb. Defaults are the recipe's, so that none is repeated here.
@@ -46,11 +49,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--disable-wandb", action="store_true", help="no Weights & Biases log")
 
 
+def run_train(options: argparse.Namespace) -> None:
+    """Trains, or goes on where a run stopped, and says how fast that was and where the weights are.
+
+    Args:
+        options: From a parser with `add_train`.
+
+    Raises:
+        InputError: If a value is refused, or a folder cannot be used.
+        RunError: If the training cannot go on.
+    """
+    backend.quiet()
+    from kp2d.train import training
+
+    logging.getLogger("kp2d").setLevel(logging.INFO)  # where it resumes, what it skips
+    result = training.train(config_from(options), progress=sys.stderr.isatty())
+    if result.pairs_per_second:
+        waited = f"{result.wait_share:.0%} of the time spent waiting for pairs"
+        print(f"{result.pairs_per_second:.1f} pairs/s, {waited}, {len(result.corrupt)} unreadable pictures")
+    else:
+        print("nothing left to do: this run was finished before")
+    print(result.weights_path)
+
+
 def config_from(options: argparse.Namespace) -> TrainConfig:
     """Reads a run from parsed arguments.
 
     Args:
-        options: From a parser with `add_arguments`.
+        options: From a parser with `add_train`.
 
     Returns:
         The run.
@@ -78,21 +104,3 @@ def config_from(options: argparse.Namespace) -> TrainConfig:
     if options.to_coral and not config.preset.endswith("_coral"):
         config = replace(config, preset=f"{config.preset}_coral")
     return config
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """Reads an argument as HxW.
-
-    Args:
-        text: As "240x320".
-
-    Returns:
-        (height, width), px.
-
-    Raises:
-        ArgumentTypeError: If it is none; argparse shows the message.
-    """
-    try:
-        return checks.is_image_size(text.lower().split("x"))
-    except checks.InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -126,7 +126,8 @@ def test_numpy_and_opencv_are_enough(home):
     blocked = [*HEAVY, "ai_edge_litert", "flatbuffers", "yaml"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
-        "from kp2d import cli, runtimes\nruntimes.available = tuple\nsys.exit(cli.main(['doctor']))"
+        "from kp2d import cli\nfrom kp2d.methods import runtimes\n"
+        "runtimes.available = tuple\nsys.exit(cli.main(['doctor']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

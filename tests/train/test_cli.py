@@ -7,13 +7,13 @@ import pytest
 
 from kp2d import cli
 from kp2d.checks import InputError
-from kp2d.train.cli import add_arguments, config_from
+from kp2d.train.cli import add_train, config_from
 from kp2d.train.recipes import from_recipe
 
 
 def parse(*arguments):
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    add_train(parser)
     return config_from(parser.parse_args(["--data", "d", "-o", "o", *arguments]))
 
 

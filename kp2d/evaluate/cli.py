@@ -1,0 +1,108 @@
+"""Owns `kp2d evaluate`: its arguments and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from kp2d import checks, config
+from kp2d.arguments import image_size
+from kp2d.methods import cli as method_cli
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d evaluate`.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    method_cli.add_arguments(parser)
+    parser.add_argument("--data", default="sample", help="a folder, or: sample, hpatches")
+    parser.add_argument("--profile", default="fast", help="whose `sample` is meant")
+    parser.add_argument(
+        "--image-size", type=image_size, default="240x320", metavar="HxW", help="height x width, px"
+    )
+    parser.add_argument("--top-k", type=int, nargs="+", default=[300, 1000], help="keypoints kept an image")
+    parser.add_argument(
+        "--protocol", default="kp2d", help="kp2d, or kp2dtiny for the reference code's choices"
+    )
+    parser.add_argument(
+        "--score-threshold", type=float, help="smallest score of a network's keypoint, [0, 1)"
+    )
+    parser.add_argument(
+        "--half-pixel",
+        action=argparse.BooleanOptionalAction,
+        help="carry homographies through the resize about pixel centres, or by plain scaling",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="0 hands RANSAC the matches in KP2D's order, others shuffle"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="CSV of averages, a row a subset and k; default: print only"
+    )
+    parser.add_argument("--pairs", type=Path, help="CSV of every pair's scores")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        help="folder that keeps extracted features, to resume; default: results/runs/custom/features",
+    )
+    parser.add_argument("--workers", type=int, help="threads; default: one a core")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """Scores a method on every image pair and prints the averages.
+
+    Args:
+        options: From a parser with `add_evaluate`.
+
+    Raises:
+        InputError: If a value is refused, the data are missing, or a file cannot be written.
+    """
+    from kp2d import files, paths
+    from kp2d.data import datasets
+    from kp2d.evaluate import evaluation, tables
+
+    protocol = _protocol(options)
+    extractor = method_cli.extractor_from(options)
+    if options.output and options.output == options.pairs:
+        raise checks.problem("two different files for --output and --pairs", str(options.output))
+    for target in filter(None, (options.output, options.pairs)):
+        files.check_writable(target)
+    profile = config.profile(options.profile).name
+    sequences = datasets.load_sequences(datasets.resolve(options.data, profile))
+    pairs = evaluation.evaluate(
+        extractor,
+        sequences,
+        protocol,
+        cache=options.cache or paths.runs("custom") / "features",
+        workers=options.workers,
+        progress=sys.stderr.isatty(),
+    )
+    summary = evaluation.summarize(pairs, drop_unrepeated=protocol.drop_unrepeated)
+    rows = tables.evaluation_rows(
+        summary,
+        extractor,
+        protocol,
+        profile=profile if options.data == "sample" else "custom",
+        dataset=datasets.label(sequences),
+    )
+    if options.pairs:
+        tables.write_csv(options.pairs, pairs)
+    if options.output:
+        tables.write_csv(options.output, rows)
+    counts = ("subset", "top_k", "num_pairs", "num_sequences", "num_failed", "num_skipped")
+    print(tables.markdown(tables.with_intervals(rows), (*counts, *tables.METRICS)))
+
+
+def _protocol(options: argparse.Namespace) -> config.Protocol:
+    """Returns the named protocol with the settings that were given."""
+    names = ("half_pixel", "score_threshold")
+    overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return config.protocol(
+        options.protocol,
+        image_size=options.image_size,
+        top_k=tuple(options.top_k),
+        seed=options.seed,
+        **overrides,
+    )

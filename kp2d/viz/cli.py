@@ -1,0 +1,77 @@
+"""Owns `kp2d match`: its arguments and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+
+from kp2d import config
+from kp2d.arguments import image_size
+from kp2d.methods import cli as method_cli
+
+
+def add_match(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d match`.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    parser.add_argument("image0", help="first image")
+    parser.add_argument("image1", help="second image")
+    parser.add_argument("-o", "--output", default="matches.png", help="picture to write (.png or .svg)")
+    method_cli.add_arguments(parser)
+    parser.add_argument("--top-k", type=int, default=1000, help="keypoints kept an image")
+    parser.add_argument(
+        "--image-size",
+        type=image_size,
+        metavar="HxW",
+        help="size the method sees; default: each image's own",
+    )
+    parser.add_argument("--ransac-threshold", type=float, default=3.0, help="largest error of an inlier, px")
+
+
+def run_match(options: argparse.Namespace) -> None:
+    """Matches two images, draws the matches and says how many fit one homography.
+
+    Args:
+        options: From a parser with `add_match`.
+
+    Raises:
+        InputError: If a value is refused, or a file cannot be used.
+    """
+    from kp2d import images
+    from kp2d.methods import extractors, registration
+    from kp2d.viz import figures, pictures
+
+    figures.check_target(options.output)  # before the work
+    protocol = config.protocol(top_k=(options.top_k,), ransac_threshold=options.ransac_threshold)
+    extractor = method_cli.extractor_from(options)
+    image0, image1 = images.read_image(options.image0), images.read_image(options.image1)
+    registered = registration.register_images(
+        image0,
+        image1,
+        extractor,
+        top_k=options.top_k,
+        protocol=protocol,
+        image_size=options.image_size,
+    )
+    estimate = registered.estimate
+    facts = f"{estimate.inliers.sum()}/{len(estimate.inliers)} inliers"
+    figure = pictures.draw_matches(
+        image0,
+        image1,
+        registered.features0.keypoints,
+        registered.features1.keypoints,
+        registered.matches[::-1],  # best first
+        inliers=estimate.inliers[::-1],
+        estimated=estimate.homography,
+        title=f"{extractors.label(options.method)} {extractor.precision} · {facts}",
+    )
+    path = figures.save_figure(figure, options.output)
+    if estimate.homography is None:
+        verdict = "no homography"
+    elif estimate.trustworthy:
+        verdict = "homography found"
+    else:
+        verdict = "a homography not to be trusted (chance finds as many inliers)"
+    counts = f"{len(registered.features0)} and {len(registered.features1)} keypoints"
+    print(f"{counts}, {facts}, {verdict}: {path}")
