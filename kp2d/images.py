@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kp2d import checks, files, picture_headers
+from kp2d import checks, files
 
 SUFFIXES = (".ppm", ".pgm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 WRITABLE_SUFFIXES = (".png", ".ppm", ".jpg", ".jpeg")
@@ -23,6 +23,11 @@ MAX_PIXELS = 200_000_000  # of a picture: the largest cameras make as many
 # With these flags gray is repeated, alpha dropped without blending, EXIF orientation applied.
 _DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _REPLACE = "Replace the file by a complete picture, or remove it."
+
+# How files of formats begin, and markers of JPEG.
+_JPEG, _TIFF = b"\xff\xd8\xff", (b"II*\0", b"MM\0*")
+_SCAN, _END = 0xDA, 0xD9
+_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # these begin with a size
 
 # Some versions of OpenCV 4 (4.8 is one) have these at the top, OpenCV 5 in a module of their own.
 _log = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
@@ -53,12 +58,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     path = Path(path)
     content = _read_bytes(path)
     data = content.tobytes()
-    size = picture_headers.declared_size(data)
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        declared = f"{size[0]}x{size[1]} px in {path}"
-        raise checks.problem(
-            f"a picture of at most {MAX_PIXELS:,} pixels", declared, "Make it smaller first."
-        )
+    _refuse_giant(_declared_size(data), path)  # before it is unpacked
     try:
         with _quiet_opencv():
             image = cv2.imdecode(content, _DECODE_FLAGS)
@@ -71,6 +71,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         size = f"{path} ({len(content)} bytes)"
         expected = "a picture of 8 or 16 bits a channel, neither damaged nor cut off"
         raise checks.problem(expected, size, _REPLACE)
+    _refuse_giant(image.shape[:2], path)
     if min(image.shape[:2]) < MIN_SIDE:
         size = f"{image.shape[0]}x{image.shape[1]} px in {path}"
         raise checks.problem(f"an image of at least {MIN_SIDE}x{MIN_SIDE} px", size, _REPLACE)
@@ -161,42 +162,111 @@ def _to_uint8(image: np.ndarray, path: Path) -> np.ndarray:
 
 def _is_cut_off(content: bytes) -> bool:
     """Tells whether a JPEG or TIFF lacks its end, which decoders fill with gray or black."""
-    if content[:3] == b"\xff\xd8\xff":
-        return not _jpeg_ends(content)
-    if content[:4] in (b"II*\0", b"MM\0*"):
-        return _tiff_end(content) > len(content)
-    return False
+    if content.startswith(_JPEG):
+        return all(marker != _END for marker, _ in _jpeg_segments(content))
+    return content.startswith(_TIFF) and _tiff_end(content) > len(content)
 
 
-def _jpeg_ends(content: bytes) -> bool:
-    """Tells whether the picture itself ends; thumbnails before it and trailers behind do not count."""
+def _refuse_giant(image_size: tuple[int, int] | None, path: Path) -> None:
+    if image_size is not None and image_size[0] * image_size[1] > MAX_PIXELS:
+        declared = f"{image_size[0]}x{image_size[1]} px in {path}"
+        raise checks.problem(
+            f"a picture of at most {MAX_PIXELS:,} pixels", declared, "Make it smaller first."
+        )
+
+
+def _declared_size(content: bytes) -> tuple[int, int] | None:
+    """Returns the size that a file declares whose few bytes may unpack to more than any memory holds.
+
+    Args:
+        content: The file. Of PNG, BMP, JPEG and TIFF, that is; Netpbm is not packed and WebP never so large.
+
+    Returns:
+        (height, width) px; None for other formats and damaged files, which decoders refuse.
+    """
+    try:
+        if content.startswith(b"\x89PNG\r\n\x1a\n"):
+            width, height = struct.unpack_from(">II", content, 16)
+        elif content.startswith(b"BM"):
+            width, height = map(
+                abs, struct.unpack_from("<ii", content, 18)
+            )  # a negative height: from the top
+        elif content.startswith(_JPEG):
+            frame = next((at for marker, at in _jpeg_segments(content) if marker in _START_OF_FRAME), None)
+            height, width = (0, 0) if frame is None else struct.unpack_from(">HH", content, frame + 5)
+        elif content.startswith(_TIFF):
+            fields = _tiff_fields(content)
+            width, height = (max(fields.get(tag, (0,)), default=0) for tag in (256, 257))
+        else:
+            return None
+    except struct.error:  # cut off within the header
+        return None
+    return height, width
+
+
+def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yields each marker of the picture itself and its position; a thumbnail is within a segment."""
     position = 2
     while position + 4 <= len(content) and content[position] == 0xFF:
         marker = content[position + 1]
         if marker == 0xFF:  # padding
             position += 1
             continue
-        if marker == 0xD9:
-            return True
+        yield marker, position
+        if marker == _END:
+            return
         position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-        if marker == 0xDA:  # the scan's data run to the next marker that is neither stuffing nor a restart
-            found = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.S).search(content, position)
-            if found is None:
-                return False
-            position = found.start()
-    return content[position : position + 2] == b"\xff\xd9"
+        if marker == _SCAN:  # its data run to the next marker that is neither stuffing nor a restart
+            end = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.S).search(content, position)
+            if end is None:
+                return
+            position = end.start()
+    if content[position : position + 2] == b"\xff\xd9":  # with nothing behind it
+        yield _END, position
 
 
 def _tiff_end(content: bytes) -> int:
     """Returns the byte after the last strip or tile that the first directory of a TIFF promises."""
     try:
-        fields = picture_headers.tiff_fields(content)
+        fields = _tiff_fields(content)
     except struct.error:
         return len(content) + 1  # the directory itself lies behind the end
     # 273 and 279: offsets and byte counts of strips; 324 and 325: of tiles.
     starts = [*fields.get(273, ()), *fields.get(324, ())]
     sizes = [*fields.get(279, ()), *fields.get(325, ())]
-    return max((a + b for a, b in zip(starts, sizes, strict=False)), default=0)
+    return max((start + size for start, size in zip(starts, sizes, strict=False)), default=0)
+
+
+def _tiff_fields(content: bytes) -> dict[int, tuple[int, ...]]:
+    """Returns the whole numbers in the first directory of a TIFF by tag.
+
+    Args:
+        content: The file.
+
+    Raises:
+        struct.error: If the directory lies behind the end of the file.
+    """
+    order = "<" if content[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(f"{order}I", content, 4)
+    (count,) = struct.unpack_from(f"{order}H", content, start)
+    fields = {}
+    for index in range(count):
+        tag, kind, length = struct.unpack_from(f"{order}HHI", content, start + 2 + 12 * index)
+        fields[tag] = _tiff_values(content, order, start + 10 + 12 * index, kind, length)
+    return fields
+
+
+def _tiff_values(content: bytes, order: str, position: int, kind: int, length: int) -> tuple[int, ...]:
+    """Returns the values of a TIFF field of type SHORT (3) or LONG (4); nothing for other types."""
+    letter = {3: "H", 4: "I"}.get(kind)
+    if letter is None:
+        return ()
+    size = struct.calcsize(letter) * length
+    if size > 4:  # longer values stand elsewhere
+        (position,) = struct.unpack_from(f"{order}I", content, position)
+    if position + size > len(content):  # before `struct` makes as many numbers as a damaged length says
+        raise struct.error(f"a field that ends at {position + size}")
+    return struct.unpack_from(f"{order}{length}{letter}", content, position)
 
 
 @contextlib.contextmanager
