@@ -1,17 +1,28 @@
-"""Owns how files are written and recognized: atomically, with a hash, with clear errors."""
+"""Owns how files are written and recognized, with a hash and clear errors, and that a folder has one run."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import logging
+import os
+import platform
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kp2d import checks
+
+LOCK = ".lock"  # in a folder; it stays there, as removing it would let two runs in at once
+_TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # what systems answer where another holds the lock
+_FAR = 1 << 30  # Windows forbids reading what is locked: a byte behind the text is
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -101,3 +112,67 @@ def sha256(path: Path | str) -> str:
         while chunk := handle.read(1 << 20):
             digest.update(chunk)
         return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def alone(folder: Path | str, what: str) -> Iterator[None]:
+    """Keeps other runs out of a folder, on this machine and on others that share its disk.
+
+    The operating system holds the lock and drops it when its process ends, however that ends: a killed run
+    leaves nothing to clean up. The file only tells others who it is.
+
+    Args:
+        folder: The folder; it is created.
+        what: What is to run alone, for the message ("kp2d reproduce --profile fast").
+
+    Raises:
+        InputError: If another run holds the lock, or the folder cannot be written.
+    """
+    path = Path(folder) / LOCK
+    check_writable(path)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                remedy = "Wait until it has finished, or stop it; what it has finished is then reused."
+                raise checks.problem(f"no other {what}", _holder(path), remedy) from None
+            # Some network file systems have no locks.
+            log.warning("%s cannot be locked (%s): start no second run there.", folder, error)
+        _sign(file)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # the name of a run that has ended misleads nobody
+                file.truncate(0)
+
+
+def _holder(path: Path) -> str:
+    """Says who holds a lock, as "one by process 4711 on workstation, since 2026-01-31 12:00:00"."""
+    owner = read_json(path) or {}
+    known = all(key in owner for key in ("pid", "host", "since"))
+    return "one by process {pid} on {host}, since {since}".format(**owner) if known else "one that runs"
+
+
+def _sign(file: IO[str]) -> None:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
+        file.flush()
+
+
+def _lock(file: IO[str]) -> None:
+    """Locks a file for this process, or fails at once."""
+    if os.name == "nt":
+        import msvcrt
+
+        file.seek(_FAR)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        finally:
+            file.seek(0)
+        return
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

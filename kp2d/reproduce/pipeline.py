@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kp2d import checks, config, files, paths, provenance, runlock
+from kp2d import checks, config, files, paths, provenance
 from kp2d.data import datasets
 from kp2d.methods import integrity
 from kp2d.reproduce import chain, jobs, notebook_file
@@ -114,7 +114,7 @@ def reproduce(
         )
         for stage in chosen
     ]
-    with runlock.alone(paths.runs(profile), f"run of the profile {profile}"):
+    with files.alone(paths.runs(profile), f"run of the profile {profile}"):
         results = {result.name: result for result in execute(planned, report)}
     jobs.raise_failures([results[stage.name] for stage in chosen if stage.name in results], "stages")
     return [results[stage.name].value for stage in chosen]

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from kp2d import files, runlock
+from kp2d import files
 from kp2d.checks import RunError, fits_cells, problem
 from kp2d.data import datasets
 from kp2d.data.loader import PairLoader, PairSource
@@ -98,7 +98,7 @@ def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: 
     folder = Path(config.output)
     files.check_writable(folder / "config.json")
     keras.utils.set_random_seed(config.seed)
-    with runlock.alone(folder, f"training run in {folder}"), data_parallel(config.devices) as devices:
+    with files.alone(folder, f"training run in {folder}"), data_parallel(config.devices) as devices:
         _claim_folder(folder, config)
         run = _Run(config, network_config, devices)
         run.resume()

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from kp2d import checks, config, files, paths, runlock
+from kp2d import checks, config, files, paths
 from kp2d.methods import integrity, learned
 from kp2d.reproduce import chain, pipeline
 
@@ -135,8 +135,8 @@ def test_a_read_only_disk_is_named_before_anything_runs(workshop, monkeypatch):
 # Two runs at once.
 
 HOLD = (
-    "import sys, time\nfrom kp2d import runlock\n"
-    "with runlock.alone(sys.argv[1], 'run'):\n    print('held', flush=True)\n    time.sleep(60)"
+    "import sys, time\nfrom kp2d import files\n"
+    "with files.alone(sys.argv[1], 'run'):\n    print('held', flush=True)\n    time.sleep(60)"
 )
 
 
@@ -154,26 +154,26 @@ def test_a_second_run_is_told_who_holds_the_lock_and_since_when(other, tmp_path)
     said = (
         rf"no other run; received one by process {other.pid} on .*, since \d{{4}}-\d\d-\d\d \d\d:.*Wait until"
     )
-    with pytest.raises(checks.InputError, match=said), runlock.alone(tmp_path, "run"):
+    with pytest.raises(checks.InputError, match=said), files.alone(tmp_path, "run"):
         pytest.fail("both run")
 
 
 def test_a_killed_run_leaves_no_lock(other, tmp_path):
     other.send_signal(signal.SIGKILL)
     other.wait()
-    assert (tmp_path / runlock.NAME).read_text()  # its name is still there, and does no harm
-    with runlock.alone(tmp_path, "run"):
-        assert json.loads((tmp_path / runlock.NAME).read_text())["pid"] == os.getpid()
+    assert (tmp_path / files.LOCK).read_text()  # its name is still there, and does no harm
+    with files.alone(tmp_path, "run"):
+        assert json.loads((tmp_path / files.LOCK).read_text())["pid"] == os.getpid()
 
 
 def test_a_lock_is_given_back_after_an_error_and_is_held_within_a_process_too(tmp_path):
     def nested():
-        with runlock.alone(tmp_path, "run"), runlock.alone(tmp_path, "run"):
+        with files.alone(tmp_path, "run"), files.alone(tmp_path, "run"):
             pytest.fail("both run")
 
     with pytest.raises(checks.InputError, match="no other run"):
         nested()
-    with runlock.alone(tmp_path / "other", "run"), runlock.alone(tmp_path, "run"):
+    with files.alone(tmp_path / "other", "run"), files.alone(tmp_path, "run"):
         pass
 
 
@@ -181,8 +181,8 @@ def test_where_there_are_no_locks_a_run_goes_on_with_a_warning(tmp_path, monkeyp
     def none(_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(runlock, "_lock", none)
-    with runlock.alone(tmp_path, "run"):
+    monkeypatch.setattr(files, "_lock", none)
+    with files.alone(tmp_path, "run"):
         assert "start no second run there" in caplog.text
 
 
@@ -190,7 +190,7 @@ def test_one_profile_is_run_once_at_a_time(workshop, monkeypatch):
     workshop()
     pretend(monkeypatch)
     with (
-        runlock.alone(paths.runs("smoke"), "run"),
+        files.alone(paths.runs("smoke"), "run"),
         pytest.raises(checks.InputError, match="no other run of the profile smoke"),
     ):
         reproduce()

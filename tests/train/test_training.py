@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from kp2d import runlock
+from kp2d import files
 from kp2d.checks import InputError
 from kp2d.methods import networks
 from kp2d.methods.networks import build_network
@@ -109,7 +109,7 @@ def test_output_of_another_run_is_refused(small_run):
 
 def test_a_second_run_in_the_same_folder_is_refused(small_run, tmp_path):
     with (
-        runlock.alone(tmp_path / "run", "run"),
+        files.alone(tmp_path / "run", "run"),
         pytest.raises(InputError, match=r"no other training run in .*by process"),
     ):
         training.train(small_run(), progress=False)
