@@ -18,6 +18,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from kp2d import cli
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -312,6 +314,27 @@ def test_a_small_device_can_import_and_extract(module, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
+
+
+def test_the_light_modules_import_where_nothing_heavy_is_installed(tmp_path):
+    """The hall, methods, live and every command line: what a device needs, and what says what is missing."""
+    networks = {"methods.networks", "methods.normalization", "methods.quantized"}
+    light = [
+        f"kp2d.{name}".removesuffix(".__init__")
+        for name in sorted(set(MODULES) - networks - {"__main__"})
+        if room(name) in ("", "methods", "live") or name in {verb.module for verb in cli.VERBS.values()}
+    ]
+    code = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({HEAVY!r}))\n"
+        f"for name in {light!r}:\n"
+        "    try:\n        importlib.import_module(name)\n"
+        "    except ImportError as error:\n        print(name, error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 # The paper's numbers.
