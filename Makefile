@@ -29,7 +29,7 @@ format: $(READY)  ## format modules and notebooks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-readme: $(READY)  ## fill the tables of README.md from results/
+readme: $(READY)  ## fill the tables of README.md, results/README.md and docs/ from results/
 	$(BIN)/kp2d readme
 
 lab: $(READY)  ## open the notebooks in JupyterLab

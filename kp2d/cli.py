@@ -96,7 +96,7 @@ VERBS = {
     ),
     "readme": Verb(
         "reproduce.cli",
-        "fill the tables of README.md and results/README.md",
+        "fill the tables of README.md, results/README.md and docs/",
         "kp2d readme --check",
     ),
     "doctor": Verb(

@@ -26,7 +26,7 @@ INSTALL = {  # how to get each
     "litert": "Run pip install ai-edge-litert; on old devices pip install 'numpy<2' tflite-runtime.",
     "tflite-runtime": "Run pip install 'numpy<2' tflite-runtime; it has wheels for Python 3.8 to 3.11.",
     "tensorflow": "Run pip install '.[train]' in the folder of kp2d, or leave --runtime out.",
-    PYCORAL: "Install it from Google's package index, as the README's page on the Coral stick says: PyPI's"
+    PYCORAL: "Install it from Google's package index, as docs/devices.md says: PyPI's"
     " pycoral is another program.",
 }
 KERNELS = ("default", "builtin")  # `default` lets the runtime use XNNPACK

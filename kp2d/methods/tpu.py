@@ -18,7 +18,7 @@ LIBRARIES = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib", "win32"
 LIBRARY_VARIABLE = "EDGETPU_LIBRARY"  # names another library
 # USB vendor and product of a stick: before and after its firmware is loaded, which the first use does.
 _USB = {("1a6e", "089a"), ("18d1", "9302")}
-_INSTALL = "install libedgetpu1-std as the README's page on the Coral stick says"
+_INSTALL = "install libedgetpu1-std as docs/devices.md says"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -212,7 +212,7 @@ def run_readme(options: argparse.Namespace) -> int:
     from kp2d import files, paths
     from kp2d.reproduce import readme
 
-    for document in readme.DOCUMENTS:
+    for document in readme.documents():
         path = paths.home() / document
         text = path.read_text(encoding="utf-8")
         filled = readme.fill(text)
@@ -221,7 +221,7 @@ def run_readme(options: argparse.Namespace) -> int:
             return 1
         if filled != text:
             files.write_text(path, filled)
-    print(f"{' and '.join(readme.DOCUMENTS)} agree with results/")
+    print("the tables of README.md, results/README.md and docs/ agree with results/")
     return 0
 
 

@@ -233,7 +233,7 @@ def _run_model(topic: str, runtime: str) -> Finding:
 
 
 def _edge_tpu() -> Iterator[Finding]:
-    topic, page = "Edge TPU", "See the README's page on the Coral stick, if you have one"
+    topic, page = "Edge TPU", "See docs/devices.md, if you have a Coral stick"
     program, error = None, ""
     try:
         program = compiler.find()

@@ -1,9 +1,14 @@
-"""Owns the generated tables of README.md and results/README.md: which results they show, in which columns."""
+"""Owns the generated tables of README.md, results/README.md and docs/: what they show, in which columns."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +17,24 @@ from kp2d import checks, paths
 from kp2d.evaluate import tables
 from kp2d.methods import learned
 
-DOCUMENTS = ("README.md", "results/README.md")
 _SIZE = (240, 320)
+_TUNED_ON = "bench"  # the real pairs by which settings were chosen; `bench2` lies beside them
 _COLUMNS = ("method", "precision", "top_k", *tables.METRICS)
+
+# The README's table: pairs, and the methods shown on them. At most seven rows.
+_OURS, _REFERENCE = ("kp2d_tiny_s", "int8"), ("sift", "float32")
+_HEADLINE = (
+    ("bench", "illumination", (_OURS, _REFERENCE, ("orb", "float32"))),
+    ("bench", "viewpoint", (_OURS, _REFERENCE)),
+    ("bench2", "viewpoint", (_OURS, _REFERENCE)),
+)
+_LESS_IS_BETTER = "localization_error"
+
+
+def documents() -> tuple[str, ...]:
+    """Returns the documents that may hold generated tables, relative to the project."""
+    pages = sorted(path.name for path in (paths.home() / "docs").glob("*.md"))
+    return ("README.md", "results/README.md", *(f"docs/{name}" for name in pages))
 
 
 def fill(text: str) -> str:
@@ -33,9 +53,29 @@ def fill(text: str) -> str:
 
 
 def _headline() -> str:
-    rows = _evaluation("bench", top_k=1000)
-    rows = rows[(rows["subset"] == "all") & (rows["precision"] != "int8_ptq")]
-    return tables.markdown(_with_ends(rows), ("method", "precision", *tables.METRICS))
+    """Our network beside SIFT on each kind of pairs; then, from the same rows, what SIFT does better."""
+    shown, ahead = [], []
+    for dataset, subset, methods in _HEADLINE:
+        rows = _evaluation("bench", top_k=1000, dataset=dataset)
+        rows = rows[rows["subset"] == subset].set_index(["method", "precision"])
+        rows = rows.loc[[key for key in methods if key in rows.index]].reset_index()
+        if len(rows) > 1:
+            pairs = f"`{dataset}`, {subset}, {rows['num_pairs'].iloc[0]} pairs"
+            shown.append(rows.assign(pairs=pairs))
+            ahead += [f"{where} on {pairs}" for where in _ahead(rows)]
+    times = _latencies()[["method", "precision", "image_height", "image_width", "extract_ms"]]
+    rows = pd.concat(shown).merge(times, how="left")
+    table = tables.markdown(_with_ends(rows), ("pairs", "method", "precision", *tables.METRICS, "extract_ms"))
+    return f"{table}\n\nWhere SIFT is ahead of {_OURS[0]}: {'; '.join(ahead) or 'in none of these'}."
+
+
+def _ahead(rows: pd.DataFrame) -> Iterator[str]:
+    """Yields each metric in which the reference is better than our network, with both values."""
+    by_method = rows.set_index(["method", "precision"])
+    for metric in tables.METRICS:
+        ours, reference = by_method.loc[_OURS, metric], by_method.loc[_REFERENCE, metric]
+        if reference < ours if metric == _LESS_IS_BETTER else reference > ours:
+            yield f"{tables.HEADINGS.get(metric, metric)} ({reference:.3f} against {ours:.3f})"
 
 
 def _with_ends(rows: pd.DataFrame) -> pd.DataFrame:
@@ -54,7 +94,8 @@ def _networks() -> str:
     """What each network costs in int8, and what it reaches on the real pairs."""
     from kp2d.methods import networks
 
-    scores = _evaluation("bench", top_k=1000).query("subset == 'all' and precision == 'int8'")
+    scores = _evaluation("bench", top_k=1000, dataset=_TUNED_ON)
+    scores = scores.query("subset == 'all' and precision == 'int8'")
     times = _latencies().query("precision == 'int8'")[["method", "image_height", "image_width", "extract_ms"]]
     rows = scores.merge(times, how="left", on=["method", "image_height", "image_width"])
     rows = tables.readable(
@@ -78,38 +119,37 @@ def _against_sift() -> str:
     rows = rows[rows["method"].str.startswith("kp2d") & (rows["precision"] == "int8")]
     counts = ("num_better", "num_equal", "num_worse")
     differences = ("mean_difference", "difference_low", "difference_high")
-    return tables.markdown(rows, ("method", "subset", "metric", *counts, *differences))
+    several = ("dataset",) if "dataset" in rows and len(rows["dataset"].unique()) > 1 else ()
+    return tables.markdown(rows, ("method", *several, "subset", "metric", *counts, *differences))
 
 
 def _comparison(folder: str, *, top_k: int, image_size: tuple[int, int] = _SIZE) -> str:
     rows = _evaluation(folder, top_k=top_k, image_size=image_size)
+    rows = rows[rows["subset"] != "all"]
     parts = []
-    for subset in ("viewpoint", "illumination"):
-        part = rows[rows["subset"] == subset]
+    for (dataset, subset), part in rows.groupby(["dataset", "subset"], sort=False):
         pairs, scenes = part[["num_pairs", "num_sequences"]].iloc[0]
-        parts.append(f"{subset.capitalize()}, {pairs} pairs from {scenes} sequences:\n")
+        parts.append(f"`{dataset}`, {subset}, {pairs} pairs from {scenes} sequences:\n")
         parts.append(tables.markdown(_with_ends(part), _COLUMNS) + "\n")
     return "\n".join(parts).rstrip()
 
 
-def _evaluation(folder: str, *, top_k: int, image_size: tuple[int, int] = _SIZE) -> pd.DataFrame:
+def _evaluation(
+    folder: str, *, top_k: int, image_size: tuple[int, int] = _SIZE, dataset: str | None = None
+) -> pd.DataFrame:
+    """Rows of an `evaluation.csv` at one size and k; of one of the data sets in it, or of all."""
     rows = tables.read_csv(paths.results() / folder / "evaluation.csv", tables.EVALUATION_COLUMNS)
     here = (rows["image_height"] == image_size[0]) & (rows["image_width"] == image_size[1])
-    return rows[here & (rows["top_k"] == top_k)]
+    here &= rows["top_k"] == top_k
+    return rows[here if dataset is None else here & (rows["dataset"] == dataset)]
 
 
 def _int8() -> str:
     sizes = (((88, 88), 150), ((240, 320), 300), ((240, 320), 1000), ((480, 640), 1000))
-    parts = [_evaluation("bench", top_k=top_k, image_size=size) for size, top_k in sizes]
+    parts = [_evaluation("bench", top_k=top_k, image_size=size, dataset=_TUNED_ON) for size, top_k in sizes]
     rows = tables.readable(pd.concat(parts))
     rows = rows[(rows["subset"] == "all") & rows["method"].str.startswith("kp2d")]
     return tables.markdown(_with_ends(rows), ("method", "size", *_COLUMNS[1:]))
-
-
-def _speed() -> str:
-    rows = _latencies()
-    rows = rows[(rows["image_height"] == _SIZE[0]) & (rows["image_width"] == _SIZE[1])]
-    return tables.markdown(rows, ("method", "precision", "extract_ms", "match_ms", "times_as_fast_as_sift"))
 
 
 def _latency() -> str:
@@ -128,6 +168,43 @@ def _stages() -> str:
     return tables.markdown(rows, ("stage", "seconds", "cpu_seconds", "peak_memory_mib"))
 
 
+def _notebooks() -> str:
+    """The notebooks: number, question and, of profile `fast`, seconds."""
+    seconds = tables.read_csv(paths.results() / "fast" / "bench_stages.csv").set_index("stage")["seconds"]
+    lines = ["| notebook | question | seconds |", "|---|---|---:|"]
+    for path in sorted(paths.notebooks().glob("*.ipynb")):
+        title, _, question, *_ = _first_cell(path).splitlines()
+        link = f"[{title.removeprefix('# ')}](notebooks/{path.name})"
+        lines.append(f"| {link} | {question.strip('*')} | {seconds[path.stem]:.0f} |")
+    return "\n".join([*lines, f"| all | | {seconds.sum():.0f} |"])
+
+
+def _first_cell(notebook: Path) -> str:
+    return "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"])
+
+
+def _settings(part: str = "") -> str:
+    """The settings of a training run, or of one part of it, as the two recipes have them."""
+    from kp2d.train import recipes
+
+    runs = [recipes.from_recipe(name, data="", output="") for name in ("kp2d_plus", "kp2d")]
+    settings = [getattr(run, part) if part else run for run in runs]
+    lines = ["| setting | `kp2d_plus` | `kp2d` | meaning |", "|---|---|---|---|"]
+    for name, meaning in _attributes(type(settings[0])).items():
+        values = [getattr(setting, name) for setting in settings]
+        if name not in ("recipe", "data", "output") and not dataclasses.is_dataclass(values[0]):
+            shown = " | ".join("–" if value is None else str(value) for value in values)
+            lines.append(f"| `{f'{part}.{name}' if part else name}` | {shown} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _attributes(kind: type[Any]) -> dict[str, str]:
+    """Returns what the docstring of a dataclass says of each attribute."""
+    text = inspect.getdoc(kind) or ""
+    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text.partition("Attributes:")[2], flags=re.M)
+    return {name: " ".join(meaning.split()).replace("|", "\\|") for name, meaning in found}
+
+
 def _edgetpu() -> str:
     rows = tables.readable(tables.read_csv(paths.results() / "fast" / "compile.csv"))
     operators = ("num_unmapped_before", "num_unmapped")
@@ -144,6 +221,7 @@ def _paper() -> str:
     """Both of the paper's tables of results at 320×240: each printed row, then ours and the difference."""
     rows = tables.read_csv(paths.results() / "bench" / "paper_comparison.csv")
     rows = rows[(rows["image_height"] == _SIZE[0]) & ~rows["method"].str.startswith("kp2d_v")]
+    rows = rows[rows["dataset"].isin([_TUNED_ON]) | rows["dataset"].isna()]  # none: the paper's alone
     setting = ["table", "method", "precision", "top_k"]
     parts = []
     for key, part in rows.groupby(setting, sort=False):
@@ -177,10 +255,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "bench88": lambda: _comparison("bench", top_k=150, image_size=(88, 88)),
     "sample": lambda: _comparison("fast", top_k=300),
     "int8": _int8,
-    "speed": _speed,
     "latency": _latency,
     "edgetpu": _edgetpu,
+    "notebooks": _notebooks,
     "stages": _stages,
+    "run_settings": _settings,
+    "loss_settings": lambda: _settings("loss"),
+    "augment_settings": lambda: _settings("augment"),
     "paper": _paper,
     "models": _models,
     "recipes": _recipes,
