@@ -2,5 +2,5 @@
 
 HEAVY = [
     *("tensorflow", "keras", "matplotlib", "pandas", "papermill", "IPython", "sklearn", "skimage", "scipy"),
-    *("tqdm", "pooch", "requests", "nbformat"),
+    *("tqdm", "requests", "nbformat"),
 ]

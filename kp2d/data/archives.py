@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import functools
 import lzma
@@ -35,21 +34,12 @@ _FAILURES = (
 _DAMAGES = {None, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR}
 
 
-class DiskSpaceError(OSError):
-    """Too little free space for what will be written; found before writing it."""
+class DiskSpaceError(checks.InputError):
+    """Too little free space for what will be written; found before writing it. No other mirror helps."""
 
 
 def check_space(folder: Path, num_bytes: int, what: str) -> None:
-    """Checks that the disk of a folder has free space.
-
-    Args:
-        folder: An existing folder.
-        num_bytes: Bytes that will be written.
-        what: What they are, for the message.
-
-    Raises:
-        DiskSpaceError: If there is less.
-    """
+    """Raises `DiskSpaceError` if the disk of an existing folder has no room for so many more bytes."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise DiskSpaceError(
@@ -73,31 +63,13 @@ def unpack(archive: Path, target: Path, *, progress: bool = True) -> int:
     Raises:
         InputError: If the archive is damaged, an entry would leave the folder or is a link or a
             device, or more is unpacked than the disk or `MAX_RATIO` allows.
-        DiskSpaceError: If a zip says that it needs more than there is.
         OSError: If writing fails.
     """
-    limit = max(MAX_RATIO * archive.stat().st_size, CHUNK)
-    count = written = 0
     try:
-        with contextlib.closing(_members(archive)) as members:
-            for member in tqdm(members, desc="unpacking", unit="file", disable=not progress):
-                if member.name.startswith("__MACOSX/"):  # what a Mac adds to a zip
-                    continue
-                path = _safe_path(target, member.name, archive)
-                if member.is_folder:
-                    path.mkdir(parents=True, exist_ok=True)
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with member.open() as source, path.open("xb") as file:
-                    while chunk := source.read(CHUNK):
-                        written += len(chunk)
-                        if written > limit:
-                            raise _unsafe(archive, f"more than {limit} unpacked bytes")
-                        file.write(chunk)
-                count += 1
+        num_files = _write_entries(archive, target, progress)
     except FileExistsError as error:
         raise _unsafe(archive, f"two entries for {Path(error.filename).name}") from None
-    except (checks.InputError, DiskSpaceError):
+    except checks.InputError:
         raise
     except OSError as error:
         if error.errno in _DAMAGES:
@@ -105,22 +77,35 @@ def unpack(archive: Path, target: Path, *, progress: bool = True) -> int:
         raise
     except _FAILURES as error:
         raise _damaged(archive, error) from error
-    if not count:
+    if not num_files:
         raise _damaged(archive, "no files in it")
-    return count
+    return num_files
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Member:
-    """One entry of an archive: its name, whether it is a folder, and a way to open it."""
+def _write_entries(archive: Path, target: Path, progress: bool) -> int:
+    """Writes every entry of an archive and returns the number of files; arguments as `unpack`."""
+    limit = max(MAX_RATIO * archive.stat().st_size, CHUNK)
+    num_files = num_bytes = 0
+    with contextlib.closing(_entries(archive)) as entries:
+        for name, size, open_entry in tqdm(entries, desc="unpacking", unit="file", disable=not progress):
+            if name.startswith("__MACOSX/"):  # what a Mac adds to a zip
+                continue
+            path = _safe_path(target, name, archive)
+            if open_entry is None:
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            if num_bytes + size > limit:  # a reader gives no more than the size that the entry states
+                raise _unsafe(archive, f"more than {limit} unpacked bytes")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open_entry() as content, path.open("xb") as file:
+                shutil.copyfileobj(content, file, CHUNK)
+                num_bytes += file.tell()
+            num_files += 1
+    return num_files
 
-    name: str
-    is_folder: bool
-    open: Callable[[], IO[bytes]]
 
-
-def _members(archive: Path) -> Iterator[_Member]:
-    """Yields the entries of a zip or tar; links and devices are refused."""
+def _entries(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]] | None]]:
+    """Yields name, bytes and opener of every entry, no opener for a folder; links and devices are refused."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             needed = sum(info.file_size for info in file.infolist())
@@ -128,22 +113,21 @@ def _members(archive: Path) -> Iterator[_Member]:
             for info in file.infolist():
                 if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise _unsafe(archive, f"the link or device {info.filename!r}")
+                opener = None if info.is_dir() else functools.partial(file.open, info)
                 # The original name: `filename` is already cut at a NUL character.
-                name, opener = info.orig_filename, functools.partial(file.open, info)
-                yield _Member(name=name, is_folder=info.is_dir(), open=opener)
+                yield info.orig_filename, info.file_size, opener
         return
     with tarfile.open(archive) as file:
         for entry in file:
             if not (entry.isfile() or entry.isdir()):
                 raise _unsafe(archive, f"the link or device {entry.name!r}")
-            opener = functools.partial(file.extractfile, entry)
-            yield _Member(name=entry.name, is_folder=entry.isdir(), open=opener)
+            opener = None if entry.isdir() else functools.partial(file.extractfile, entry)
+            yield entry.name, entry.size, opener
 
 
 def _safe_path(target: Path, name: str, archive: Path) -> Path:
     """Returns where an entry goes, below `target`."""
-    # Backslashes and colons are separators and drives on Windows, and in no name of these data
-    # sets.
+    # Backslashes and colons are separators and drives on Windows, and in no name of these data sets.
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or re.search(r"[\\:\0]", name):
         raise _unsafe(archive, f"the entry {name!r}, which would leave the folder")

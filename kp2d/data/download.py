@@ -1,4 +1,4 @@
-"""Owns the download of HPatches and COCO: which mirrors, which hashes, where they go."""
+"""Owns the download of HPatches and COCO: mirrors, hashes, transfers that go on where they were cut off."""
 
 from __future__ import annotations
 
@@ -8,35 +8,39 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-import pooch
 import requests
+from tqdm import tqdm
 
 from kp2d import checks, files, paths
-from kp2d.data import archives, transfer
+from kp2d.data import archives
 
 log = logging.getLogger(__name__)
 
-RECORD = "download.json"
+RECORD = "download.json"  # in the unpacked folder: a folder with it is complete
+CHUNK = 1 << 20  # bytes; a cut-off loses at most one chunk
+TIMEOUT = 60  # seconds without a byte
+PAUSE = 2.0  # seconds before a cut-off transfer goes on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """One place of an archive.
+    """One address of an archive.
 
     Attributes:
         url: Address of a zip or tar file (also tar.gz).
         sha256: Hash of the archive; None means that the hash of the first download is recorded and
             used.
-        num_bytes: Size of the archive if known.
+        num_bytes: Size of the archive if known, else 0.
     """
 
     url: str
     sha256: str | None = None
-    num_bytes: int | None = None
+    num_bytes: int = 0
 
     @property
     def archive(self) -> str:
@@ -44,9 +48,14 @@ class Source:
         return PurePosixPath(unquote(urlsplit(self.url).path)).name
 
 
-# The zip is the official place (README of hpatches/hpatches-dataset); the former server answers
-# rarely and no hash of its tar.gz is published. COCO's hashes: url_checksums/coco.txt of TensorFlow
-# Datasets.
+def _coco(archive: str, sha256: str, num_bytes: int) -> tuple[Source, ...]:
+    """Returns both official addresses; hashes are those of TensorFlow Datasets, url_checksums/coco.txt."""
+    hosts = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
+    return tuple(Source(url=f"{host}/zips/{archive}", sha256=sha256, num_bytes=num_bytes) for host in hosts)
+
+
+# HPatches: the zip is the official one (README of hpatches/hpatches-dataset); the former server answers
+# rarely and no hash of its tar.gz is published.
 SOURCES = {
     "hpatches": (
         Source(
@@ -56,29 +65,11 @@ SOURCES = {
         ),
         Source(url="http://icvl.ee.ic.ac.uk/vbalnt/hpatches/hpatches-sequences-release.tar.gz"),
     ),
-    "coco": (
-        Source(
-            url="http://images.cocodataset.org/zips/train2017.zip",
-            sha256="69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-            num_bytes=19_336_861_798,
-        ),
-        Source(
-            url="https://s3.amazonaws.com/images.cocodataset.org/zips/train2017.zip",
-            sha256="69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-            num_bytes=19_336_861_798,
-        ),
+    "coco": _coco(
+        "train2017.zip", "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929", 19_336_861_798
     ),
-    "coco-val": (
-        Source(
-            url="http://images.cocodataset.org/zips/val2017.zip",
-            sha256="4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-            num_bytes=815_585_330,
-        ),
-        Source(
-            url="https://s3.amazonaws.com/images.cocodataset.org/zips/val2017.zip",
-            sha256="4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-            num_bytes=815_585_330,
-        ),
+    "coco-val": _coco(
+        "val2017.zip", "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05", 815_585_330
     ),
 }
 
@@ -113,23 +104,24 @@ def download(
     """
     sources = _sources(checks.one_of("data set", name, SOURCES), url, sha256)
     folder = Path(folder).expanduser() if folder is not None else paths.data() / name
-    existing = _existing(folder, name)
-    if existing:
-        log.info("Reusing %s: %s was downloaded before.", existing, name)
-        return folder
+    for record in sorted(folder.glob(f"*/{RECORD}")):
+        if (files.read_json(record) or {}).get("name") == name:
+            log.info("Reusing %s: %s was downloaded before.", record.parent, name)
+            return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         source, archive, digest = _first_complete(sources, folder, progress)
-        record = {"name": name, "url": source.url, "sha256": digest}
-        content = _unpack_whole(archive, folder, record, progress)
+        content = _unpack_whole(
+            archive, folder, {"name": name, "url": source.url, "sha256": digest}, progress
+        )
     except OSError as error:
         raise _disk_problem(error, folder) from error
     if source.sha256 is None:
         # Only now: a damaged archive must not become the measure of the next one.
-        trust = _trust(archive)
-        files.write_json(trust, (files.read_json(trust) or {}) | {source.url: digest})
+        trusted = _beside(archive, ".sha256.json")
+        files.write_json(trusted, (files.read_json(trusted) or {}) | {source.url: digest})
     archive.unlink(missing_ok=True)
-    transfer.card_path(archive).unlink(missing_ok=True)
+    _beside(archive, ".json").unlink(missing_ok=True)
     log.info("Unpacked %s to %s.", archive.name, content)
     return folder
 
@@ -141,7 +133,7 @@ def _sources(name: str, url: str | Iterable[str] | None, sha256: str | None) -> 
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise checks.problem("a sha256 of 64 hexadecimal digits", repr(sha256))
     if url is None:
-        return [dataclasses.replace(s, sha256=sha256 or s.sha256) for s in SOURCES[name]]
+        return [dataclasses.replace(source, sha256=sha256 or source.sha256) for source in SOURCES[name]]
     urls = [url] if isinstance(url, str) else list(url)
     for address in urls:
         if urlsplit(address).scheme not in ("http", "https") or not Source(url=address).archive:
@@ -151,57 +143,37 @@ def _sources(name: str, url: str | Iterable[str] | None, sha256: str | None) -> 
     return [Source(url=address, sha256=sha256) for address in urls]
 
 
-def _existing(folder: Path, name: str) -> Path | None:
-    """Returns the unpacked content of an earlier download; its record came with the same rename."""
-    for path in sorted(folder.glob(f"*/{RECORD}")):
-        if (files.read_json(path) or {}).get("name") == name:
-            return path.parent
-    return None
-
-
 def _first_complete(sources: list[Source], folder: Path, progress: bool) -> tuple[Source, Path, str]:
     """Returns the first source with a complete and verified archive, that file and its hash."""
     reasons = []
     # A mirror that has already sent something goes first: its transfer can be resumed.
-    for source in sorted(sources, key=lambda s: transfer.origin(folder / s.archive).get("url") != s.url):
+    for source in sorted(sources, key=lambda source: _origin(folder / source.archive)[0] != source.url):
         archive = folder / source.archive
         try:
             if not archive.exists():
-                transfer.fetch(
-                    source.url,
-                    archive,
-                    sure=source.sha256 is not None,
-                    num_bytes=source.num_bytes or 0,
-                    progress=progress,
-                )
+                _fetch(source, archive, progress)
             return source, archive, _verify(source, archive)
+        except archives.DiskSpaceError:
+            raise
         except (checks.InputError, requests.RequestException) as error:
-            reasons.append(f"{source.url}: {transfer.first_line(error)}")
+            reasons.append(f"{source.url}: {_reason(error)}")
             log.warning("Mirror failed: %s", reasons[-1])
+    remedy = "Check the connection, or name another mirror by its url."
     kept = sorted(path.name for path in folder.glob("*.part") if path.stat().st_size)
-    keep = (
-        f" What has arrived is kept ({', '.join(kept)} in {folder}); run the same again to go on."
-        if kept
-        else ""
-    )
+    if kept:
+        remedy += f" What has arrived is kept ({', '.join(kept)} in {folder}); run the same again to go on."
     raise checks.problem(
-        "a complete archive from at least one mirror",
-        "; ".join(reasons).rstrip("."),
-        f"Check the connection, or name another mirror by its url.{keep}",
+        "a complete archive from at least one mirror", "; ".join(reasons).rstrip("."), remedy
     )
-
-
-def _trust(archive: Path) -> Path:
-    """Returns the file of hashes recorded on first use, by address; it outlives the archive."""
-    return archive.with_name(archive.name + ".sha256.json")
 
 
 def _verify(source: Source, archive: Path) -> str:
     """Returns the archive's sha256; an archive with another one than expected is removed."""
     log.info("Computing the sha256 of %s.", archive.name)
-    digest = pooch.file_hash(str(archive), alg="sha256")
-    recorded = files.read_json(_trust(archive)) or {}
-    expected = source.sha256 or recorded.get(source.url)
+    digest = files.sha256(archive)
+    # Hashes recorded on first use, by address; the file outlives the archive.
+    trusted = files.read_json(_beside(archive, ".sha256.json")) or {}
+    expected = source.sha256 or trusted.get(source.url)
     if expected is None:
         log.warning("No hash of %s is known; %s is recorded on first use.", source.url, digest)
     elif digest != expected:
@@ -214,6 +186,118 @@ def _verify(source: Source, archive: Path) -> str:
     return digest
 
 
+def _beside(archive: Path, suffix: str) -> Path:
+    """Returns a file that accompanies an archive: `.part`, `.json` (its origin) or `.sha256.json`."""
+    return archive.with_name(archive.name + suffix)
+
+
+def _origin(archive: Path) -> tuple[str | None, str | None]:
+    """Returns the address an archive or its part comes from, and the server's validator of that file."""
+    card = files.read_json(_beside(archive, ".json")) or {}
+    return card.get("url"), card.get("validator")
+
+
+def _fetch(source: Source, archive: Path, progress: bool) -> None:
+    """Transfers an archive to `*.part`, goes on after cut-offs while bytes arrive, and renames it.
+
+    Raises:
+        requests.RequestException: If the server refuses, or the transfer gets no further; the part is kept.
+        DiskSpaceError: If the disk is too small.
+        OSError: If writing fails.
+    """
+    part = _beside(archive, ".part")
+    part.touch()
+    while True:
+        before = part.stat().st_size
+        try:
+            _receive(source, archive, part, progress)
+            break
+        except requests.HTTPError:
+            raise
+        except requests.RequestException as error:
+            size = part.stat().st_size
+            # A part that was dropped is begun anew once; else each try must get further than the one before.
+            if size <= before and not (before and size == 0):
+                raise
+            log.warning("Cut off after %d bytes (%s); going on.", size, _reason(error))
+            time.sleep(PAUSE)
+    part.replace(archive)
+
+
+def _receive(source: Source, archive: Path, part: Path, progress: bool) -> None:
+    """Makes one request for what is missing of a part, and appends what comes; arguments as `_fetch`."""
+    kept = part.stat().st_size
+    url, validator = _origin(archive)
+    headers = {"Accept-Encoding": "identity"}
+    # Only the same file is gone on with: its hash must be known, or the server say whether it has changed.
+    if kept and url == source.url and (validator or source.sha256):
+        headers |= {"Range": f"bytes={kept}-"} | ({"If-Range": validator} if validator else {})
+    with requests.get(source.url, headers=headers, timeout=TIMEOUT, stream=True) as response:
+        if response.status_code == 416:
+            if response.headers.get("Content-Range") == f"bytes */{kept}":
+                return  # it was complete: a kill came before the renaming
+            os.truncate(part, 0)
+            raise requests.ConnectionError("the kept part did not fit; it was dropped")
+        response.raise_for_status()
+        if response.status_code == 206:
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {kept}-"):
+                raise requests.ConnectionError("the server sent another range than was asked for")
+            log.info("Going on with %s at byte %d.", part.name, kept)
+        else:
+            if kept:
+                log.info("Beginning %s anew: the server resumes nothing, or has another file.", part)
+            os.truncate(part, 0)
+            kept = 0
+            card = {"url": source.url, "validator": _validator(response)}
+            files.write_json(_beside(archive, ".json"), card)
+        length = int(response.headers.get("Content-Length", 0))
+        total = kept + length if length else source.num_bytes
+        # Photographs unpack to about their archive's size; unpacking checks the exact need.
+        archives.check_space(part.parent, 2 * total - kept, source.url)
+        bar = tqdm(
+            total=total or None,
+            initial=kept,
+            unit="B",
+            unit_scale=True,
+            desc=archive.name,
+            disable=not progress,
+        )
+        with part.open("ab") as file, bar:
+            for chunk in response.iter_content(CHUNK):
+                bar.update(file.write(chunk))
+    size = part.stat().st_size
+    if length and size != total:
+        if size > total:
+            os.truncate(part, 0)
+        raise requests.ConnectionError(f"{size} of {total} bytes arrived")
+
+
+def _validator(response: requests.Response) -> str | None:
+    """Returns what identifies the server's file in `If-Range`: a strong ETag, else its date."""
+    etag = response.headers.get("ETag")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first line of what an error says, without the layers around it; else its type."""
+    while reason := getattr(error.args[0] if error.args else None, "reason", None):
+        error = reason
+    text = checks.first_line(error)
+    return "this host has no known address" if "Failed to resolve" in text else text
+
+
+def _disk_problem(error: OSError, folder: Path) -> checks.InputError:
+    """Returns the user's error for a failure of the file system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return checks.problem(
+            f"free space in {folder}",
+            "a full disk",
+            "Free some space, then run the same again; what has arrived is kept.",
+        )
+    reason = f"{folder} ({error.strerror or error})"
+    return checks.problem("a folder that can be written", reason, "Name another folder.")
+
+
 def _unpack_whole(archive: Path, folder: Path, record: dict, progress: bool) -> Path:
     """Unpacks beside the target and renames, so that a folder with a record is complete."""
     temporary = folder / f".{archive.name}.unpacking"
@@ -221,7 +305,7 @@ def _unpack_whole(archive: Path, folder: Path, record: dict, progress: bool) -> 
         shutil.rmtree(temporary)
     temporary.mkdir()
     try:
-        count = archives.unpack(archive, temporary, progress=progress)
+        num_files = archives.unpack(archive, temporary, progress=progress)
         inner = list(temporary.iterdir())
         single = len(inner) == 1 and inner[0].is_dir()
         content = inner[0] if single else temporary
@@ -232,22 +316,8 @@ def _unpack_whole(archive: Path, folder: Path, record: dict, progress: bool) -> 
                 "one without a record of a download",
                 "Use it as it is by its path, move it away, or download to another folder.",
             )
-        files.write_json(content / RECORD, record | {"num_files": count})
+        files.write_json(content / RECORD, record | {"num_files": num_files})
         content.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def _disk_problem(error: OSError, folder: Path) -> checks.InputError:
-    """Returns the user's error for a failure of the file system."""
-    if isinstance(error, archives.DiskSpaceError):
-        return checks.InputError(str(error))
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return checks.problem(
-            f"free space in {folder}",
-            "a full disk",
-            "Free some space, then run the same again; what has arrived is kept.",
-        )
-    reason = f"{folder} ({error.strerror or error})"
-    return checks.problem("a folder that can be written", reason, "Name another folder.")

@@ -19,15 +19,14 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
+import requests
 
 from kp2d import checks, files
-from kp2d.data import archives, datasets, download, transfer
+from kp2d.data import archives, datasets, download
 
 PICTURE = np.random.default_rng(0).bytes(400_000)  # hardly compressible, as photographs are
 FILES = {f"hpatches-sequences-release/v_a/{name}": PICTURE for name in ("1.ppm", "2.ppm")}
 FILES["hpatches-sequences-release/v_a/H_1_2"] = b"1 0 0 0 1 0 0 0 1"
-
-UNPACK = archives.unpack
 
 
 def make_zip(contents, compression=zipfile.ZIP_STORED) -> bytes:
@@ -104,9 +103,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     """A server in a thread; no pause between tries, and no proxy in between."""
-    monkeypatch.setattr(transfer, "PAUSE", 0)
+    monkeypatch.setattr(download, "PAUSE", 0)
     monkeypatch.setattr(archives, "CHUNK", 1 << 14)
-    monkeypatch.setattr(transfer, "CHUNK", 1 << 14)
+    monkeypatch.setattr(download, "CHUNK", 1 << 14)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.contents, server.redirects, server.requests = {}, {}, []
@@ -123,15 +122,6 @@ def server(monkeypatch):
 def fetch(server, folder, path="/a.zip", **options):
     """Downloads `path` of the server as "hpatches", quietly."""
     return download.download("hpatches", folder, url=server.url + path, progress=False, **options)
-
-
-def raising(error: BaseException):
-    """Returns a function that takes anything and raises the error."""
-
-    def fail(*_, **__):
-        raise error
-
-    return fail
 
 
 def sha256(content: bytes) -> str:
@@ -173,23 +163,46 @@ def test_cut_off_goes_on_by_range(server, tmp_path, etags, caplog):
     assert "Going on with" in caplog.text
 
 
-def test_cut_off_run_is_continued_by_the_next(server, tmp_path, monkeypatch):
-    server.contents["/a.zip"] = body = make_zip(FILES)
-    write = transfer._Transfer.write
+FULL = OSError(errno.ENOSPC, "No space left on device")
+ENDS = [(KeyboardInterrupt(), KeyboardInterrupt, None), (FULL, checks.InputError, "full disk")]
 
-    def die(self, chunk):
-        if self.file.tell() > len(body) // 3:
-            raise KeyboardInterrupt
-        write(self, chunk)
 
-    monkeypatch.setattr(transfer._Transfer, "write", die)
-    with pytest.raises(KeyboardInterrupt):
-        fetch(server, tmp_path)
-    kept = (tmp_path / "a.zip.part").stat().st_size
-    monkeypatch.setattr(transfer._Transfer, "write", write)
+@pytest.mark.parametrize(("error", "raised", "words"), ENDS)
+def test_what_has_arrived_is_kept_however_it_ends(
+    server, tmp_path, monkeypatch, error, raised, words
+):
+    server.contents["/a.zip"] = make_zip(FILES)
+    whole = requests.Response.iter_content
+
+    def broken(self, size):
+        for _, chunk in zip(range(5), whole(self, size), strict=False):
+            yield chunk
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(requests.Response, "iter_content", broken)
+        with pytest.raises(raised, match=words):
+            fetch(server, tmp_path)
+    assert (tmp_path / "a.zip.part").stat().st_size == 5 << 14
     fetch(server, tmp_path)
-    assert kept > 0
-    assert server.requests[1] == ("/a.zip", f"bytes={kept}-")
+    assert server.requests[1:] == [("/a.zip", f"bytes={5 << 14}-")]
+    assert len(datasets.load_sequences(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("error", "raised", "words"), ENDS)
+def test_the_archive_is_kept_however_unpacking_ends(server, tmp_path, monkeypatch, error, raised, words):
+    server.contents["/a.zip"] = make_zip(FILES)
+
+    def broken(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", broken)
+        with pytest.raises(raised, match=words):
+            fetch(server, tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [], "nothing that looks finished"
+    fetch(server, tmp_path)
+    assert len(server.requests) == 1
     assert len(datasets.load_sequences(tmp_path)) == 1
 
 
@@ -236,18 +249,6 @@ def test_complete_or_too_long_part_is_settled(server, tmp_path, extra):
     files.write_json(tmp_path / "a.zip.json", {"url": server.url + "/a.zip", "validator": None})
     fetch(server, tmp_path, sha256=sha256(body))
     assert len(server.requests) == (2 if extra else 1)
-    assert len(datasets.load_sequences(tmp_path)) == 1
-
-
-def test_killed_before_unpacking_needs_no_second_transfer(server, tmp_path, monkeypatch):
-    server.contents["/a.zip"] = make_zip(FILES)
-    monkeypatch.setattr(archives, "unpack", raising(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        fetch(server, tmp_path)
-    monkeypatch.setattr(archives, "unpack", UNPACK)
-    assert not list(tmp_path.glob(".*")), "the half unpacked folder is gone"
-    fetch(server, tmp_path)
-    assert len(server.requests) == 1
     assert len(datasets.load_sequences(tmp_path)) == 1
 
 
@@ -343,34 +344,6 @@ def test_too_little_space_is_told_before_writing(server, tmp_path, monkeypatch):
         fetch(server, tmp_path)
     assert f"{server.url}/a.zip" in str(error.value)
     assert str(tmp_path) in str(error.value)
-
-
-def test_full_disk_while_writing_keeps_the_part(server, tmp_path, monkeypatch):
-    server.contents["/a.zip"] = body = make_zip(FILES)
-    write = transfer._Transfer.write
-
-    def full(self, chunk):
-        if self.file.tell() > len(body) // 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(self, chunk)
-
-    monkeypatch.setattr(transfer._Transfer, "write", full)
-    with pytest.raises(checks.InputError, match="full disk"):
-        fetch(server, tmp_path)
-    kept = (tmp_path / "a.zip.part").stat().st_size
-    monkeypatch.setattr(transfer._Transfer, "write", write)
-    fetch(server, tmp_path)
-    assert server.requests[-1] == ("/a.zip", f"bytes={kept}-")
-
-
-def test_full_disk_while_unpacking_keeps_the_archive(server, tmp_path, monkeypatch):
-    server.contents["/a.zip"] = make_zip(FILES)
-    monkeypatch.setattr(archives, "unpack", raising(OSError(errno.ENOSPC, "full")))
-    with pytest.raises(checks.InputError, match="full disk"):
-        fetch(server, tmp_path)
-    monkeypatch.setattr(archives, "unpack", UNPACK)
-    fetch(server, tmp_path)
-    assert len(server.requests) == 1
 
 
 def test_a_folder_of_the_user_is_never_replaced(server, tmp_path):
