@@ -65,7 +65,8 @@ def _headline() -> str:
             ahead += [f"{where} on {pairs}" for where in _ahead(rows)]
     times = _latencies()[["method", "precision", "image_height", "image_width", "extract_ms"]]
     rows = pd.concat(shown).merge(times, how="left")
-    table = tables.markdown(_with_ends(rows), ("pairs", "method", "precision", *tables.METRICS, "extract_ms"))
+    rows["ms"] = [tables.cell_text("extract_ms", value) for value in rows["extract_ms"]]
+    table = tables.markdown(_with_ends(rows), ("pairs", "method", "precision", *tables.METRICS, "ms"))
     return f"{table}\n\nWhere SIFT is ahead of {_OURS[0]}: {'; '.join(ahead) or 'in none of these'}."
 
 
