@@ -168,9 +168,7 @@ ENDS = [(KeyboardInterrupt(), KeyboardInterrupt, None), (FULL, checks.InputError
 
 
 @pytest.mark.parametrize(("error", "raised", "words"), ENDS)
-def test_what_has_arrived_is_kept_however_it_ends(
-    server, tmp_path, monkeypatch, error, raised, words
-):
+def test_what_has_arrived_is_kept_however_it_ends(server, tmp_path, monkeypatch, error, raised, words):
     server.contents["/a.zip"] = make_zip(FILES)
     whole = requests.Response.iter_content
 

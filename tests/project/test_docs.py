@@ -7,12 +7,15 @@ import contextlib
 import importlib
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from kp2d import checks, cli, images
 from kp2d.data import scenes
+from kp2d.evaluate import tables
 from kp2d.reproduce import chain, readme
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,6 +171,25 @@ def test_every_generated_table_is_shown_somewhere():
     texts = [PAGES[document] for document in readme.documents()]
     for name in readme.BLOCKS:
         assert sum(f"<!-- table:{name} -->" in text for text in texts) == 1, name
+
+
+def test_a_second_data_set_stands_beside_the_first_and_changes_none_of_its_rows(tmp_path, monkeypatch):
+    before = {name: readme.BLOCKS[name]() for name in ("headline", "bench", "networks", "int8")}
+    rows = tables.read_csv(ROOT / "results/bench/evaluation.csv")
+    better = (rows["method"] == "sift").astype(float)  # SIFT has everything right on the second one
+    second = rows.assign(dataset="bench2", matching_score=better, localization_error=1 - better)
+    tables.write_csv(
+        tmp_path / "results/bench/evaluation.csv",
+        pd.concat([rows[rows["dataset"] == "bench"], second[rows["dataset"] == "bench"]]),
+    )
+    shutil.copy(ROOT / "results/bench/latency.csv", tmp_path / "results/bench")
+    monkeypatch.setenv("KP2D_HOME", str(tmp_path))
+    table, _, ahead = readme.BLOCKS["headline"]().partition("\n\n")
+    assert table.count("| `bench2`, viewpoint, 15 pairs |") == 2 and table.count("\n") == 1 + 7
+    assert "matching (1.000 against 0.000) on `bench2`" in ahead
+    assert "localization, px (0.000 against 1.000) on `bench2`" in ahead
+    assert readme.BLOCKS["bench"]().startswith(before["bench"].partition("`bench2`")[0])
+    assert all(readme.BLOCKS[name]() == before[name] for name in ("networks", "int8"))
 
 
 def test_a_table_that_nobody_makes_is_named():
