@@ -45,7 +45,7 @@ def bench_train(config: TrainConfig, *, timed_steps: int = 6) -> dict[str, str |
     network_config = get_preset(config.preset)
     source = pair_source(config, network_config.cell)
     start = time.perf_counter()
-    batch = source.batch(0)[0] | {"corner_weight": np.ones(config.batch_size, np.float32)}
+    batch = source.batch(0)[0]
     made = time.perf_counter() - start
     learner = build_learner(config, network_config)
     bare = _BareLearner(network_config, replace(config, **{"loss.inlier": 0.0}))
@@ -57,10 +57,7 @@ def bench_train(config: TrainConfig, *, timed_steps: int = 6) -> dict[str, str |
     with PairLoader(source, workers=config.workers) as loader:
         next(loader)  # the workers are up
         before = loader.wait_seconds
-        made_ahead = itertools.islice(loader, timed_steps)
-        looped = _seconds_per_step(
-            learner, ({**b, "corner_weight": batch["corner_weight"]} for b in made_ahead)
-        )
+        looped = _seconds_per_step(learner, itertools.islice(loader, timed_steps))
         waited = (loader.wait_seconds - before) / timed_steps
     data_share = min(waited / looped, 1.0)
     network_share = (1 - data_share) * min(network / full, 1.0)

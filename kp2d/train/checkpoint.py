@@ -165,7 +165,9 @@ def all_finite(learner: keras.Model, average: WeightAverage) -> bool:
 
 
 def _variables(learner: keras.Model) -> dict[str, list]:
-    return {"model": learner.variables, "optimizer": learner.optimizer.variables}
+    """What training changes; the corner teacher's weight is set anew before every step."""
+    model = [variable for variable in learner.variables if variable is not learner.corner_weight]
+    return {"model": model, "optimizer": learner.optimizer.variables}
 
 
 def _read(variables) -> list[np.ndarray]:

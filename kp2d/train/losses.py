@@ -265,25 +265,36 @@ def steer(descriptors, turns):
     return ops.take_along_axis(descriptors, ops.broadcast_to(index[:, None], (batch, count, dim)), axis=2)
 
 
-def corner_loss(offset_map, score_map, corner_map):
-    """Imitates a classical corner detector, a temporary teacher that opens the training.
+def corner_offset_loss(offset_map, corner_map):
+    """Imitates where a classical corner detector puts keypoints: Σ σ |offset − target|² / Σ σ.
 
-    Sum of σ |offset − target|² / sum of σ with σ the saliency, and mean of (score − target)².
+    The detector is a temporary teacher that opens the training; σ is its saliency.
 
     Args:
         offset_map: `[B, Hc, Wc, 2]` in [−1, 1].
-        score_map: `[B, Hc, Wc, 1]` in [0, 1].
         corner_map: `[B, Hc, Wc, 4]` from `kp2d.data.augment.corner_targets`: offset (x, y) in [−1, 1],
             saliency and score in [0, 1].
 
     Returns:
-        The offset term and the score term, two scalars; both 0 for a perfect pupil.
+        A scalar; 0 for a perfect pupil.
     """
     saliency = corner_map[..., 2]
     error = ops.sum(ops.square(offset_map - corner_map[..., :2]), axis=-1)
     weight = ops.sum(saliency, axis=(1, 2))
-    offset_term = ops.mean(ops.sum(error * saliency, axis=(1, 2)) / ops.maximum(weight, 1e-6))
-    return offset_term, ops.mean(ops.square(score_map[..., 0] - corner_map[..., 3]))
+    return ops.mean(ops.sum(error * saliency, axis=(1, 2)) / ops.maximum(weight, 1e-6))
+
+
+def corner_score_loss(score_map, corner_map):
+    """Imitates how sure a classical corner detector is: mean of (score − target)².
+
+    Args:
+        score_map: `[B, Hc, Wc, 1]` in [0, 1].
+        corner_map: `[B, Hc, Wc, 4]`, as in `corner_offset_loss`.
+
+    Returns:
+        A scalar; 0 for a perfect pupil.
+    """
+    return ops.mean(ops.square(score_map[..., 0] - corner_map[..., 3]))
 
 
 def distillation_loss(heads, wanted):

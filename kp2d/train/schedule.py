@@ -2,63 +2,38 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 from keras import ops
+from keras.optimizers import schedules
 
 from kp2d.train.recipes import LossConfig, TrainConfig
 
 
-@keras.saving.register_keras_serializable("kp2d")
-class RateSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then a cosine or repeated halving."""
+class WarmUp(schedules.LearningRateSchedule):
+    """Another schedule under a linear rise that ends with the last step of the warm-up."""
+
+    # CosineDecay(warmup_target=…) arrives a step later, and no other schedule of Keras warms up at all.
 
     def __init__(
-        self,
-        *,
-        peak: float,
-        steps: int,
-        warmup: int,
-        kind: str = "cosine",
-        final: float = 0.01,
-        halve_every: int = 1,
+        self, schedule: schedules.LearningRateSchedule, warmup: int, *, delayed: bool = False
     ) -> None:
-        """Sets the shape.
+        """Joins both.
 
         Args:
-            peak: Largest rate.
-            steps: Length of the run.
-            warmup: Steps of linear warm-up.
-            kind: `"cosine"` or `"halve"`.
-            final: Fraction of the peak at the end of the cosine.
-            halve_every: Steps between two halvings.
+            schedule: The full rate of a step.
+            warmup: Steps of the rise.
+            delayed: Whether the schedule begins after the rise, not beneath it.
         """
-        self._settings = {
-            "peak": peak,
-            "steps": steps,
-            "warmup": warmup,
-            "kind": kind,
-            "final": final,
-            "halve_every": halve_every,
-        }
+        self._schedule, self._warmup, self._delay = schedule, warmup, warmup if delayed else 0
 
     def __call__(self, step):
         """Rate of a step, counted from 0."""
-        s = self._settings
         step = ops.cast(step, "float32")
-        if s["kind"] == "halve":
-            decay = 0.5 ** ops.floor(step / s["halve_every"])
-        else:
-            done = ops.clip((step - s["warmup"]) / max(1, s["steps"] - s["warmup"]), 0.0, 1.0)
-            decay = s["final"] + (1 - s["final"]) * 0.5 * (1 + ops.cos(np.pi * done))
-        return s["peak"] * decay * ops.minimum(1.0, (step + 1) / max(1, s["warmup"]))
-
-    def get_config(self) -> dict:
-        """Arguments that rebuild the schedule."""
-        return dict(self._settings)
+        rise = ops.minimum(1.0, (step + 1.0) / max(1, self._warmup))
+        return self._schedule(ops.maximum(step - self._delay, 0.0)) * rise
 
 
-def learning_rate(config: TrainConfig) -> RateSchedule:
+def learning_rate(config: TrainConfig) -> WarmUp:
     """Schedule of a run.
 
     Args:
@@ -67,14 +42,12 @@ def learning_rate(config: TrainConfig) -> RateSchedule:
     Returns:
         The schedule.
     """
-    return RateSchedule(
-        peak=config.learning_rate,
-        steps=config.steps,
-        warmup=min(config.warmup, config.steps // 10),
-        kind=config.schedule,
-        final=config.final_rate,
-        halve_every=max(1, round(config.halve_every * config.steps)),
-    )
+    peak, warmup = config.learning_rate, min(config.warmup, config.steps // 10)
+    if config.schedule == "halve":
+        every = max(1, round(config.halve_every * config.steps))
+        return WarmUp(schedules.ExponentialDecay(peak, every, 0.5, staircase=True), warmup)
+    falling = max(1, config.steps - warmup)
+    return WarmUp(schedules.CosineDecay(peak, falling, alpha=config.final_rate), warmup, delayed=True)
 
 
 def corner_weight(step: int, steps: int, config: LossConfig) -> float:

@@ -16,7 +16,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,6 @@ VALIDATION_SEED = 20_230_611  # the same pairs in every run, whatever its own se
 
 log = logging.getLogger(__name__)
 
-Evaluator = Callable[[keras.Model], dict[str, float]]
-
 
 class DivergenceError(RunError):
     """A loss term or a weight is no longer a finite number."""
@@ -75,13 +73,11 @@ class TrainResult:
     corrupt: tuple[str, ...]
 
 
-def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: bool = True) -> TrainResult:
-    """Trains a network, or go on with an interrupted run.
+def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
+    """Trains a network, or goes on with an interrupted run.
 
     Args:
         config: The run.
-        evaluator: Called with the averaged network every `validate_every` steps, beside the
-            losses on the validation folder; the numbers it returns join the log.
         progress: Show a progress bar with pairs/s and time left.
 
     Returns:
@@ -102,7 +98,7 @@ def train(config: TrainConfig, *, evaluator: Evaluator | None = None, progress: 
         _claim_folder(folder, config)
         run = _Run(config, network_config, devices)
         run.resume()
-        return run.fit(source, evaluator, progress)
+        return run.fit(source, progress)
 
 
 def pair_source(config: TrainConfig, cell: int) -> PairSource:
@@ -132,7 +128,7 @@ def pair_source(config: TrainConfig, cell: int) -> PairSource:
 def build_learner(
     config: TrainConfig, network_config: NetworkConfig, *, replicas: int = 1
 ) -> KeypointLearner:
-    """Builds and compile the learner of a run.
+    """Builds and compiles the learner of a run.
 
     Args:
         config: The run.
@@ -180,7 +176,7 @@ class _Run:
             self.step = checkpoint.load_checkpoint(found[-1], self.learner, self.average)
             log.info("Resuming at step %d from %s", self.step, found[-1])
 
-    def fit(self, source: PairSource, evaluator: Evaluator | None, progress: bool) -> TrainResult:
+    def fit(self, source: PairSource, progress: bool) -> TrainResult:
         """Runs the remaining steps."""
         config, first = self.config, self.step
         run_log = RunLog(
@@ -202,7 +198,7 @@ class _Run:
         start = time.perf_counter()
         try:
             with loader, _interrupt_between_steps() as self.interrupted:
-                self._loop(loader, run_log, bar, evaluator)
+                self._loop(loader, run_log, bar)
         except KeyboardInterrupt:
             log.warning("Interrupted at step %d; call train again to go on.", self.step)
             self._save()
@@ -220,12 +216,11 @@ class _Run:
             corrupt=tuple(sorted(loader.corrupt)),
         )
 
-    def _loop(self, loader: PairLoader, run_log: RunLog, bar, evaluator: Evaluator | None) -> None:
+    def _loop(self, loader: PairLoader, run_log: RunLog, bar: tqdm) -> None:
         config, recent = self.config, []
         mark, waited = time.perf_counter(), 0.0
         seconds = run_log.rows[-1].get("seconds") or 0.0 if run_log.rows else 0.0
-        measured = self.validation is not None or evaluator is not None
-        validate_every = config.validate_every if measured else 0
+        validate_every = config.validate_every if self.validation is not None else 0
         while self.step < config.steps:
             recent.append(self._one_step(next(loader)))
             bar.update(config.batch_size)
@@ -240,7 +235,7 @@ class _Run:
                 bar.set_postfix(loss=f"{row['loss']:.3f}", wait=f"{row['wait_share']:.0%}")
                 recent, mark, waited = [], now, loader.wait_seconds
                 if self._due(validate_every):
-                    row |= self._validate(evaluator)
+                    row |= self.validation.losses(self.average)
                 run_log.write(self.step, row)
             if self._due(config.checkpoint_every):
                 self._save()
@@ -251,8 +246,7 @@ class _Run:
         return bool(every) and (self.step % every == 0 or self.step == self.config.steps)
 
     def _one_step(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
-        factor = corner_weight(self.step, self.config.steps, self.config.loss)
-        batch["corner_weight"] = np.full(self.config.batch_size, factor, np.float32)
+        self.learner.corner_weight.assign(corner_weight(self.step, self.config.steps, self.config.loss))
         values = self.devices.step(self.learner, batch)
         bad = sorted(name for name, value in values.items() if not math.isfinite(value))
         if bad:
@@ -260,11 +254,6 @@ class _Run:
         self.step += 1
         self.average.update(self.step, last=self.step == self.config.steps)
         return {name: float(value) for name, value in values.items()}
-
-    def _validate(self, evaluator: Evaluator | None) -> dict[str, float]:
-        self.average.copy_to(self.averaged)
-        row = self.validation.losses(self.average) if self.validation is not None else {}
-        return row | (evaluator(self.averaged) if evaluator is not None else {})
 
     def _save(self) -> Path:
         path = self.folder / f"{self.config.preset}.weights.h5"
@@ -349,7 +338,7 @@ def _interrupt_between_steps() -> Iterator[threading.Event]:
 
 
 def _claim_folder(folder: Path, config: TrainConfig) -> None:
-    """Refuses a folder that holds another run; note the configuration of this one."""
+    """Refuses a folder that holds another run; notes the configuration of this one."""
     path = folder / "config.json"
     new = json.loads(json.dumps(dataclasses.asdict(config)))
     old = files.read_json(path)

@@ -17,7 +17,7 @@ from kp2d.methods.networks import (
     count_macs,
     get_preset,
 )
-from kp2d.train.ionet import ContextNormalization, build_ionet
+from kp2d.train.learner import ContextNormalization, build_ionet
 
 
 @pytest.mark.parametrize("name", PRESETS)

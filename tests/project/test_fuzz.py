@@ -346,7 +346,7 @@ class Learner:
 
     def __init__(self):
         self.variables = [keras.Variable(np.arange(6.0, dtype=np.float32).reshape(2, 3))]
-        self.optimizer = self
+        self.optimizer, self.corner_weight = self, None
         self.values = [np.ones(3, np.float32)]
 
 

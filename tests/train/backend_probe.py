@@ -10,8 +10,9 @@ import numpy as np
 from keras import ops
 
 from kp2d.methods.networks import get_preset
-from kp2d.train.learner import KeypointLearner, loss_terms, term_weights
+from kp2d.train.learner import KeypointLearner
 from kp2d.train.recipes import from_recipe
+from kp2d.train.terms import loss_terms, term_weights
 
 SIZE = (24, 32)
 
@@ -28,7 +29,6 @@ def make_batch(batch_size=2):
         "homography": np.stack([homography] * batch_size).astype(np.float32),
         "corners0": corners[0],
         "corners1": corners[1],
-        "corner_weight": np.full(batch_size, 0.5, np.float32),
     }
 
 

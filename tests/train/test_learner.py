@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kp2d.train.ionet import build_ionet
-from kp2d.train.learner import loss_terms, term_weights
+from kp2d.train.learner import build_ionet
 from kp2d.train.losses import steer
 from kp2d.train.recipes import KP2D, LossConfig
+from kp2d.train.terms import loss_terms, term_weights
 
 ROWS, COLUMNS, CELL, DIM = 6, 9, 4, 32
 
