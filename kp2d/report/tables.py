@@ -145,7 +145,7 @@ def _cell(name: str, value: object, winner: float | None) -> Cell:
 
 
 def headline(path: Path, top_k: int, *, methods: Sequence[str] = ()) -> list[tuple[str, Table]]:
-    """Lays out the averages of an evaluation at 240×320, or at its largest size, a table a subset.
+    """Lays out the averages at 240×320, or at the largest size there is, a table a data set and subset.
 
     Args:
         path: An `evaluation.csv`.
@@ -153,7 +153,7 @@ def headline(path: Path, top_k: int, *, methods: Sequence[str] = ()) -> list[tup
         methods: Only these; empty takes all.
 
     Returns:
-        Titles ("Viewpoint, 15 pairs") and tables, the best values marked.
+        Titles ("bench: viewpoint, 15 pairs from 3 scenes") and tables, the best values marked.
 
     Raises:
         InputError: If there is no such table.
@@ -164,11 +164,11 @@ def headline(path: Path, top_k: int, *, methods: Sequence[str] = ()) -> list[tup
     rows = rows[sizes == (_SIZE if _SIZE in set(sizes) else sizes.max())]
     rows = rows[rows["top_k"] == (top_k if top_k in set(rows["top_k"]) else rows["top_k"].max())]
     parts = []
-    for subset in (name for name in rows["subset"].unique() if name != "all"):
-        part = rows[rows["subset"] == subset]
+    for (dataset, subset), part in rows[rows["subset"] != "all"].groupby(["dataset", "subset"], sort=False):
         pairs, scenes = part[["num_pairs", "num_sequences"]].iloc[0]
-        title = f"{subset.capitalize()}, {pairs} pairs from {scenes} {'scene' if scenes == 1 else 'scenes'}"
-        table = lay_out(part[list(_HEADLINE)], best=True, name=subset)
+        counts = f"{pairs} pairs from {scenes} {'scene' if scenes == 1 else 'scenes'}"
+        title = f"{dataset}: {subset}, {counts}"
+        table = lay_out(part[list(_HEADLINE)], best=True, name=f"{dataset}-{subset}")
         parts.append((title, dataclasses.replace(table, rows=_with_intervals(table.rows, part))))
     return parts
 
