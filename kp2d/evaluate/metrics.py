@@ -1,7 +1,7 @@
 """Owns the paper's six metrics and the field's further ones, each a pure function of one image pair.
 
-The protocol is that of KP2D (Tang et al., ICLR 2020); docs/protocol.md lists where it departs from the code of
-KP2Dtiny.
+The protocol is that of KP2D (Tang et al., ICLR 2020); docs/protocol.md lists where it departs from the
+code of KP2Dtiny.
 """
 
 from __future__ import annotations
