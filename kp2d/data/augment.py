@@ -88,7 +88,7 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class ViewPair:
     """Two views of one photograph.
 
     Attributes:
@@ -109,14 +109,14 @@ class Pair:
     corners1: np.ndarray
 
 
-def make_pair(
+def make_view_pair(
     photo: np.ndarray,
     image_size: tuple[int, int],
     cell: int,
     config: AugmentConfig,
     rng: np.random.Generator,
     strength: float = 1.0,
-) -> Pair:
+) -> ViewPair:
     """Makes two views of a photograph.
 
     Args:
@@ -139,7 +139,7 @@ def make_pair(
     placement = _place_views(photo, image_size, homography, config.zoom, rng)
     view0 = _render(photo, placement, image_size)
     view1 = _render(photo, homography @ placement, image_size)
-    return Pair(
+    return ViewPair(
         image0=change_appearance(view0, config, rng),
         image1=change_appearance(view1, config, rng),
         homography=homography.astype(np.float32),

@@ -28,7 +28,7 @@ SUBSETS = {"v": "viewpoint", "i": "illumination"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
+class ImagePair:
     """Image 1 of a sequence, another image of it, and the homography between them.
 
     Attributes:
@@ -93,7 +93,7 @@ class Sequence:
 
     name: str
     subset: str
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ImagePair, ...]
     problems: tuple[Problem, ...] = ()
     images: tuple[Path, ...] = ()
 
@@ -353,12 +353,12 @@ def _load_sequence(folder: Path) -> Sequence:
     )
 
 
-def _load_pair(folder, subset, number, unique, homographies, report) -> Pair | None:
+def _load_pair(folder, subset, number, unique, homographies, report) -> ImagePair | None:
     """Returns the pair (1, number), or None after reporting why there is none."""
     if number not in homographies:
         report(f"{folder} has image {number} but no H_1_{number}.", "Add it, or remove the image.")
         return None
-    pair = Pair(
+    pair = ImagePair(
         sequence=folder.name,
         subset=subset,
         index=number,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from kp2d import checks, images
 from kp2d.data import datasets
-from kp2d.data.datasets import Pair
+from kp2d.data.datasets import ImagePair
 
 _HALF_PIXEL_SHIFTS = ((0.5, 0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5))
 
@@ -40,7 +40,7 @@ def ground_truth_residuals(sequences: Sequence[datasets.Sequence]) -> pd.DataFra
     return table.assign(ratio=table["shifted"] / table["residual"])
 
 
-def _residuals(pair: Pair) -> tuple[float, float]:
+def _residuals(pair: ImagePair) -> tuple[float, float]:
     gray0, gray1 = (
         cv2.cvtColor(images.read_image(path), cv2.COLOR_RGB2GRAY).astype(np.float32)
         for path in (pair.path0, pair.path1)

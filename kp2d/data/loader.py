@@ -24,7 +24,7 @@ import numpy as np
 
 from kp2d import images
 from kp2d.checks import InputError, RunError, problem
-from kp2d.data.augment import AugmentConfig, Pair, make_pair
+from kp2d.data.augment import AugmentConfig, ViewPair, make_view_pair
 
 MAX_ATTEMPTS = 20  # photographs tried for one sample before the folder is declared unusable
 
@@ -81,7 +81,7 @@ class PairSource:
             step: Number of the step, from 0.
 
         Returns:
-            The fields of `Pair`, each stacked along a first axis; and the paths that could not be
+            The fields of `ViewPair`, each stacked along a first axis; and the paths that could not be
             read and were replaced by other photographs.
 
         Raises:
@@ -89,17 +89,19 @@ class PairSource:
         """
         corrupt: list[str] = []
         pairs = [self._pair(step, index, corrupt) for index in range(self.batch_size)]
-        stacked = {f.name: np.stack([getattr(p, f.name) for p in pairs]) for f in fields(Pair)}
+        stacked = {f.name: np.stack([getattr(p, f.name) for p in pairs]) for f in fields(ViewPair)}
         return stacked, tuple(corrupt)
 
-    def _pair(self, step: int, index: int, corrupt: list[str]) -> Pair:
+    def _pair(self, step: int, index: int, corrupt: list[str]) -> ViewPair:
         rng = np.random.default_rng([self.seed, step, index])
         max_side = int(1.5 * self.augment.zoom[1] * max(self.image_size))
         for _ in range(MAX_ATTEMPTS):
             path = self.paths[rng.integers(len(self.paths))]
             photo = read_photo(path, max_side)
             if photo is not None:
-                return make_pair(photo, self.image_size, self.cell, self.augment, rng, self._strength(step))
+                return make_view_pair(
+                    photo, self.image_size, self.cell, self.augment, rng, self._strength(step)
+                )
             corrupt.append(path)
         raise problem(
             "readable pictures",

@@ -13,7 +13,7 @@ import pandas as pd
 from kp2d import checks, geometry, provenance
 from kp2d.config import Protocol
 from kp2d.data import datasets
-from kp2d.data.datasets import Pair
+from kp2d.data.datasets import ImagePair
 from kp2d.evaluate import bootstrap, metrics
 from kp2d.evaluate.feature_store import FeatureStore, parallel
 from kp2d.methods import matching
@@ -156,7 +156,7 @@ def evaluate(
     )
     pairs = [pair for sequence in sequences for pair in sequence.pairs]
 
-    def score(pair: Pair) -> list[dict[str, Any]]:
+    def score(pair: ImagePair) -> list[dict[str, Any]]:
         key = {"pair": pair.name, "sequence": pair.sequence, "subset": pair.subset, "index": pair.index}
         try:
             exported0, exported1 = store.get(pair.path0), store.get(pair.path1)

@@ -16,7 +16,7 @@ import numpy as np
 from kp2d import checks, config, files, geometry, images, paths, provenance
 from kp2d.config import Protocol
 from kp2d.data import datasets
-from kp2d.data.datasets import Pair
+from kp2d.data.datasets import ImagePair
 from kp2d.evaluate import evaluation, metrics
 from kp2d.evaluate.feature_store import FeatureStore, parallel
 from kp2d.methods import extractors, matching, registration
@@ -44,7 +44,7 @@ class Browser:
     notes: tuple[str, ...] = ()
 
 
-def choose_pairs(sequences: Sequence[datasets.Sequence], count: int = MAX_PAIRS) -> list[Pair]:
+def choose_pairs(sequences: Sequence[datasets.Sequence], count: int = MAX_PAIRS) -> list[ImagePair]:
     """Returns the first and the last pair of each sequence: of `sample`, a mild and a strong change.
 
     Args:
@@ -99,7 +99,7 @@ def write_browser(folder: Path, profile: config.Profile, *, progress: bool = Tru
 
 
 def _stores(
-    profile: config.Profile, pairs: Sequence[Pair], protocol: Protocol, progress: bool
+    profile: config.Profile, pairs: Sequence[ImagePair], protocol: Protocol, progress: bool
 ) -> tuple[dict[str, FeatureStore], list[str]]:
     """Extracts the features of all pictures, unless kept ones fit; says which methods cannot be had."""
     pictures = sorted({path for pair in pairs for path in (pair.path0, pair.path1)})
@@ -132,7 +132,7 @@ def _method_entry(name: str, store: FeatureStore) -> dict[str, Any]:
 
 
 def _write_pair(
-    folder: Path, number: int, pair: Pair, *, stores: dict[str, FeatureStore], protocol: Protocol
+    folder: Path, number: int, pair: ImagePair, *, stores: dict[str, FeatureStore], protocol: Protocol
 ) -> dict[str, Any] | str:
     """Writes a pair's pictures and matches; returns its entry in the index, or why it is left out."""
     try:
@@ -153,7 +153,7 @@ def _write_pair(
     }
 
 
-def _read_pair(pair: Pair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_pair(pair: ImagePair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns both pictures as large as the page shows them, and the homography at the protocol's size."""
     _, _, homography = showcase.load_pair(pair, protocol)
     originals = [images.read_image(path) for path in (pair.path0, pair.path1)]
@@ -166,7 +166,7 @@ def _read_pair(pair: Pair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, 
 
 
 def match_pair(
-    pair: Pair, store: FeatureStore, homography: np.ndarray, protocol: Protocol
+    pair: ImagePair, store: FeatureStore, homography: np.ndarray, protocol: Protocol
 ) -> dict[str, dict[str, Any]]:
     """Matches one pair just as it is scored.
 

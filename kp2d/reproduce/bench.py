@@ -13,7 +13,7 @@ import pandas as pd
 
 from kp2d import checks, config, geometry, images, provenance
 from kp2d.data import datasets
-from kp2d.data.datasets import Pair
+from kp2d.data.datasets import ImagePair
 from kp2d.evaluate import evaluation
 from kp2d.methods import extractors
 from kp2d.methods.extractors import Extractor
@@ -81,7 +81,7 @@ def bench_evaluate(profile: config.Profile, *, repeats: int = 3) -> pd.DataFrame
 
 
 def _bench_features(
-    extractor: Extractor, pairs: Sequence[Pair], profile: config.Profile
+    extractor: Extractor, pairs: Sequence[ImagePair], profile: config.Profile
 ) -> tuple[dict[Any, Features], dict[Any, tuple[int, int]], list[float]]:
     features, sizes, extract_ms = {}, {}, []
     for path in sorted({path for pair in pairs for path in (pair.path0, pair.path1)}):

@@ -22,7 +22,7 @@ from kp2d.train.terms import CORNER_TERMS, loss_terms, term_weights
 class KeypointLearner(keras.Model):
     """A KeypointNet with everything that training adds to it.
 
-    Its inputs are the fields of `kp2d.data.augment.Pair`, batched. `train_on_batch` reports every
+    Its inputs are the fields of `kp2d.data.augment.ViewPair`, batched. `train_on_batch` reports every
     unweighted loss term.
 
     Attributes:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from kp2d import checks, geometry, images
 from kp2d.config import Protocol
 from kp2d.data import datasets, samples
-from kp2d.data.datasets import Pair
+from kp2d.data.datasets import ImagePair
 from kp2d.evaluate import evaluation
 from kp2d.methods import extractors, registration
 from kp2d.viz import pictures
@@ -38,7 +38,7 @@ def presentable(sequences: Sequence[datasets.Sequence]) -> list[datasets.Sequenc
     return sequences
 
 
-def load_pair(pair: Pair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def load_pair(pair: ImagePair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns both images at the protocol's size, uint8 RGB `[H, W, 3]`, and the homography 0 → 1 there.
 
     Raises:
@@ -56,7 +56,7 @@ def load_pair(pair: Pair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, n
     return image0, image1, homography
 
 
-def match_panel(pair: Pair, method: str, protocol: Protocol, *, top_k: int) -> dict[str, Any]:
+def match_panel(pair: ImagePair, method: str, protocol: Protocol, *, top_k: int) -> dict[str, Any]:
     """Matches one pair just as it is scored, and returns what `viz.draw_matches` and `viz.gallery` draw.
 
     Args:
@@ -92,7 +92,7 @@ def match_panel(pair: Pair, method: str, protocol: Protocol, *, top_k: int) -> d
 
 def ranked_pairs(
     scores: pd.DataFrame, sequences: Sequence[datasets.Sequence], method: str, *, top_k: int
-) -> list[Pair]:
+) -> list[ImagePair]:
     """Returns a method's pairs from the smallest corner error to the largest, those without homography last.
 
     Args:
@@ -109,7 +109,7 @@ def ranked_pairs(
     return [pairs[key] for key in errors.sort_values(kind="stable").index if key in pairs]
 
 
-def describe_failures(failed: pd.DataFrame, pairs: Sequence[Pair], protocol: Protocol) -> pd.DataFrame:
+def describe_failures(failed: pd.DataFrame, pairs: Sequence[ImagePair], protocol: Protocol) -> pd.DataFrame:
     """Adds to failures what the true homography does: rotation (degrees) and scale.
 
     Args:
@@ -131,7 +131,7 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     return [items[round(i)] for i in np.linspace(0, len(items) - 1, count)]
 
 
-def gallery_pairs(ranked: Sequence[Pair], count: int) -> list[Pair]:
+def gallery_pairs(ranked: Sequence[ImagePair], count: int) -> list[ImagePair]:
     """Returns pairs at even ranks and, of each sequence that these miss, the middle one; best first.
 
     Args:
@@ -140,20 +140,20 @@ def gallery_pairs(ranked: Sequence[Pair], count: int) -> list[Pair]:
     """
     chosen = spread(ranked, count)
     seen = {pair.sequence for pair in chosen}
-    by_sequence: dict[str, list[Pair]] = {}
+    by_sequence: dict[str, list[ImagePair]] = {}
     for pair in ranked:
         by_sequence.setdefault(pair.sequence, []).append(pair)
     chosen += [own[len(own) // 2] for name, own in by_sequence.items() if name not in seen]
     return sorted(chosen, key=ranked.index)
 
 
-def typical_pair(ranked: Sequence[Pair]) -> Pair:
+def typical_pair(ranked: Sequence[ImagePair]) -> ImagePair:
     """Returns the middle one of the ranked pairs; of those with a change of viewpoint, if there are any."""
     views = [pair for pair in ranked if pair.subset == "viewpoint"] or list(ranked)
     return views[len(views) // 2]
 
 
-def draw_methods(pair: Pair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
+def draw_methods(pair: ImagePair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
     """Draws the matches of several methods on one pair, one below the other."""
     panels = [match_panel(pair, method, protocol, top_k=top_k) for method in methods]
     for panel, method in zip(panels, methods, strict=True):
@@ -161,7 +161,7 @@ def draw_methods(pair: Pair, methods: Sequence[str], protocol: Protocol, *, top_
     return pictures.gallery(panels, columns=1, max_matches=80)
 
 
-def draw_detections(pair: Pair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
+def draw_detections(pair: ImagePair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
     """Draws the keypoints of several methods on the first image of a pair, side by side."""
     image = load_pair(pair, protocol)[0]
     found = {method: extractors.from_name(method).extract(image).take(slice(top_k)) for method in methods}

@@ -25,7 +25,7 @@ def smooth_photo(size=(240, 320)):
 
 def test_no_change_gives_two_equal_crops():
     config = AugmentConfig(**{**STILL.__dict__, **DARK})
-    pair = a.make_pair(smooth_photo(), SIZE, 4, config, np.random.default_rng(0))
+    pair = a.make_view_pair(smooth_photo(), SIZE, 4, config, np.random.default_rng(0))
     np.testing.assert_allclose(pair.homography, np.eye(3), atol=1e-6)
     np.testing.assert_array_equal(pair.image0, pair.image1)
     assert pair.image0.shape == (*SIZE, 3)
@@ -34,7 +34,7 @@ def test_no_change_gives_two_equal_crops():
 def test_homography_maps_the_first_view_onto_the_second():
     config = AugmentConfig(**DARK, zoom=(1.0, 1.2), scale=(0.9, 1.1), flip=1)
     for seed in range(5):
-        pair = a.make_pair(smooth_photo(), SIZE, 4, config, np.random.default_rng(seed))
+        pair = a.make_view_pair(smooth_photo(), SIZE, 4, config, np.random.default_rng(seed))
         height, width = SIZE
         warped = cv2.warpPerspective(pair.image0, pair.homography, (width, height))
         seen = cv2.warpPerspective(np.ones(SIZE, np.uint8), pair.homography, (width, height))
@@ -51,7 +51,7 @@ def test_turns_are_whole_quarters_at_any_strength():
         np.testing.assert_allclose(corner, [(0, 0), (63, 0), (63, 63), (0, 63)][turns], atol=1e-9)
     config = AugmentConfig(turn=1.0)
     drawn = [
-        int(a.make_pair(smooth_photo(), SIZE, 4, config, np.random.default_rng(seed)).turns)
+        int(a.make_view_pair(smooth_photo(), SIZE, 4, config, np.random.default_rng(seed)).turns)
         for seed in range(30)
     ]
     assert set(drawn) == {0, 1, 2, 3}
@@ -76,13 +76,13 @@ def test_views_avoid_the_edge_of_a_large_photo():
     photo[2:-2, 2:-2] = 100
     config = AugmentConfig(**DARK)
     for seed in range(10):
-        pair = a.make_pair(photo, SIZE, 4, config, np.random.default_rng(seed))
+        pair = a.make_view_pair(photo, SIZE, 4, config, np.random.default_rng(seed))
         assert pair.image0.max() <= 110 and pair.image1.max() <= 110
 
 
 def test_same_generator_same_pair():
     pairs = [
-        a.make_pair(smooth_photo(), SIZE, 4, AugmentConfig(), np.random.default_rng([1, 2, 3]))
+        a.make_view_pair(smooth_photo(), SIZE, 4, AugmentConfig(), np.random.default_rng([1, 2, 3]))
         for _ in range(2)
     ]
     for name in ("image0", "image1", "homography", "corners0", "corners1"):
