@@ -271,7 +271,13 @@ def corner_targets(image: np.ndarray, cell: int) -> np.ndarray:
     return targets.astype(np.float32)
 
 
-def _place_views(photo, image_size, homography, zoom, rng):
+def _place_views(
+    photo: np.ndarray,
+    image_size: tuple[int, int],
+    homography: np.ndarray,
+    zoom: tuple[float, float],
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Places both views in the photograph, so that neither sees its edge if that is possible.
 
     Returns the matrix from pixels of the photograph to pixels of the first view.

@@ -49,7 +49,7 @@ class ImagePair:
 
     @property
     def name(self) -> str:
-        """Returns the pair's short name, "v_graf 1-3"."""
+        """The pair's short name, "v_graf 1-3"."""
         return f"{self.sequence} 1-{self.index}"
 
     def homography(self) -> np.ndarray:
@@ -120,8 +120,8 @@ def load_sequences(root: str | os.PathLike) -> list[Sequence]:
     if _is_sequence(root):
         raise checks.problem("a folder of sequences", f"the sequence {root}", "Name the folder above it.")
     problems = [str(problem) for sequence in sequences for problem in sequence.problems]
-    found = "; ".join(problems[:3]) if problems else f"{len(folders)} folders, none of them a sequence"
-    raise checks.problem(f"at least one image pair in {root}", found.rstrip("."), f"Make it {LAYOUT}.")
+    received = "; ".join(problems[:3]) if problems else f"{len(folders)} folders, none of them a sequence"
+    raise checks.problem(f"at least one image pair in {root}", received.rstrip("."), f"Make it {LAYOUT}.")
 
 
 def read_homography(path: str | os.PathLike) -> np.ndarray:
@@ -164,35 +164,34 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
         InputError: If the folder is missing, is a file, or holds no picture.
     """
     folder = _existing_folder(folder, "Name a folder of pictures.")
-    # Hidden: `._NAME.jpg` beside each picture is left in archives by some systems, and no
-    # picture at all.
-    found = sorted(
+    # Hidden: `._NAME.jpg` beside each picture is left in archives by some systems, and no picture at all.
+    pictures = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in images.SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
-    if not found:
+    if not pictures:
         raise checks.problem(f"pictures ({', '.join(images.SUFFIXES)})", f"none in {folder}")
-    return found
+    return pictures
 
 
 def fingerprint(sequences: Iterable[Sequence]) -> str:
     """Returns a sha256 over names, sizes and bytes of all files that the pairs use, for cache keys.
 
-    The place of the data set does not count, only names below a sequence's folder and the bytes.
+    Where the data set lies does not count, only names below a sequence's folder and the bytes.
 
     Raises:
         InputError: If a file cannot be read.
     """
-    found = {}
+    paths_by_name = {}
     for sequence in sequences:
         for pair in sequence.pairs:
             for path in (pair.path0, pair.path1, pair.homography_path):
-                found[f"{sequence.name}/{path.name}"] = path
+                paths_by_name[f"{sequence.name}/{path.name}"] = path
     digest = hashlib.sha256()
-    for name, path in sorted(found.items()):
+    for name, path in sorted(paths_by_name.items()):
         digest.update(f"{name}\0{_file_digest(path)}\n".encode())
     return digest.hexdigest()
 
@@ -207,9 +206,9 @@ def label(sequences: Iterable[Sequence]) -> str:
         sequences: From `load_sequences`, at least one of them with a pair.
     """
     sequences = list(sequences)
-    if Counter(s.subset for s in sequences if len(s.pairs) == 5) == HPATCHES:
+    if Counter(sequence.subset for sequence in sequences if len(sequence.pairs) == 5) == HPATCHES:
         return "hpatches"
-    folder = next(pair.path0.parent.parent.name for s in sequences for pair in s.pairs)
+    folder = next(pair.path0.parent.parent.name for sequence in sequences for pair in sequence.pairs)
     return f"{folder} (incomplete)" if folder.startswith("hpatches") else folder
 
 
@@ -284,22 +283,22 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _numbered_images(folder: Path) -> dict[int, list[Path]]:
     """Returns the files of each image number; more than one is for the caller to report."""
-    found: dict[int, list[Path]] = {}
+    numbered: dict[int, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if re.fullmatch(r"[0-9]+", path.stem) and path.suffix.lower() in images.SUFFIXES and path.is_file():
-            found.setdefault(int(path.stem), []).append(path)
-    return dict(sorted(found.items()))
+            numbered.setdefault(int(path.stem), []).append(path)
+    return dict(sorted(numbered.items()))
 
 
 def _homography_files(folder: Path) -> dict[int, Path]:
     """Returns the homography file of each k: `H_1_k`, else `H_1_k.txt`, else `H1tokp` (Oxford)."""
-    found: dict[int, Path] = {}
+    homographies: dict[int, Path] = {}
     for pattern in (r"H1to([0-9]+)p", r"H_1_([0-9]+)\.txt", r"H_1_([0-9]+)"):  # the last one wins
         for path in folder.iterdir():
             match = re.fullmatch(pattern, path.name)
             if match and path.is_file():
-                found[int(match.group(1))] = path
-    return found
+                homographies[int(match.group(1))] = path
+    return homographies
 
 
 def _is_sequence(folder: Path) -> bool:
@@ -329,21 +328,29 @@ def _load_sequence(folder: Path) -> Sequence:
     unique = {number: same[0] for number, same in numbered.items() if len(same) == 1}
     pairs = []
     if 1 not in numbered:
-        report(
-            f"{folder} has no image 1.",
-            "Add 1.png (or ppm, jpg, ...), the image that H_1_k starts from.",
-        )
+        report(f"{folder} has no image 1.", "Add 1.png (or ppm, jpg, ...), the image that H_1_k starts from.")
     elif len(numbered) == 1:
         report(f"{folder} has a single image.", "Add 2.png and H_1_2.")
     elif 1 in unique:
         for number in sorted(unique.keys() - {1}):
-            pair = _load_pair(folder, subset, number, unique, homographies, report)
-            pairs += [pair] if pair else []
+            if number not in homographies:
+                report(f"{folder} has image {number} but no H_1_{number}.", "Add it, or remove the image.")
+                continue
+            pair = ImagePair(
+                sequence=name,
+                subset=subset,
+                index=number,
+                path0=unique[1],
+                path1=unique[number],
+                homography_path=homographies[number],
+            )
+            try:
+                pair.homography()
+                pairs.append(pair)
+            except checks.InputError as error:
+                report(error.facts, error.remedy or "Correct the file.")
     for number in sorted(homographies.keys() - numbered.keys()):
-        report(
-            f"{homographies[number]} has no image {number}.",
-            f"Add {number}.png, or remove the file.",
-        )
+        report(f"{homographies[number]} has no image {number}.", f"Add {number}.png, or remove the file.")
     return Sequence(
         name=name,
         subset=subset,
@@ -351,27 +358,6 @@ def _load_sequence(folder: Path) -> Sequence:
         problems=tuple(problems),
         images=tuple(path for same in numbered.values() for path in same),
     )
-
-
-def _load_pair(folder, subset, number, unique, homographies, report) -> ImagePair | None:
-    """Returns the pair (1, number), or None after reporting why there is none."""
-    if number not in homographies:
-        report(f"{folder} has image {number} but no H_1_{number}.", "Add it, or remove the image.")
-        return None
-    pair = ImagePair(
-        sequence=folder.name,
-        subset=subset,
-        index=number,
-        path0=unique[1],
-        path1=unique[number],
-        homography_path=homographies[number],
-    )
-    try:
-        pair.homography()
-    except checks.InputError as error:
-        report(error.facts, error.remedy or "Correct the file.")
-        return None
-    return pair
 
 
 def _size_of_first(sequence: Sequence) -> tuple[int | None, int | None]:

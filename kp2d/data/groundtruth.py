@@ -10,7 +10,6 @@ import pandas as pd
 
 from kp2d import checks, images
 from kp2d.data import datasets
-from kp2d.data.datasets import ImagePair
 
 _HALF_PIXEL_SHIFTS = ((0.5, 0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5))
 
@@ -40,17 +39,17 @@ def ground_truth_residuals(sequences: Sequence[datasets.Sequence]) -> pd.DataFra
     return table.assign(ratio=table["shifted"] / table["residual"])
 
 
-def _residuals(pair: ImagePair) -> tuple[float, float]:
+def _residuals(pair: datasets.ImagePair) -> tuple[float, float]:
     gray0, gray1 = (
         cv2.cvtColor(images.read_image(path), cv2.COLOR_RGB2GRAY).astype(np.float32)
         for path in (pair.path0, pair.path1)
     )
     homography = pair.homography()
-    moved = []
+    shifted = []
     for x, y in _HALF_PIXEL_SHIFTS:
         shift = np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
-        moved.append(_residual(gray0, gray1, shift @ homography))
-    return _residual(gray0, gray1, homography), float(np.mean(moved))
+        shifted.append(_residual(gray0, gray1, shift @ homography))
+    return _residual(gray0, gray1, homography), float(np.mean(shifted))
 
 
 def _residual(gray0: np.ndarray, gray1: np.ndarray, homography: np.ndarray) -> float:

@@ -89,19 +89,20 @@ class PairSource:
         """
         corrupt: list[str] = []
         pairs = [self._pair(step, index, corrupt) for index in range(self.batch_size)]
-        stacked = {f.name: np.stack([getattr(p, f.name) for p in pairs]) for f in fields(ViewPair)}
+        names = [field.name for field in fields(ViewPair)]
+        stacked = {name: np.stack([getattr(pair, name) for pair in pairs]) for name in names}
         return stacked, tuple(corrupt)
 
     def _pair(self, step: int, index: int, corrupt: list[str]) -> ViewPair:
+        """Makes one pair of a batch; adds to `corrupt` the paths that could not be read."""
         rng = np.random.default_rng([self.seed, step, index])
         max_side = int(1.5 * self.augment.zoom[1] * max(self.image_size))
         for _ in range(MAX_ATTEMPTS):
             path = self.paths[rng.integers(len(self.paths))]
             photo = read_photo(path, max_side)
             if photo is not None:
-                return make_view_pair(
-                    photo, self.image_size, self.cell, self.augment, rng, self._strength(step)
-                )
+                strength = self._strength(step)
+                return make_view_pair(photo, self.image_size, self.cell, self.augment, rng, strength)
             corrupt.append(path)
         raise problem(
             "readable pictures",
@@ -110,6 +111,7 @@ class PairSource:
         )
 
     def _strength(self, step: int) -> float:
+        """Returns the strength of the homographies at a step, growing to 1 during the ramp."""
         start, ramp = self.augment.start, self.augment.ramp * self.steps
         return 1.0 if step >= ramp else start + (1 - start) * step / ramp
 

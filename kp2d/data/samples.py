@@ -28,7 +28,7 @@ RECIPE = 1  # raise it whenever the same settings give other bytes
 CARD = "card.json"
 PLAN = "card.partial.json"
 HELD_OUT = ("astronaut", "coffee")  # scenes that the training demonstration is measured on
-VIEW_CROP, LIGHT_CROP = 0.75, 0.96  # part of the largest crop that image 1 shows
+VIEW_CROP, LIGHT_CROP = 0.75, 0.96  # sides of image 1 as a fraction of those of the largest crop
 
 
 def prepare_samples(
@@ -68,7 +68,7 @@ def prepare_samples(
         "num_images": _at_least("num_images", num_images, 2),
         "image_size": list(checks.is_image_size(image_size)),
         "scenes": [scene.name for scene in chosen],
-        "versions": {PACKAGES[package]: version(package) for package in {s.package for s in chosen}},
+        "versions": {PACKAGES[package]: version(package) for package in {scene.package for scene in chosen}},
     }
     sequences = sorted((f"{kind}_{scene.name}", scene) for scene in chosen for kind in scene.kinds)
     result = [folder / name for name, _ in sequences]
@@ -120,8 +120,8 @@ def _write_sequence(folder: Path, scene: Scene, kind: str, settings: dict) -> No
     size, count = tuple(settings["image_size"]), settings["num_images"]
     name_key = int.from_bytes(hashlib.sha256(folder.name.encode()).digest()[:8], "big")
     rng = np.random.default_rng([settings["seed"], name_key])
-    part = VIEW_CROP if kind == "v" else LIGHT_CROP
-    first = views.crop(picture.shape[:2], size, part, scene.focus)
+    fraction = VIEW_CROP if kind == "v" else LIGHT_CROP
+    first = views.crop(picture.shape[:2], size, fraction, scene.focus)
     to_photograph = [views.to_photograph(first, size)]
     for k in range(1, count):
         quad = views.sample_quad(first, picture.shape[:2], k / (count - 1), rng) if kind == "v" else first
@@ -132,7 +132,9 @@ def _write_sequence(folder: Path, scene: Scene, kind: str, settings: dict) -> No
         images.write_image(folder / f"{k + 1}.png", change(view, strength, rng))
         if k:
             homography = np.linalg.inv(matrix) @ to_photograph[0] if kind == "v" else np.eye(3)
-            text = "\n".join(" ".join(f"{v:.17g}" for v in row) for row in homography / homography[2, 2])
+            text = "\n".join(
+                " ".join(f"{value:.17g}" for value in row) for row in homography / homography[2, 2]
+            )
             files.write_text(folder / f"H_1_{k + 1}", text + "\n")
 
 
@@ -158,10 +160,11 @@ def _reusable(folder: Path, settings: dict) -> bool:
 
 def _start(folder: Path, names: list[str]) -> None:
     """Records what will be written, and removes what earlier settings have left behind."""
-    records = [files.read_json(folder / name) or {} for name in (CARD, PLAN)]
-    listed = [record.get("files") for record in records]
-    known = [each for each in listed if isinstance(each, (list, dict))]  # a damaged record has anything there
-    earlier = {name for each in known for name in each if isinstance(name, str)}
+    earlier: set[str] = set()
+    for record in (CARD, PLAN):
+        listed = (files.read_json(folder / record) or {}).get("files")
+        if isinstance(listed, (list, dict)):  # a damaged record has anything there
+            earlier |= {name for name in listed if isinstance(name, str)}
     # The plan names old and new files until the old ones are gone: a kill here must not orphan any.
     files.write_json(folder / PLAN, {"files": sorted(earlier | set(names))})
     (folder / CARD).unlink(missing_ok=True)

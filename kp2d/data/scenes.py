@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,14 +13,17 @@ from kp2d import checks, images
 
 PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
-_CC0 = ("CC0 1.0", "https://creativecommons.org/publicdomain/zero/1.0/")
-_CC_BY = ("CC BY 2.0", "https://creativecommons.org/licenses/by/2.0/")
 _SKIMAGE = "https://scikit-image.org/docs/stable/api/skimage.data.html"
+_SKLEARN = {
+    "package": "sklearn",
+    "licence": "CC BY 2.0",
+    "licence_url": "https://creativecommons.org/licenses/by/2.0/",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A photograph inside an installed package, and what may be done with it.
+    """A photograph inside an installed package, and what may be done with it; most are CC0 in scikit-image.
 
     Attributes:
         name: Short name; the sequences are `v_NAME` and `i_NAME`.
@@ -38,72 +40,63 @@ class Scene:
     """
 
     name: str
-    package: str
+    package: str = "skimage"
     file: str
     kinds: str
     title: str
     author: str
-    licence: str
-    licence_url: str
-    source: str
+    licence: str = "CC0 1.0"
+    licence_url: str = "https://creativecommons.org/publicdomain/zero/1.0/"
+    source: str = _SKIMAGE
     redistributable: bool = True
     focus: tuple[float, float] = (0.5, 0.5)
 
 
-def _skimage(name: str, file: str, kinds: str, title: str, author: str, **rights: Any) -> Scene:
-    """Returns a scene out of scikit-image; CC0 unless `rights` say otherwise."""
-    rights = {"licence": _CC0[0], "licence_url": _CC0[1], "source": _SKIMAGE} | rights
-    return Scene(
-        name=name,
-        package="skimage",
-        file=f"data/{file}",
-        kinds=kinds,
-        title=title,
-        author=author,
-        **rights,
-    )
-
-
-def _sklearn(name: str, kinds: str, title: str, author: str, source: str) -> Scene:
-    """Returns a scene out of scikit-learn; both are CC BY 2.0 by the README beside them."""
-    return Scene(
-        name=name,
-        package="sklearn",
-        file=f"datasets/images/{name}.jpg",
-        kinds=kinds,
-        title=title,
-        author=author,
-        licence=_CC_BY[0],
-        licence_url=_CC_BY[1],
-        source=source,
-    )
-
-
 # Licences: docstrings of skimage.data (0.26) and sklearn/datasets/images/README.txt (1.9).
 SCENES = (
-    _skimage(
-        "astronaut",
-        "astronaut.png",
-        "vi",
-        "Eileen Collins, NASA astronaut",
-        "NASA",
+    Scene(
+        name="astronaut",
+        file="data/astronaut.png",
+        kinds="vi",
+        title="Eileen Collins, NASA astronaut",
+        author="NASA",
         licence="public domain",
         licence_url=_SKIMAGE,
         source="https://flic.kr/p/r9qvLn",
         focus=(0.5, 0.36),
     ),
-    _skimage("brick", "brick.png", "v", "Brick wall", "CC0Textures (Bricks25)"),
-    _skimage("camera", "camera.png", "v", "Photographer with a camera", "Lav Varshney"),
-    _skimage("chelsea", "chelsea.png", "i", "Chelsea the cat", "Stefan van der Walt"),
-    _skimage("coffee", "coffee.png", "vi", "Cup of coffee", "Rachel Michetti, Pikolo Espresso Bar"),
-    _skimage("grass", "grass.png", "i", "Grass", "linolafett (DeviantArt)"),
-    _skimage("gravel", "gravel.png", "v", "Gravel", "CC0Textures (Gravel04)"),
-    _skimage(
-        "motorcycle",
-        "motorcycle_left.png",
-        "v",
-        "Motorcycle, left image of a stereo pair",
-        "D. Scharstein et al., Middlebury stereo data 2014",
+    Scene(
+        name="brick", file="data/brick.png", kinds="v", title="Brick wall", author="CC0Textures (Bricks25)"
+    ),
+    Scene(
+        name="camera",
+        file="data/camera.png",
+        kinds="v",
+        title="Photographer with a camera",
+        author="Lav Varshney",
+    ),
+    Scene(
+        name="chelsea",
+        file="data/chelsea.png",
+        kinds="i",
+        title="Chelsea the cat",
+        author="Stefan van der Walt",
+    ),
+    Scene(
+        name="coffee",
+        file="data/coffee.png",
+        kinds="vi",
+        title="Cup of coffee",
+        author="Rachel Michetti, Pikolo Espresso Bar",
+    ),
+    Scene(name="grass", file="data/grass.png", kinds="i", title="Grass", author="linolafett (DeviantArt)"),
+    Scene(name="gravel", file="data/gravel.png", kinds="v", title="Gravel", author="CC0Textures (Gravel04)"),
+    Scene(
+        name="motorcycle",
+        file="data/motorcycle_left.png",
+        kinds="v",
+        title="Motorcycle, left image of a stereo pair",
+        author="D. Scharstein et al., Middlebury stereo data 2014",
         licence="not stated",
         licence_url=_SKIMAGE,
         source="https://vision.middlebury.edu/stereo/data/scenes2014/",
@@ -111,32 +104,35 @@ SCENES = (
     ),
     # The documentation says public domain (2015), the photograph's own page CC BY-NC 2.0:
     # scikit-image issue 5095 is open about it, so pictures of it stay out of the repository.
-    _skimage(
-        "rocket",
-        "rocket.jpg",
-        "i",
-        "Launch of Falcon 9 with DSCOVR",
-        "SpaceX",
+    Scene(
+        name="rocket",
+        file="data/rocket.jpg",
+        kinds="i",
+        title="Launch of Falcon 9 with DSCOVR",
+        author="SpaceX",
         licence="public domain by scikit-image, CC BY-NC 2.0 by its page",
         licence_url="https://github.com/scikit-image/scikit-image/issues/5095",
         source="https://www.flickr.com/photos/spacexphotos/16511594820/",
         redistributable=False,
     ),
-    _sklearn(
-        "china",
-        "vi",
-        "Temple in China",
-        "danielbuechele (Flickr)",
-        "https://www.flickr.com/photos/danielbuechele/6061409035/",
+    Scene(
+        name="china",
+        file="datasets/images/china.jpg",
+        kinds="vi",
+        title="Temple in China",
+        author="danielbuechele (Flickr)",
+        source="https://www.flickr.com/photos/danielbuechele/6061409035/",
+        **_SKLEARN,
     ),
-    # The README names danielbuechele for this one too, but its links lead to vultilion, the
-    # photographer.
-    _sklearn(
-        "flower",
-        "i",
-        "Flower",
-        "vultilion (Flickr)",
-        "https://www.flickr.com/photos/vultilion/6056698931/",
+    # The README names danielbuechele for this one too, but its links lead to vultilion, the photographer.
+    Scene(
+        name="flower",
+        file="datasets/images/flower.jpg",
+        kinds="i",
+        title="Flower",
+        author="vultilion (Flickr)",
+        source="https://www.flickr.com/photos/vultilion/6056698931/",
+        **_SKLEARN,
     ),
 )
 

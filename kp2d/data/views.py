@@ -43,14 +43,25 @@ def sample_view(image: np.ndarray, matrix: np.ndarray, image_size: tuple[int, in
     return cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def crop(photograph_size, image_size, part: float, focus: tuple[float, float]) -> np.ndarray:
-    """Returns the corners `[4, 2]` of a crop with the aspect ratio of the image, clockwise, px.
+def crop(
+    photograph_size: tuple[int, int],
+    image_size: tuple[int, int],
+    fraction: float,
+    focus: tuple[float, float],
+) -> np.ndarray:
+    """Cuts an image out of a photograph, as near to the focus as the photograph's edges allow.
 
-    The crop is `part` of the largest that fits, and as near to the focus as the photograph's edges
-    allow.
+    Args:
+        photograph_size: (height, width) px.
+        image_size: (height, width) px, whose aspect ratio the crop has.
+        fraction: Sides of the crop as a fraction of those of the largest that fits.
+        focus: (x, y) of the crop's centre as fractions of the photograph's width and height.
+
+    Returns:
+        float64 `[4, 2]`, its corners, clockwise, px of the photograph.
     """
     height, width = photograph_size
-    scale = part * min(height / image_size[0], width / image_size[1])
+    scale = fraction * min(height / image_size[0], width / image_size[1])
     half = np.array([image_size[1], image_size[0]]) * scale / 2
     last = np.array([width - 1, height - 1])
     centre = np.clip(focus * last, half - 0.5, last + 0.5 - half)
@@ -69,8 +80,23 @@ def to_photograph(quad: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     return np.append(np.linalg.solve(np.array(rows), np.array(values)), 1).reshape(3, 3)
 
 
-def sample_quad(first: np.ndarray, photograph_size, strength: float, rng) -> np.ndarray:
-    """Returns another view's corners `[4, 2]`: inside the photograph, overlapping the first."""
+def sample_quad(
+    first: np.ndarray, photograph_size: tuple[int, int], strength: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws another view of a photograph: inside of it, overlapping the first view, not mirrored.
+
+    Args:
+        first: `[4, 2]` px, corners of the first view.
+        photograph_size: (height, width) px.
+        strength: Multiplies rotation, zoom, corner displacement and shift, in [0, 1].
+        rng: Source of randomness.
+
+    Returns:
+        float64 `[4, 2]`, corners of the other view, px of the photograph.
+
+    Raises:
+        InputError: If the photograph has no room for one.
+    """
     centre, sides = first.mean(axis=0), first[2] - first[0]
     upper = np.array([photograph_size[1], photograph_size[0]]) - 1.5
     easier = 1.0
@@ -104,7 +130,7 @@ def _overlap(quad0: np.ndarray, quad1: np.ndarray) -> float:
     return shared / min(cv2.contourArea(quad0), cv2.contourArea(quad1))
 
 
-def new_camera(view: np.ndarray, strength: float, rng) -> np.ndarray:
+def new_camera(view: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Returns the view with slightly other exposure, white balance and sensor noise, uint8."""
     gamma = 1 + 0.12 * strength * rng.uniform(-1, 1)
     gain = 1 + 0.06 * strength * rng.uniform(-1, 1, 3) + 0.08 * strength * rng.uniform(-1, 1)
@@ -112,7 +138,7 @@ def new_camera(view: np.ndarray, strength: float, rng) -> np.ndarray:
     return _to_uint8(255 * (view / 255) ** gamma * gain + noise)
 
 
-def new_light(view: np.ndarray, strength: float, rng) -> np.ndarray:
+def new_light(view: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Returns the view under another light: colour, shadow, vignette, bloom, noise; uint8."""
     height, width = view.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j][..., None]
