@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 
 from kp2d import checks
@@ -37,6 +38,26 @@ def image_size(text: str) -> tuple[int, int]:
         return checks.is_image_size(text.lower().split("x"))
     except checks.InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def with_flags(text: str, options: argparse.Namespace) -> str:
+    """Turns settings as the library names them into options of a verb that has them.
+
+    Args:
+        text: A message with settings in backticks, as "`use_tpu=True`" or "`image_size=(240, 320)`".
+        options: Parsed arguments of the verb.
+
+    Returns:
+        The message, as with "--use-tpu" and "--image-size 240x320".
+    """
+
+    def flag(setting: re.Match) -> str:
+        name, value = setting[1], (setting[2] or "").strip("'()").replace(", ", "x")
+        if not hasattr(options, name):
+            return setting[0]
+        return f"--{name.replace('_', '-')} {'' if value == 'True' else value}".rstrip()
+
+    return re.sub(r"`([a-z_]+)(?:=([^`]*))?`", flag, text)
 
 
 def refuse_unused(options: argparse.Namespace, names: Iterable[str], what: str, of: str = "") -> None:

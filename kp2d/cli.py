@@ -10,7 +10,7 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from kp2d import __version__, checks
-from kp2d.arguments import Formatter
+from kp2d.arguments import Formatter, with_flags
 
 
 class Verb(NamedTuple):
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if options.verbose:
             logging.getLogger(__name__).exception("details")
-    print(f"kp2d {options.verb}: error: {failure}", file=sys.stderr)
+    print(f"kp2d {options.verb}: error: {with_flags(str(failure), options)}", file=sys.stderr)
     return 1 if isinstance(failure, checks.RunError) else 2
 
 

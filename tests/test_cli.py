@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import cli, images
+from kp2d import arguments, cli, images
 from kp2d.evaluate import tables
 from kp2d.reproduce import bench_cli
 
@@ -223,6 +223,13 @@ def test_a_wrong_backend_is_one_clear_line(tmp_path, backend, said):
 def test_bench_refuses_options_that_would_change_nothing(capsys, arguments, said):
     code, _, err = run(capsys, "bench", *arguments)
     assert code == 2 and said in err
+
+
+def test_settings_of_the_library_become_options_of_a_verb_that_has_them():
+    options = cli.parser_for(["match"]).parse_args(["match", "a", "b"])
+    said = "`precision='int8'`, `image_size=(88, 96)`, no `use_tpu=True`, `top_k`, `steps=3`, `kp2d -v`"
+    expected = "--precision int8, --image-size 88x96, no --use-tpu, --top-k, `steps=3`, `kp2d -v`"
+    assert arguments.with_flags(said, options) == expected
 
 
 def test_no_workers_is_an_error(tiny_dataset, capsys):

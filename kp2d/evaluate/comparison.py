@@ -15,7 +15,7 @@ from kp2d.data import datasets
 from kp2d.evaluate import bootstrap, evaluation, tables
 from kp2d.methods import extractors
 
-_EVALUATE_BOTH = "Evaluate both in 05 (its parameter methods), or leave 06 out: --stages 01,02,03,04,05."
+_EVALUATE_BOTH = "Evaluate both in 05 (its parameter methods), or leave 06 out: `stages=01,02,03,04,05`."
 
 
 def evaluate_methods(

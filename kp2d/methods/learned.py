@@ -139,9 +139,7 @@ def load(
         return dataclasses.replace(load_model(path, **running), name=name)
     _only_keras(f"{name} in {precision}", **running)
     if importlib.util.find_spec("keras") is None:
-        remedy = (
-            "Take precision='int8' (--precision int8), or run pip install '.[train]' in the folder of kp2d."
-        )
+        remedy = "Take `precision='int8'`, or run pip install '.[train]' in the folder of kp2d."
         raise problem("Keras, which runs networks in float32", "none installed", remedy)
     backend.quiet()
     from kp2d.methods import networks
@@ -167,7 +165,7 @@ def load(
 def _only_keras(name: str, *, runtime: str | None = None, use_tpu: bool | None = None, **_: Any) -> None:
     one_of(f"runtime of {name}", runtime or "keras", ["keras"])
     if use_tpu:
-        raise problem("an int8 network for the Edge TPU", name, "Add --precision int8.")
+        raise problem("an int8 network for the Edge TPU", name, "Take `precision='int8'`.")
 
 
 def load_model(path: str | Path, **running: Any) -> NetworkExtractor:

@@ -25,7 +25,7 @@ PYCORAL = "pycoral"  # a runtime for models that are compiled for the Edge TPU, 
 INSTALL = {  # how to get each
     "litert": "Run pip install ai-edge-litert; on old devices pip install 'numpy<2' tflite-runtime.",
     "tflite-runtime": "Run pip install 'numpy<2' tflite-runtime; it has wheels for Python 3.8 to 3.11.",
-    "tensorflow": "Run pip install '.[train]' in the folder of kp2d, or leave --runtime out.",
+    "tensorflow": "Run pip install '.[train]' in the folder of kp2d, or take another runtime.",
     PYCORAL: "Install it from Google's package index, as docs/devices.md says: PyPI's"
     " pycoral is another program.",
 }
@@ -86,7 +86,8 @@ class TFLiteModel:
                 self._interpreter = self._open(data, threads, kernels, device)
                 self._interpreter.allocate_tensors()
         except InputError as error:
-            raise InputError(f"{error} {on_cpu(self.metadata)}") from error
+            remedy = f"{error.remedy} {on_cpu(self.metadata)}"
+            raise problem(error.expected, error.received, remedy) from error
         except (ValueError, RuntimeError) as error:
             raise problem(
                 "a whole .tflite model", f"{path} ({first_line(error)})", "Make it again."
@@ -156,7 +157,7 @@ class TFLiteModel:
             raise problem(
                 f"an image of {before[1]}x{before[2]} px, for which this model is compiled",
                 f"{shape[1]}x{shape[2]} px",
-                f"Pass --image-size {before[1]}x{before[2]}, or compile for another size.",
+                f"Take `image_size=({before[1]}, {before[2]})`, or compile for another size.",
             )
         try:
             self._interpreter.resize_tensor_input(self._input["index"], shape)
@@ -167,7 +168,7 @@ class TFLiteModel:
             raise problem(
                 f"an image of {before[1]}x{before[2]} px for this {self.metadata['precision']} model",
                 f"{shape[1]}x{shape[2]} px",
-                "Resize the image, or convert the weights with another --image-size.",
+                "Resize the image, or convert the weights for another size.",
             ) from error
         (self._input,) = self._interpreter.get_input_details()
 
@@ -242,7 +243,8 @@ def _wants_tpu(path: str | Path, data: bytes, metadata: dict[str, Any], use_tpu:
         raise problem(
             "a model compiled for the Edge TPU",
             f"{path}, which is not",
-            f"Run kp2d compile {_shipped_name(metadata) or path}, and name what it makes, or drop --use-tpu.",
+            f"Run kp2d compile {_shipped_name(metadata) or path}, and name what it makes, "
+            "or leave `use_tpu` out.",
         )
     if use_tpu is False and compiled:
         raise problem("a model for the CPU", f"{path}, compiled for the Edge TPU", on_cpu(metadata))
@@ -252,8 +254,8 @@ def _wants_tpu(path: str | Path, data: bytes, metadata: dict[str, Any], use_tpu:
 def on_cpu(metadata: dict[str, Any]) -> str:
     """Returns the sentence that says how the network of a compiled model runs without an Edge TPU."""
     name = _shipped_name(metadata)
-    what = f"--method {name} --precision {metadata['precision']}" if name else "the model before compilation"
-    return f"On the CPU: {what}, without --use-tpu."
+    network = f"`method='{name}'` `precision='{metadata['precision']}'`"
+    return f"On the CPU: {network if name else 'the model before compilation'}, without `use_tpu=True`."
 
 
 def _shipped_name(metadata: dict[str, Any]) -> str:

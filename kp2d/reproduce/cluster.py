@@ -190,7 +190,7 @@ class Cluster:
             raise checks.problem(
                 f"a worker at {self.address} within {self.worker_timeout:g} s",
                 "none",
-                f"Start some by `dask worker {self.address}`, or wait longer by --worker-timeout.",
+                f"Start some by `dask worker {self.address}`, or wait longer by `worker_timeout`.",
             ) from None
 
     def _dispatch(
@@ -254,7 +254,7 @@ def _distributed() -> Any:
         return importlib.import_module("distributed")
     except ModuleNotFoundError as error:
         raise checks.problem(
-            "the packages dask and distributed, which --scheduler needs",
+            "the packages dask and distributed, which a cluster of Dask needs",
             f"no {error.name}",
             "In the folder of kp2d, run pip install '.[cluster]'.",
         ) from None

@@ -282,7 +282,7 @@ def _execute(
         ) from error
     except CellTimeoutError as error:
         raise StageError(
-            f"{stage.name}: a cell took longer than {cell_timeout} s. Raise --timeout, or look at {copy}"
+            f"{stage.name}: a cell took longer than {cell_timeout} s. Raise `timeout`, or look at {copy}"
         ) from error
     except DeadKernelError as error:
         raise StageError(

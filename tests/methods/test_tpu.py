@@ -150,7 +150,7 @@ def test_no_library_is_said_so_with_the_command_that_works(compiled, monkeypatch
     message = str(caught.value)
     assert "through libedgetpu_absent.so.1; received no such library" in message
     assert "libedgetpu1-std" in message
-    assert "On the CPU: --method kp2d_tiny_s --precision int8, without --use-tpu." in message
+    assert "On the CPU: `method='kp2d_tiny_s'` `precision='int8'`, without `use_tpu=True`." in message
 
 
 def test_another_library_is_said_to_be_one(compiled, monkeypatch):
@@ -219,7 +219,9 @@ def test_the_edge_tpu_is_not_asked_to_run_what_is_not_compiled(prepared, tmp_pat
     path.write_bytes(prepared)
     with pytest.raises(InputError, match="a model compiled for the Edge TPU") as caught:
         runtimes.TFLiteModel(path, use_tpu=True)
-    assert "Run kp2d compile kp2d_tiny_s" in str(caught.value)
+    assert "Run kp2d compile kp2d_tiny_s, and name what it makes, or leave `use_tpu` out." in str(
+        caught.value
+    )
     with pytest.raises(InputError, match=r"a runtime out of litert, tflite-runtime, tensorflow; .*'pycoral'"):
         runtimes.TFLiteModel(path, runtime="pycoral")
 
@@ -233,10 +235,13 @@ def test_a_compiled_model_is_not_run_on_the_cpu(compiled):
     ("arguments", "message"),
     [
         (["--method", "sift", "--use-tpu"], "a network for the Edge TPU; received sift"),
-        (["--method", "kp2d_tiny_s", "--use-tpu"], "Run kp2d compile kp2d_tiny_s"),
+        (
+            ["--method", "kp2d_tiny_s", "--use-tpu"],
+            "Run kp2d compile kp2d_tiny_s, and name what it makes, or leave --use-tpu out.",
+        ),
         (
             ["--method", "kp2d_tiny_s", "--precision", "float32", "--use-tpu"],
-            "an int8 network for the Edge TPU",
+            "an int8 network for the Edge TPU; received kp2d_tiny_s in float32. Take --precision int8.",
         ),
         (["--method", "kp2d_tiny_s", "--runtime", "litert"], "runtime of kp2d_tiny_s in float32"),
     ],

@@ -365,7 +365,7 @@ def test_a_scheduler_without_workers_is_waited_for_but_not_for_ever(shared, tmp_
     shared.settle(0)
     lines = []
     patient = cluster.Cluster(shared.address, worker_timeout=0.5)
-    with pytest.raises(checks.InputError, match=r"a worker at tcp.*; received none.*--worker-timeout"):
+    with pytest.raises(checks.InputError, match=r"a worker at tcp.*; received none.*`worker_timeout`"):
         list(patient.execute([append("a", tmp_path / "done.txt")], lines.append))
     assert lines == [f"{shared.address} has no workers yet; waiting up to 0.5 s"]
 
