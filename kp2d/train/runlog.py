@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import netrc
 import os
 import secrets
 import time
@@ -72,7 +71,7 @@ class RunLog:
             self._wandb.log(values, step=step)
 
     def close(self) -> None:
-        """Flushes and close every destination."""
+        """Flushes and closes every destination."""
         if self._events is not None:
             self._events.close()
         if self._wandb is not None:
@@ -146,35 +145,20 @@ def _open_wandb(folder: Path, name: str, config: dict[str, Any]) -> Any:
     except ImportError:
         log.warning("Weights & Biases is not installed; its log is skipped (pip install wandb).")
         return None
-    arguments: dict[str, Any] = {
-        "project": "kp2d",
-        "name": name,
-        "dir": str(folder),
-        "config": config,
-        "settings": {"silent": True, "init_timeout": 20},
-    }
-    mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_account() else "offline")
-    if mode != "offline":
-        identity = folder / "wandb_id.txt"  # a resumed run goes on in the same place
-        if not identity.exists():
-            files.write_text(identity, secrets.token_hex(4))
-        try:
-            return wandb.init(mode=mode, id=identity.read_text().strip(), resume="allow", **arguments)
-        except Exception as error:  # whatever a foreign service does, training goes on
-            log.warning("Weights & Biases cannot be reached: %s", error)
-    log.info("Weights & Biases: offline, in %s (no account or no network).", folder)
+    run = {"project": "kp2d", "name": name, "dir": str(folder), "config": config}
+    run["settings"] = {"silent": True, "init_timeout": 20}  # s
+    try:  # whatever a foreign service does, training goes on
+        mode = os.environ.get("WANDB_MODE")
+        if mode != "offline" and (mode or wandb.login(prompt=False, verify=False)):
+            identity = folder / "wandb_id.txt"  # a resumed run goes on in the same place
+            if not identity.exists():
+                files.write_text(identity, secrets.token_hex(4))
+            return wandb.init(mode=mode or "online", id=identity.read_text().strip(), resume="allow", **run)
+    except Exception as error:
+        log.warning("Weights & Biases cannot be reached: %s", error)
     try:
-        return wandb.init(mode="offline", **arguments)
+        log.info("Weights & Biases: offline, in %s (no account or no network).", folder)
+        return wandb.init(mode="offline", **run)
     except Exception as error:  # likewise
         log.warning("Weights & Biases did not start; its log is skipped: %s", error)
         return None
-
-
-def _has_wandb_account() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
