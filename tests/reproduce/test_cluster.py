@@ -165,8 +165,10 @@ files.write_text(paths.results(profile) / "data.csv", f"count\\n{count}\\n")"""
 EXTRACT = """import os, time
 from pathlib import Path
 import numpy as np
-from kp2d import export, extractors, files, images, paths
-store = export.FeatureStore(extractors.create("orb"), (64, 96), paths.runs(profile) / "features")
+from kp2d import files, images, paths
+from kp2d.evaluate import feature_store
+from kp2d.methods import extractors
+store = feature_store.FeatureStore(extractors.create("orb"), (64, 96), paths.runs(profile) / "features")
 found = []
 for index in range(4):
     picture = paths.runs(profile) / f"{index}.png"

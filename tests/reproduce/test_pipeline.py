@@ -138,7 +138,7 @@ def test_a_dead_kernel_is_an_error_not_a_hang(workshop):
 def test_a_killed_run_leaves_no_record_and_the_next_one_finishes(workshop):
     output = workshop("import time\ntime.sleep(30)\n" + WRITE)
     code = (
-        "from kp2d import chain, pipeline\n"
+        "from kp2d.reproduce import chain, pipeline\n"
         "chain.STAGES = (chain.Stage(name='07_own', outputs=('results/{profile}/own.txt',)),)\n"
         "pipeline.reproduce('smoke', progress=False)"
     )
