@@ -41,8 +41,9 @@ def run_lint(options: argparse.Namespace) -> int:
         InputError: If there is no such model, or it is damaged.
     """
     from kp2d.device import edgetpu
+    from kp2d.quantize.flatbuffer import Model
 
-    report = edgetpu.lint(tflite_file.read(_path(options.model)))
+    report = edgetpu.lint(Model.parse(tflite_file.read(_path(options.model))))
     print(json.dumps(report.to_dict(), indent=1) if options.json else report.text())
     return int(options.strict and bool(report.unmapped or report.failure))
 
@@ -80,6 +81,7 @@ def run_compile(options: argparse.Namespace) -> None:
     """
     from kp2d.device import compiler, edgetpu
     from kp2d.quantize import lowering, rewriting
+    from kp2d.quantize.flatbuffer import Model
 
     if options.time_limit < 1:
         raise checks.problem("a --time-limit of at least 1 s", options.time_limit)
@@ -94,12 +96,13 @@ def run_compile(options: argparse.Namespace) -> None:
     prepared = output.with_name(f"{output.stem.removesuffix(COMPILED)}{learned.MODEL}")
     for target in (output, prepared):
         files.check_writable(target)
+    model = Model.parse(data)
     if list(size) != about["image_size"]:
-        data = rewriting.resize(data, size)
-    data = lowering.for_edgetpu(data)
+        rewriting.resize(model, size)
+    lowering.for_edgetpu(model)
     if options.input == "uint8":
-        data = rewriting.with_uint8_input(data)
-    report = edgetpu.lint(data)
+        rewriting.take_uint8(model)
+    data, report = model.pack(), edgetpu.lint(model)
     if report.failure:
         raise checks.problem("a model that the Edge TPU compiler takes", f"{path}: {report.failure}")
     if prepared.exists() and prepared.read_bytes() != data:
@@ -115,7 +118,9 @@ def run_compile(options: argparse.Namespace) -> None:
         if compiled.status == "skipped":
             print(f"{output}: skipped. {compiled.reason}")
             return
-        files.write_bytes(output, rewriting.with_metadata(tflite_file.read(made), data))
+        result = Model.parse(tflite_file.read(made))
+        rewriting.restore(result, model.metadata())
+        files.write_bytes(output, result.pack())
     where = f"{compiled.mapped} operators on the Edge TPU, {compiled.unmapped} on the CPU"
     print(f"{output}: compiled by version {compiled.version}, {where}")
     for operators in compiled.blockers:

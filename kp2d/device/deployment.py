@@ -14,6 +14,7 @@ from kp2d.device import compiler, edgetpu
 from kp2d.methods import learned
 from kp2d.methods.runtimes import TFLiteModel
 from kp2d.quantize import convert, lowering, quantization, rewriting
+from kp2d.quantize.flatbuffer import Model
 
 PRECISIONS = ("float32", "int8_ptq", "int8")
 
@@ -50,11 +51,14 @@ def write_models(
             for precision in precisions:
                 export = convert.Export(name=name, precision=precision, image_size=size)
                 if export.integer:
-                    shipped = (learned.PRETRAINED / f"{name}{learned.SUFFIXES[precision]}").read_bytes()
-                    data = rewriting.resize(shipped, size)
-                    ready = lowering.for_edgetpu(data)
+                    shipped = learned.PRETRAINED / f"{name}{learned.SUFFIXES[precision]}"
+                    model = Model.parse(shipped.read_bytes())
+                    rewriting.resize(model, size)
                 else:
-                    data = ready = convert.to_tflite(source.network, source.config, export)
+                    model = convert.to_tflite(source.network, source.config, export)
+                converted = model.pack()
+                if export.integer:
+                    lowering.for_edgetpu(model)
                 stem = f"{name}.{precision}.{size[0]}x{size[1]}"
                 rows.append(
                     {
@@ -62,8 +66,8 @@ def write_models(
                         "precision": precision,
                         "image_height": size[0],
                         "image_width": size[1],
-                        "converted": files.write_bytes(folder / f"{stem}.converted.tflite", data),
-                        "rewritten": files.write_bytes(folder / f"{stem}.tflite", ready),
+                        "converted": files.write_bytes(folder / f"{stem}.converted.tflite", converted),
+                        "rewritten": files.write_bytes(folder / f"{stem}.tflite", model.pack()),
                     }
                 )
     return pd.DataFrame(rows)
@@ -89,7 +93,7 @@ def deploy(models: pd.DataFrame) -> pd.DataFrame:
 
 def _row(model: dict[str, Any]) -> dict[str, Any]:
     converted, data = model.pop("converted").read_bytes(), model["rewritten"].read_bytes()
-    before, report = edgetpu.lint(converted), edgetpu.lint(data)
+    before, report = (edgetpu.lint(Model.parse(content)) for content in (converted, data))
     path = model.pop("rewritten")
     facts = report.to_dict()
     own = [one.operator for one in before.unmapped if one.status != compiler.SUBGRAPH]

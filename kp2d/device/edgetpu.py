@@ -1,7 +1,7 @@
 """Owns the forecast of what the Edge TPU compiler makes of a model, and what running that costs at least.
 
-The compiler is a program of Google for x86-64 Debian. A forecast is no compilation: `kp2d.device.compiler` runs
-the real one; `kp2d.device.edgetpu_rules` has what is known of its rules.
+A forecast is no compilation: `kp2d.device.compiler` runs Google's program; `kp2d.device.edgetpu_rules` has
+what is known of its rules.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kp2d.checks import problem
 from kp2d.device.compiler import MAPPED, SUBGRAPH
 from kp2d.device.edgetpu_rules import judge, too_new
 from kp2d.methods.tpu import CUSTOM_OPERATOR
-from kp2d.quantize.flatbuffer import Graph, Operator, Tensor, read_graph
+from kp2d.quantize.flatbuffer import Graph, Model, Operator, Tensor
 
 FAILED = "Compilation failed!"
 MEMORY = 8 * 2**20  # bytes on the chip, for parameters and the executable
@@ -158,19 +158,19 @@ class Report:
         return "\n".join(lines)
 
 
-def lint(data: bytes) -> Report:
+def lint(model: Model) -> Report:
     """Forecasts what the compiler makes of a model.
 
     Args:
-        data: The bytes of any `.tflite` file; of a compiled one, the report says what the compiler did.
+        model: Any; of a compiled one, the report says what the compiler did.
 
     Returns:
         The report.
 
     Raises:
-        InputError: If the file is damaged.
+        InputError: If an operator lacks what it needs.
     """
-    graph = read_graph(data)
+    graph = model.graph()
     try:
         return forecast(graph)
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

@@ -118,7 +118,7 @@ def _converted(name: str, precision: str, image_size: tuple[int, int]) -> bytes:
 
     source = quantization.load_float(name)
     export = convert.Export(name=name, precision=precision, image_size=image_size)
-    return convert.to_tflite(source.network, source.config, export)
+    return convert.to_tflite(source.network, source.config, export).pack()
 
 
 def _photographs(image_size: tuple[int, int]) -> list[np.ndarray]:

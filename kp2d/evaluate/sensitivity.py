@@ -45,14 +45,14 @@ class Variant:
 
     group: str
     name: str
-    num_images: int = quantization.NUM_IMAGES
+    num_images: int = calibration.NUM_IMAGES
     data: str = "photographs"
     options: PostTraining = field(default_factory=PostTraining)
     scheme: Scheme = INT8
     score_threshold: float = 0.0
 
 
-def variants(num_images: int = quantization.NUM_IMAGES, most_images: int = 500) -> list[Variant]:
+def variants(num_images: int = calibration.NUM_IMAGES, most_images: int = 500) -> list[Variant]:
     """Lists the variants of the study, those of one question together.
 
     Args:
@@ -205,7 +205,7 @@ class Study:
             rng = np.random.default_rng(0)
             inputs = [normalized(rng.integers(0, 256, (1, *size, 3), np.uint8)) for _ in range(count)]
         else:
-            inputs = quantization.calibration_images(self.photographs, self.source.config, size, count=count)
+            inputs = calibration.read_images(self.photographs, self.source.config, size, count=count)
         return quantization.calibrate(
             self.source.network, self.source.config, inputs, equalize=equalize, spread_scores=spread_scores
         )
@@ -262,7 +262,6 @@ def write_models(
     folder: Path,
     *,
     image_size: tuple[int, int],
-    inputs: Sequence[np.ndarray],
 ) -> dict[str, str]:
     """Writes models to compare: the float network in other precisions, and int8 networks made of it.
 
@@ -271,7 +270,6 @@ def write_models(
         made: Quantized networks by precision, "int8_ptq" and "int8".
         folder: Where to.
         image_size: (height, width) px.
-        inputs: Network inputs to calibrate int16x8 with.
 
     Returns:
         How each was made ("float16", "int8, here") to its file.
@@ -279,13 +277,13 @@ def write_models(
     Raises:
         InputError: If a file cannot be written.
     """
-    networks = {"float16": source.network, "int16x8": source.network, **made}
+    networks = {"float16": source.network, **made}
     written = {}
     for precision, network in networks.items():
         here = precision in made
         name = "made_here" if here else source.name
         export = convert.Export(name=name, precision=precision, image_size=image_size)
-        data = convert.to_tflite(network, source.config, export, images=inputs)
+        data = convert.to_tflite(network, source.config, export).pack()
         path = files.write_bytes(folder / f"{name}.{precision}.tflite", data)
         written[f"{precision}, here" if here else precision] = str(path)
     return written

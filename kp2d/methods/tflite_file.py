@@ -63,8 +63,12 @@ def metadata(data: bytes, source: str | Path = "the model") -> dict[str, Any]:
     Raises:
         InputError: If the file is cut off, or is not one of ours.
     """
-    found = _found(data, source)
-    content = _object(found) if found is not None else None
+    return parse_metadata(_found(data, source), source)
+
+
+def parse_metadata(entry: bytes | None, source: str | Path = "the model") -> dict[str, Any]:
+    """Returns what the metadata entry of a model says; as `metadata`, which also finds the entry."""
+    content = _object(entry) if entry is not None else None
     if content is None or not _usable(content):
         raise _not_ours(source, "Convert the weights with kp2d quantize.")
     return content

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from kp2d.checks import one_of, problem
+from kp2d import images
+from kp2d.checks import InputError, fits_cells, one_of, problem
+from kp2d.data import datasets
+from kp2d.methods.decode import normalized, pixels
+from kp2d.methods.networks import NetworkConfig
 
+NUM_IMAGES = 40  # to calibrate with
 METHODS = ("minmax", "percentile", "mse")
 PERCENTILE = 99.99  # of the values, kept on either side by the method of that name
 _BINS = 8192
@@ -53,6 +59,48 @@ class TensorStatistics:
         span = max(self.high - self.low, 1e-12)
         bins = ((values.ravel() - self.low) * ((_BINS - 1e-3) / span)).astype(np.int32)
         self.counts += np.bincount(np.clip(bins, 0, _BINS - 1), weights=weights, minlength=_BINS)
+
+
+def read_images(
+    folder: str | Path,
+    config: NetworkConfig,
+    image_size: tuple[int, int],
+    count: int = NUM_IMAGES,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Reads photographs to calibrate with, chosen at random.
+
+    Args:
+        folder: Searched recursively.
+        config: Architecture, whose cell must divide the size.
+        image_size: (height, width) px they are resized to.
+        count: How many, at most.
+        seed: Of the choice.
+
+    Returns:
+        Network inputs, float32 `[1, H, W, 3]` in [−1, 1] each.
+
+    Raises:
+        InputError: If the folder holds no readable picture, the count is below 1, or the size does not fit.
+    """
+    fits_cells(image_size, config.cell)
+    if seed < 0:
+        raise problem("a seed of at least 0", seed)
+    if count < 1:
+        raise problem("one or more images to calibrate with", count)
+    paths = datasets.list_images(folder)
+    inputs: list[np.ndarray] = []
+    for index in np.random.default_rng(seed).permutation(len(paths)):
+        try:
+            image = images.resize_image(images.read_image(paths[index]), image_size)
+        except InputError:
+            continue
+        inputs.append(normalized(pixels(image, config.cell)))
+        if len(inputs) == count:
+            break
+    if not inputs:
+        raise problem("a readable picture to calibrate with", f"none in {folder}")
+    return inputs
 
 
 def measure(

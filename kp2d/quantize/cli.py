@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kp2d import backend, checks, files, paths
 from kp2d.arguments import image_size, refuse_unused
 from kp2d.config import assignments
 from kp2d.methods import learned, tflite_file
 
-PRECISIONS = ("int8", "int8_ptq", "float32", "float16", "int16x8")
+if TYPE_CHECKING:
+    from kp2d.quantize.flatbuffer import Model
+
+PRECISIONS = ("int8", "int8_ptq", "float32", "float16")
 SUFFIXES = {".tflite": "a model", ".h": "a C array", ".onnx": "ONNX (float32)"}
 
 
@@ -91,19 +94,20 @@ def run_quantize(options: argparse.Namespace) -> None:
     if onnx and not models:
         refuse_unused(options, (*_TRAINING, "precision", "input"), "an ONNX file, which is float32")
     content = {path: _onnx(options) for path in onnx}  # nothing is written before everything is made
-    data = _model(options) if models else b""
+    model = _model(options) if models else None
+    data = model.pack() if model else b""
     for path in models:
         is_array = path.suffix == ".h"
         content[path] = tflite_file.to_c_array(data, path.stem).encode() if is_array else data
     for path in options.output:
         files.write_bytes(path, content[path])
-    _report(options.output, data)
+    _report(options.output, model, data)
 
 
 _TRAINING = ("data", "calibration", "num_images", "steps", "set")
 
 
-def _model(options: argparse.Namespace) -> bytes:
+def _model(options: argparse.Namespace) -> Model:
     """Takes a finished model where there is one, at the size that is wanted; else converts weights."""
     precision, finished = options.precision or "int8", None
     asked = {"--input uint8": options.input == "uint8", "--target edgetpu": options.target == "edgetpu"}
@@ -119,34 +123,36 @@ def _model(options: argparse.Namespace) -> bytes:
         if shipped and not (options.data or options.calibration):
             finished = learned.PRETRAINED / f"{options.network}{learned.SUFFIXES[precision]}"
             refuse_unused(options, _TRAINING, "a shipped model, which is taken as it is")
-    data = _convert(options, precision) if finished is None else _finished(finished, options)
+    model = _convert(options, precision) if finished is None else _finished(finished, options)
     if options.target == "edgetpu":
         from kp2d.quantize import lowering
 
-        data = lowering.for_edgetpu(data)
+        lowering.for_edgetpu(model)
     if options.input == "uint8":
         from kp2d.quantize import rewriting
 
-        return rewriting.with_uint8_input(data)
-    return data
+        rewriting.take_uint8(model)
+    return model
 
 
-def _finished(path: Path, options: argparse.Namespace) -> bytes:
+def _finished(path: Path, options: argparse.Namespace) -> Model:
+    from kp2d.quantize import rewriting
+    from kp2d.quantize.flatbuffer import Model
+
     data, about = tflite_file.open_model(path)
     if options.precision is not None:
         checks.one_of(f"precision of {path.name}", options.precision, [about["precision"]])
+    model = Model.parse(data)
     size = options.image_size or tuple(about["image_size"])
-    if list(size) == about["image_size"]:
-        return data
-    from kp2d.quantize import rewriting
-
-    return rewriting.resize(data, size)
+    if list(size) != about["image_size"]:
+        rewriting.resize(model, size)
+    return model
 
 
-def _convert(options: argparse.Namespace, precision: str) -> bytes:
+def _convert(options: argparse.Namespace, precision: str) -> Model:
     backend.quiet()
     from kp2d.data import samples
-    from kp2d.quantize import convert, quantization
+    from kp2d.quantize import calibration, convert, quantization
 
     convert.require_tensorflow()  # now rather than after the training
     size = options.image_size or (240, 320)
@@ -168,10 +174,8 @@ def _convert(options: argparse.Namespace, precision: str) -> bytes:
     folder = options.calibration or options.data
     if folder is None:
         folder = samples.training_photographs(paths.data("fast") / "photographs")
-    count = quantization.NUM_IMAGES if options.num_images is None else options.num_images
-    images = quantization.calibration_images(folder, source.config, size, count=count, seed=options.seed)
-    if precision == "int16x8":
-        return convert.to_tflite(source.network, source.config, export, images=images, about=about)
+    count = calibration.NUM_IMAGES if options.num_images is None else options.num_images
+    images = calibration.read_images(folder, source.config, size, count=count, seed=options.seed)
     network = quantization.post_training(source.network, source.config, images)
     if precision == "int8":
         network = _train(network, source, options)
@@ -207,13 +211,11 @@ def _onnx(options: argparse.Namespace) -> bytes:
     return convert.to_onnx(source.network, source.config, options.image_size or (240, 320))
 
 
-def _report(outputs: list[Path], data: bytes) -> None:
-    if data:
-        from kp2d.quantize import flatbuffer
-
-        content, about = flatbuffer.summary(data), tflite_file.metadata(data)
+def _report(outputs: list[Path], model: Model | None, data: bytes) -> None:
+    if model:
+        content, about = model.summary(), model.metadata()
         height, width = about["image_size"]
-        print(f"{about['name']} {about['precision']} {height}x{width}, {content['bytes']:,} bytes")
+        print(f"{about['name']} {about['precision']} {height}x{width}, {len(data):,} bytes")
         if "calibration_images" in about:
             print(f"calibrated with {about['calibration_images']} images")
         print("operators:", ", ".join(f"{name} ×{n}" for name, n in content["operators"].items()))

@@ -7,24 +7,23 @@ import dataclasses
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from kp2d import backend, provenance
 from kp2d.checks import fits_cells, one_of, problem
 from kp2d.methods import tflite_file
 from kp2d.methods.networks import FloatParts, NetworkConfig, assemble, assign_by_name
 from kp2d.methods.quantized import INT8, QuantizedParts
-from kp2d.quantize import flatbuffer, rewriting
+from kp2d.quantize import rewriting
+from kp2d.quantize.flatbuffer import Model
 
 # Each with what becomes of weights and tensors.
 PRECISIONS = {
     "float32": "weights and tensors in float32",
     "float16": "weights in float16, tensors in float32",
-    "int16x8": "weights in int8, tensors in int16",
     "int8": "weights and tensors in int8, from training that knows the grid",
     "int8_ptq": "weights and tensors in int8, quantized after training",
 }
@@ -59,9 +58,8 @@ def to_tflite(
     config: NetworkConfig,
     export: Export,
     *,
-    images: Iterable[np.ndarray] = (),
     about: dict[str, Any] | None = None,
-) -> bytes:
+) -> Model:
     """Converts a network to a TFLite model with signature and metadata.
 
     Args:
@@ -69,11 +67,10 @@ def to_tflite(
             very ranges; from `kp2d.methods.networks.build_network` for the others.
         config: Its architecture.
         export: What the file is to be.
-        images: Network inputs, float32 `[1, H, W, 3]`; `"int16x8"` measures its ranges on them.
         about: What else the metadata tell.
 
     Returns:
-        The bytes of the file.
+        The model, to be packed into a file.
 
     Raises:
         InputError: If TensorFlow is missing, the size does not suit the network, the network is of the other
@@ -103,25 +100,20 @@ def to_tflite(
         converter.inference_input_type = converter.inference_output_type = tf.int8
     elif export.precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    elif export.precision == "int16x8":
-        converter.representative_dataset = lambda: ([image] for image in images)
-        builtins = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
-        converter.target_spec.supported_ops = [builtins]
     with _quiet():
-        data = converter.convert()
+        model = Model.parse(converter.convert())
     sharpness = values.get("score_sharpen/sharpness", 1.0)
     about = {"score_sharpness": float(keras.ops.convert_to_numpy(sharpness)), **(about or {})}
-    data = rewriting.finish(data, metadata(config, export, about))
+    rewriting.finish(model, metadata(config, export, about))
     if export.integer:
-        _check_integer(data)
-    return data
+        _check_integer(model)
+    return model
 
 
 def _of_fixed_size(config: NetworkConfig, export: Export) -> keras.Model:
     if export.integer:
         return assemble(config, export.image_size, _QuantizedParts(config, INT8, bare=True))
-    parts = _TransposedParts if export.precision == "int16x8" else _FloatParts
-    return assemble(config, export.image_size, parts(config, 0.0, "float32"))
+    return assemble(config, export.image_size, _FloatParts(config, 0.0, "float32"))
 
 
 class _Resizing:
@@ -139,15 +131,6 @@ class _FloatParts(_Resizing, FloatParts):
 
 class _QuantizedParts(_Resizing, QuantizedParts):
     pass
-
-
-class _TransposedParts(_FloatParts):
-    """For int16, for which TFLite has no depth-to-space."""
-
-    def upsample(self, x, name: str):
-        if self._config.upsampling == "depth_to_space":
-            return TransposedDepthToSpace(name=name)(x)
-        return super().upsample(x, name)
 
 
 class ResizedNearest(keras.layers.Layer):
@@ -168,24 +151,6 @@ class ResizedNearest(keras.layers.Layer):
         return (batch, 2 * height, 2 * width, channels)
 
 
-class TransposedDepthToSpace(keras.layers.Layer):
-    """Depth-to-space as a transposed convolution with ones and zeros for weights: the same values."""
-
-    def call(self, inputs):
-        """Rearranges `[B, H, W, 4C]` to `[B, 2H, 2W, C]`."""
-        channels = inputs.shape[-1] // 4
-        kernel = np.zeros((2, 2, channels, 4 * channels), np.float32)
-        for place in range(4):
-            for channel in range(channels):
-                kernel[place // 2, place % 2, channel, place * channels + channel] = 1.0
-        return keras.ops.conv_transpose(inputs, kernel, strides=2, padding="valid")
-
-    def compute_output_shape(self, input_shape):
-        """Shape of the result."""
-        batch, height, width, channels = input_shape
-        return (batch, 2 * height, 2 * width, channels // 4)
-
-
 def metadata(config: NetworkConfig, export: Export, about: dict[str, Any]) -> dict[str, Any]:
     """Returns what a model says of itself; see `kp2d.methods.tflite_file`."""
     return {
@@ -202,10 +167,10 @@ def metadata(config: NetworkConfig, export: Export, about: dict[str, Any]) -> di
     }
 
 
-def _check_integer(data: bytes) -> None:
+def _check_integer(model: Model) -> None:
     floats = [
         f"{operator.name} at {operator.outputs[0].shape}"
-        for operator in flatbuffer.read_graph(data).operators
+        for operator in model.graph().operators
         if any(tensor.type.startswith("float") for tensor in (*operator.inputs, *operator.outputs))
     ]
     if floats:

@@ -134,3 +134,27 @@ def _match_joined(weights: Weights, largest, factors, config: NetworkConfig) -> 
     source = np.r_[np.arange(upsampled), np.full(config.stages[2][1], -1)]
     _divide(weights, "descriptor_b", [("descriptor_c", source)], factor)
     return weights
+
+
+def input_mean(layer: str, means: Mapping[str, np.ndarray], config: NetworkConfig) -> np.ndarray:
+    """Returns the mean of each input channel of a convolution; that max pooling raises it is left out.
+
+    Args:
+        layer: The convolution.
+        means: Tensor to the mean of each of its channels `[C]`, measured.
+        config: Architecture.
+
+    Returns:
+        `[inputs]`.
+    """
+    names = [f"conv{stage}{half}" for stage in (1, 2, 3, 4) for half in "ab"]
+    before = dict(zip(names, ["image", *names], strict=False))
+    before |= {f"{head}_a": "conv4b" for head in ("score", "offset", "descriptor")}
+    before |= {"score_b": "score_a", "offset_b": "offset_a", "descriptor_b": "descriptor_a"}
+    before["descriptor_map"] = "descriptor_c"
+    if config.upsampling == "nearest":
+        before |= {"descriptor_narrow": "descriptor_a", "descriptor_b": "descriptor_narrow"}
+    if layer == "descriptor_c":
+        upsampled = means["descriptor_b"].reshape(-1, config.upsampled_channels)
+        return np.concatenate([upsampled.mean(axis=0), means["conv3b"]])
+    return means[before[layer]]

@@ -5,38 +5,39 @@ Nothing changes what a model computes: rewritten models give the same integers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from kp2d.checks import problem
-from kp2d.quantize.flatbuffer import Operator, builtin, operator_of, pack, parse, type_name
+from kp2d.quantize.flatbuffer import Model, Operator, type_name
 
 # The kernel of a transposed convolution holds this value where it copies and 0 elsewhere; its scale is the
 # inverse, a power of two below 1, so that every fixed-point arithmetic gives back the very same integer.
 _ONE = 64
 
-# Version of an operator's definition that signed 8-bit tensors need; unsigned ones do with 1. From
-# `GetBuiltinOperatorVersion` of TensorFlow Lite; `_raised` has the options that need more.
+# Version of a definition that signed 8-bit tensors need, of the operators that a KeypointNet has; unsigned
+# ones do with 1. From `GetBuiltinOperatorVersion` of TensorFlow Lite.
 _SIGNED = {
-    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), 3),
-    "FULLY_CONNECTED": 4,
-    **dict.fromkeys(
-        (
-            *("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"),
-            *("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION", "PACK", "SPLIT", "SLICE", "STRIDED_SLICE"),
-            *("PAD", "TRANSPOSE", "DEPTH_TO_SPACE", "SPACE_TO_DEPTH", "L2_NORMALIZATION", "TRANSPOSE_CONV"),
-            *("LOGISTIC", "TANH", "SOFTMAX", "RELU", "RELU6", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
-            *("DEQUANTIZE", "ARG_MAX"),
-        ),
-        2,
-    ),
-    **dict.fromkeys(
-        ("QUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "LEAKY_RELU", "PRELU", "HARD_SWISH"), 1
-    ),
+    "CONV_2D": 3,
+    **dict.fromkeys(("MAX_POOL_2D", "CONCATENATION", "LOGISTIC", "TANH"), 2),
+    **dict.fromkeys(("DEPTH_TO_SPACE", "TRANSPOSE_CONV", "RESIZE_NEAREST_NEIGHBOR"), 2),
+    **dict.fromkeys(("QUANTIZE", "LEAKY_RELU"), 1),
 }
-_UNSIGNED_TOO = ("RELU",)  # the same version for unsigned tensors
+# Options that need a newer one: version, and whether an operator has the option.
+_RAISED: dict[str, tuple[tuple[int, Callable[[Operator], bool]], ...]] = {
+    "CONV_2D": ((6, lambda it: len({tensor.shape[3:] for tensor in it.inputs[:2]}) > 1),),  # in groups
+    "TRANSPOSE_CONV": (
+        (3, lambda it: len(it.inputs) == 4),  # with a bias
+        (4, lambda it: bool(it.options.get("fusedActivationFunction"))),
+    ),
+    "RESIZE_NEAREST_NEIGHBOR": (
+        (3, lambda it: bool(it.options.get("halfPixelCenters") or it.options.get("alignCorners"))),
+    ),
+    "QUANTIZE": ((3, lambda it: any(len(tensor.scales) > 1 for tensor in (*it.inputs, *it.outputs))),),
+}
 
 
 def needed_version(operator: Operator) -> int | None:
@@ -46,88 +47,37 @@ def needed_version(operator: Operator) -> int | None:
         operator: With 8-bit tensors.
 
     Returns:
-        The version; None where it is not known, as for floats and custom operators.
+        The version; None where it is not known, as for floats and operators that no KeypointNet has.
     """
-    if operator.custom or operator.name not in _SIGNED or not operator.inputs:
+    if operator.custom or operator.name not in _SIGNED:
         return None
     types = {tensor.type for tensor in (*operator.inputs, *operator.outputs)}
-    if types - {"int8", "uint8", "int32", "int64", "float32"} or not types & {"int8", "uint8"}:
+    if types - {"int8", "uint8", "int32", "float32"} or not types & {"int8", "uint8"}:
         return None
-    if "float32" in types and operator.name not in ("QUANTIZE", "DEQUANTIZE"):
+    if "float32" in types and operator.name != "QUANTIZE":
         return None
-    signed = "int8" in types or operator.name in _UNSIGNED_TOO
-    return max(_SIGNED[operator.name] if signed else 1, _raised(operator))
+    raised = [version for version, holds in _RAISED.get(operator.name, ()) if holds(operator)]
+    return max([_SIGNED[operator.name] if "int8" in types else 1, *raised])
 
 
-def _raised(operator: Operator) -> int:
-    """The version that options of an operator ask for, above that of its types."""
-    options, inputs = operator.options, operator.inputs
-    rank = max(len(tensor.shape) for tensor in inputs)
-    conditions = {
-        "CONV_2D": {6: len(inputs) > 1 and inputs[0].shape[3:] != inputs[1].shape[3:]},
-        "DEPTHWISE_CONV_2D": {
-            2: options.get("dilationWFactor", 1) != 1 or options.get("dilationHFactor", 1) != 1
-        },
-        "FULLY_CONNECTED": {
-            5: bool(options.get("keepNumDims")),
-            6: len(inputs) == 2,
-            12: len(inputs) > 1 and len(inputs[1].scales) > 1,
-        },
-        "MUL": {3: _rescale(operator) >= 1},
-        "SUB": {3: rank > 4},
-        "MAXIMUM": {3: rank > 4},
-        "MINIMUM": {3: rank > 4},
-        "TRANSPOSE": {4: rank > 4, 6: rank > 5},
-        "PAD": {4: rank > 4},
-        "SLICE": {5: rank > 4},
-        "STRIDED_SLICE": {
-            4: rank > 4,
-            6: bool(options.get("ellipsisMask") or options.get("newAxisMask")),
-            8: bool(options.get("offset")),
-        },
-        "TRANSPOSE_CONV": {3: len(inputs) == 4, 4: bool(options.get("fusedActivationFunction"))},
-        "RESIZE_BILINEAR": {3: bool(options.get("halfPixelCenters"))},
-        "RESIZE_NEAREST_NEIGHBOR": {3: bool(options.get("halfPixelCenters") or options.get("alignCorners"))},
-        "QUANTIZE": {3: any(len(tensor.scales) > 1 for tensor in (*inputs, *operator.outputs))},
-        "DEQUANTIZE": {5: len(inputs[0].scales) > 1},
-    }
-    return max((version for version, holds in conditions.get(operator.name, {}).items() if holds), default=1)
-
-
-def _rescale(operator: Operator) -> float:
-    scales = [tensor.scales for tensor in (*operator.inputs[:2], *operator.outputs[:1])]
-    return scales[0][0] * scales[1][0] / scales[2][0] if len(scales) == 3 and all(scales) else 0.0
-
-
-def lower_versions(data: bytes) -> bytes:
+def lower_versions(model: Model) -> None:
     """Declares every operator in the oldest version that means the same.
 
     Converters write the version that they know; compilers refuse versions newer than themselves.
 
     Args:
-        data: The file's bytes, of any TFLite model.
-
-    Returns:
-        The same model; the very same bytes where nothing is to be lowered.
-
-    Raises:
-        InputError: If the file is damaged.
+        model: Any TFLite model.
     """
-    model = parse(data)
     needed: dict[int, list[int | None]] = {}
-    for graph in model.subgraphs:
-        for operator in graph.operators or []:
-            version = needed_version(operator_of(model, graph, operator))
-            needed.setdefault(operator.opcodeIndex, []).append(version)
-    changed = False
+    for graph, operator in model.operators():
+        version = needed_version(model.read(graph, operator))
+        needed.setdefault(operator.opcodeIndex, []).append(version)
     for index, versions in needed.items():
-        code = model.operatorCodes[index]
-        if None not in versions and max(versions) < code.version:
-            code.version, changed = max(versions), True
-    return pack(model) if changed else data
+        if None not in versions and max(versions) < model.tables.operatorCodes[index].version:
+            model.edit().operatorCodes[index].version = max(versions)
 
 
-def for_edgetpu(data: bytes) -> bytes:
+def for_edgetpu(model: Model) -> None:
     """Rewrites a model so that the Edge TPU compiler can map all of it.
 
     Depth-to-space, for which the Edge TPU has no operator, becomes a transposed convolution with a fixed
@@ -135,31 +85,23 @@ def for_edgetpu(data: bytes) -> bytes:
     transposed convolution has it written in (`kp2d.quantize.rewriting.resize` changes it).
 
     Args:
-        data: An int8 model's bytes.
-
-    Returns:
-        The rewritten model; the very same bytes where nothing is to be changed.
+        model: In int8.
 
     Raises:
-        InputError: If the file is damaged, or a depth-to-space is not in int8.
+        InputError: If a depth-to-space is not in int8.
     """
-    model = parse(data)
-    found = [
-        (graph, operator)
-        for graph in model.subgraphs
-        for operator in graph.operators or []
-        if builtin(model.operatorCodes[operator.opcodeIndex]) == schema.BuiltinOperator.DEPTH_TO_SPACE
-    ]
-    if not found:
-        return lower_versions(data)
-    model.operatorCodes.append(_code(schema.BuiltinOperator.TRANSPOSE_CONV, version=2))
-    for graph, operator in found:
-        _transpose(model, graph, operator)
-    return lower_versions(pack(_without_unused_codes(model)))
+    depth_to_space = schema.BuiltinOperator.DEPTH_TO_SPACE
+    blocks = [entry for entry in model.operators() if model.builtin(entry[1]) == depth_to_space]
+    if blocks:
+        code = model.add_code(schema.BuiltinOperator.TRANSPOSE_CONV, version=2)
+        for graph, operator in blocks:
+            _transpose(model, graph, operator, code)
+        _drop_unused_codes(model)
+    lower_versions(model)
 
 
-def _transpose(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT) -> None:
-    """Turns a depth-to-space into the transposed convolution of the same values, in place."""
+def _transpose(model: Model, graph: schema.SubGraphT, operator: schema.OperatorT, code: int) -> None:
+    """Turns a depth-to-space into the transposed convolution of the same values."""
     source, result = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
     if source.type != schema.TensorType.INT8:
         raise problem(
@@ -167,16 +109,16 @@ def _transpose(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.O
         )
     block, channels = operator.builtinOptions.blockSize, int(result.shape[3])
     kernel = np.zeros((channels, block, block, block * block * channels), np.int8)
-    for place in range(block * block):
+    for cell in range(block * block):
         for channel in range(channels):
-            kernel[channel, place // block, place % block, place * channels + channel] = _ONE
+            kernel[channel, cell // block, cell % block, cell * channels + channel] = _ONE
     scale = schema.QuantizationParametersT(
         scale=np.array([1 / _ONE], np.float32), zeroPoint=np.array([0], np.int64)
     )
     name = "descriptor_upsample"
     size = _constant(model, graph, np.asarray(result.shape, np.int32), f"{name}/size")
     weights = _constant(model, graph, kernel, f"{name}/kernel", scale)
-    operator.opcodeIndex = len(model.operatorCodes) - 1
+    operator.opcodeIndex = code
     operator.inputs = np.array([size, weights, operator.inputs[0]], np.int32)
     operator.builtinOptionsType = schema.BuiltinOptions.TransposeConvOptions
     operator.builtinOptions = schema.TransposeConvOptionsT(
@@ -185,14 +127,13 @@ def _transpose(model: schema.ModelT, graph: schema.SubGraphT, operator: schema.O
 
 
 def _constant(
-    model: schema.ModelT, graph: schema.SubGraphT, values: np.ndarray, name: str, quantization: Any = None
+    model: Model, graph: schema.SubGraphT, values: np.ndarray, name: str, quantization: Any = None
 ) -> int:
-    model.buffers.append(schema.BufferT(data=np.frombuffer(values.tobytes(), np.uint8)))
     kinds = {"int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
     tensor = schema.TensorT(
         shape=np.array(values.shape, np.int32),
         type=kinds[values.dtype.name],
-        buffer=len(model.buffers) - 1,
+        buffer=model.add_buffer(np.frombuffer(values.tobytes(), np.uint8)),
         name=name,
         quantization=quantization,
     )
@@ -200,15 +141,11 @@ def _constant(
     return len(graph.tensors) - 1
 
 
-def _code(number: int, version: int) -> schema.OperatorCodeT:
-    return schema.OperatorCodeT(deprecatedBuiltinCode=number, builtinCode=number, version=version)
-
-
-def _without_unused_codes(model: schema.ModelT) -> schema.ModelT:
+def _drop_unused_codes(model: Model) -> None:
     """Drops codes that no operator uses: the compiler looks for each of them and gives up if it has none."""
-    operators = [operator for graph in model.subgraphs for operator in graph.operators or []]
+    operators = [operator for _, operator in model.operators()]
     used = sorted({operator.opcodeIndex for operator in operators})
     for operator in operators:
         operator.opcodeIndex = used.index(operator.opcodeIndex)
-    model.operatorCodes = [model.operatorCodes[index] for index in used]
-    return model
+    tables = model.edit()
+    tables.operatorCodes = [tables.operatorCodes[index] for index in used]

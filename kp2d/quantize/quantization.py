@@ -12,11 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d import files, images
-from kp2d.checks import InputError, fits_cells, one_of, problem
-from kp2d.data import datasets
+from kp2d import files
+from kp2d.checks import one_of, problem
 from kp2d.methods import learned
-from kp2d.methods.decode import normalized, pixels
 from kp2d.methods.learned import compile_predict
 from kp2d.methods.networks import NetworkConfig, assign_by_name, build_network, get_preset, load_weights
 from kp2d.methods.quantized import (
@@ -31,7 +29,6 @@ from kp2d.quantize import calibration, folding
 from kp2d.train import checkpoint
 from kp2d.train.recipes import from_recipe
 
-NUM_IMAGES = 40  # to calibrate with
 NUM_EXAMPLES = 4  # of them, to refine ranges with
 _REFINED_PARTS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.22, 0.16)  # of a range
 # So many of the logits of scores are to be below so much: sigmoid(5) is two of 256 steps below the largest.
@@ -81,48 +78,6 @@ def load_float(name: str) -> FloatNetwork:
     return FloatNetwork(
         name=name, method=method, network=network, config=config, sha256=files.sha256(weights)
     )
-
-
-def calibration_images(
-    folder: str | Path,
-    config: NetworkConfig,
-    image_size: tuple[int, int],
-    count: int = NUM_IMAGES,
-    seed: int = 0,
-) -> list[np.ndarray]:
-    """Reads photographs to calibrate with, chosen at random.
-
-    Args:
-        folder: Searched recursively.
-        config: Architecture, whose cell must divide the size.
-        image_size: (height, width) px they are resized to.
-        count: How many, at most.
-        seed: Of the choice.
-
-    Returns:
-        Network inputs, float32 `[1, H, W, 3]` in [−1, 1] each.
-
-    Raises:
-        InputError: If the folder holds no readable picture, the count is below 1, or the size does not fit.
-    """
-    fits_cells(image_size, config.cell)
-    if seed < 0:
-        raise problem("a seed of at least 0", seed)
-    if count < 1:
-        raise problem("one or more images to calibrate with", count)
-    paths = datasets.list_images(folder)
-    found: list[np.ndarray] = []
-    for index in np.random.default_rng(seed).permutation(len(paths)):
-        try:
-            image = images.resize_image(images.read_image(paths[index]), image_size)
-        except InputError:
-            continue
-        found.append(normalized(pixels(image, config.cell)))
-        if len(found) == count:
-            break
-    if not found:
-        raise problem("a readable picture to calibrate with", f"none in {folder}")
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,28 +336,14 @@ def _with_ranges(network: keras.Model, weights: Mapping[str, np.ndarray]) -> dic
 
 def _correct_biases(weights, statistics, config: NetworkConfig, scheme: Scheme):
     corrected = dict(weights)
+    means = {name: tensor.channel_mean for name, tensor in statistics.items()}
     for path, kernel in weights.items():
         layer, _, kind = path.rpartition("/")
         if kind == "kernel" and scheme.quantizes(layer):
             rounded = quantize_kernel(
                 ops.convert_to_tensor(kernel), scheme.weight_bits, per_channel=scheme.per_channel
             )
-            mean = _input_mean(layer, statistics, config)
+            mean = folding.input_mean(layer, means, config)
             error = calibration.bias_correction(kernel, ops.convert_to_numpy(rounded), mean)
             corrected[f"{layer}/bias"] = (weights[f"{layer}/bias"] - error).astype(np.float32)
     return corrected
-
-
-def _input_mean(layer: str, statistics, config: NetworkConfig) -> np.ndarray:
-    """Mean of each input channel of a convolution. Max pooling raises it; its effect is left out."""
-    names = [f"conv{stage}{half}" for stage in (1, 2, 3, 4) for half in "ab"]
-    before = dict(zip(names, ["image", *names], strict=False))
-    before |= {f"{head}_a": "conv4b" for head in ("score", "offset", "descriptor")}
-    before |= {"score_b": "score_a", "offset_b": "offset_a", "descriptor_b": "descriptor_a"}
-    before["descriptor_map"] = "descriptor_c"
-    if config.upsampling == "nearest":
-        before |= {"descriptor_narrow": "descriptor_a", "descriptor_b": "descriptor_narrow"}
-    if layer == "descriptor_c":
-        means = statistics["descriptor_b"].channel_mean.reshape(-1, config.upsampled_channels)
-        return np.concatenate([means.mean(axis=0), statistics["conv3b"].channel_mean])
-    return statistics[before[layer]].channel_mean

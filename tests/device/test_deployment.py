@@ -6,6 +6,7 @@ import pytest
 
 from kp2d.checks import InputError
 from kp2d.device import compiler, deployment, edgetpu
+from kp2d.quantize.flatbuffer import Model
 from kp2d.reproduce import notebook
 from kp2d.viz import deployment_charts
 
@@ -85,7 +86,7 @@ def test_bars_add_up_and_the_least_time_is_marked(models, no_compiler):
     ]
     assert ends == [8.0, 11.0]
     (diamond,) = panel.lines
-    least = edgetpu.lint(models[models["precision"] == "int8"]["rewritten"].iloc[0].read_bytes())
+    least = edgetpu.lint(Model.parse(models[models["precision"] == "int8"]["rewritten"].iloc[0].read_bytes()))
     assert diamond.get_xdata()[0] == pytest.approx(least.compute_ms + least.transfer_ms, abs=1e-3)
     assert panel.get_title(loc="left") == "80×64"
 

@@ -4,13 +4,13 @@ import dataclasses
 import json
 
 import pytest
+from shipped_models import prepared
 
 from kp2d import cli
 from kp2d.checks import InputError
 from kp2d.device import compiler, edgetpu, edgetpu_rules
-from kp2d.methods import learned, networks
-from kp2d.quantize import lowering, rewriting
-from kp2d.quantize.flatbuffer import Graph, Operator, Tensor
+from kp2d.methods import networks
+from kp2d.quantize.flatbuffer import Graph, Model, Operator, Tensor
 
 SIZES = ((88, 88), (240, 320), (480, 640))
 
@@ -53,9 +53,7 @@ class Builder:
         return self.op("CONV_2D", [source, kernel, bias], *source.shape[:3], channels, version=3, **changes)
 
     def graph(self, inputs, outputs):
-        return Graph(
-            operators=tuple(self.operators), inputs=tuple(inputs), outputs=tuple(outputs), num_subgraphs=1
-        )
+        return Graph(operators=tuple(self.operators), inputs=tuple(inputs), outputs=tuple(outputs))
 
 
 @pytest.fixture
@@ -68,15 +66,10 @@ def statuses(builder, inputs, outputs=None):
     return [finding.status for finding in edgetpu.forecast(builder.graph(inputs, outputs)).findings]
 
 
-def shipped(name, size):
-    data = (learned.PRETRAINED / f"{name}{learned.SUFFIXES['int8']}").read_bytes()
-    return lowering.for_edgetpu(rewriting.resize(data, size))
-
-
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", ["kp2d_nano", "kp2d_tiny_s", "kp2d_tiny_f"])
 def test_our_networks_are_mapped_in_full(name, size):
-    report = edgetpu.lint(shipped(name, size))
+    report = edgetpu.lint(prepared(name, size))
     assert (len(report.unmapped), report.failure) == (0, "")
     assert {finding.operator for finding in report.findings} <= edgetpu_rules.SUPPORTED
     upsampling = next(one for one in report.findings if one.operator == "TRANSPOSE_CONV")
@@ -331,7 +324,7 @@ def test_lint_writes_a_table_and_json(capsys, tmp_path):
     assert "DEPTH_TO_SPACE                   1  Operation not supported" in page
     assert "18 operators on the Edge TPU, 4 on the CPU" in page
     path = tmp_path / "x.tflite"
-    path.write_bytes(shipped("kp2d_tiny_s", (88, 88)))
+    path.write_bytes(prepared().pack())
     assert cli.main(["lint", str(path), "--json", "--strict"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["num_operators"], told["num_unmapped"], told["unmapped"]) == (22, 0, [])
@@ -351,8 +344,7 @@ def test_a_float_model_is_told_to_be_quantized_first(capsys, tmp_path):
 
 
 def test_a_damaged_model_is_named(tmp_path):
-    data = shipped("kp2d_tiny_s", (88, 88))
     with pytest.raises(InputError, match="damaged"):
-        edgetpu.lint(data[:1000])
+        edgetpu.lint(Model.parse(prepared().pack()[:1000]))
     (tmp_path / "x.tflite").write_bytes(b"nothing")
     assert cli.main(["lint", str(tmp_path / "x.tflite")]) == 2

@@ -4,11 +4,10 @@ import importlib.util
 import sys
 
 import pytest
+from shipped_models import prepared
 
 from kp2d.checks import InputError
 from kp2d.device import latency
-from kp2d.methods import learned
-from kp2d.quantize import lowering, rewriting
 
 
 def test_every_method_is_timed_in_the_same_run():
@@ -27,8 +26,7 @@ def test_every_method_is_timed_in_the_same_run():
 
 def test_a_model_file_is_timed(tmp_path):
     path = tmp_path / "mine.tflite"
-    data = rewriting.resize((learned.PRETRAINED / "kp2d_tiny_s.int8.tflite").read_bytes(), (88, 88))
-    path.write_bytes(lowering.for_edgetpu(data))
+    path.write_bytes(prepared().pack())
     rows = latency.bench_latency([str(path)], [(88, 88)], threads=[1], classical=(), repeats=1)
     assert rows[["method", "precision"]].to_numpy().tolist() == [["mine", "int8"]]
     with pytest.raises(InputError, match="compiled models; received kp2d_tiny_s"):

@@ -65,7 +65,7 @@ def test_the_study_asks_every_question():
 
 def test_errors_grow_along_the_network(study):
     source = study.source
-    inputs = quantization.calibration_images(study.photographs, source.config, (48, 64), count=2)
+    inputs = calibration.read_images(study.photographs, source.config, (48, 64), count=2)
     calibrated = quantization.calibrate(source.network, source.config, inputs)
     network = quantization.quantize(calibrated, source.config, PostTraining())
     rows = sensitivity.layer_errors(source, network, calibrated.statistics, inputs)
@@ -123,20 +123,20 @@ def test_a_float_network_says_where_it_is_from(source, tmp_path):
 
 def test_calibration_images_are_chosen_by_the_seed(photos, source):
     def read(seed):
-        return quantization.calibration_images(photos, source.config, (32, 48), count=3, seed=seed)
+        return calibration.read_images(photos, source.config, (32, 48), count=3, seed=seed)
 
     one, again, other = read(0), read(0), read(5)
     assert len(one) == 3 and one[0].shape == (1, 32, 48, 3)
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     (photos / "broken.png").write_bytes(b"no picture")
-    assert len(quantization.calibration_images(photos, source.config, (32, 48), count=9)) == 4
+    assert len(calibration.read_images(photos, source.config, (32, 48), count=9)) == 4
     for picture in photos.glob("photo*"):
         picture.unlink()
     with pytest.raises(InputError, match="readable picture"):
         read(0)
     with pytest.raises(InputError, match="one or more images"):
-        quantization.calibration_images(photos, source.config, (32, 48), count=0)
+        calibration.read_images(photos, source.config, (32, 48), count=0)
 
 
 @pytest.mark.parametrize("wrong", [{"method": "best"}, {"equalize": 2.0}])

@@ -119,3 +119,11 @@ def test_dequantize():
 def test_decoding_needs_no_keras():
     code = "import sys, kp2d.methods.decode; sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sharpening_undoes_flat_scores():
+    logits = np.linspace(-6, 12, 50)
+    flat = 1 / (1 + np.exp(-logits / 2.5))
+    np.testing.assert_allclose(d.sharpen(flat, 2.5), 1 / (1 + np.exp(-logits)), atol=1e-3)
+    levels = d.sharpen(np.arange(256) / 256, 3.0)
+    assert (np.diff(levels[:-1]) > 0).all() and levels.min() > 0 and levels.max() < 1

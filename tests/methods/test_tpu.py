@@ -10,46 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shipped_models
+from shipped_models import as_compiled, restored
 
 import kp2d
 from kp2d import cli
 from kp2d.checks import InputError
-from kp2d.methods import extractors, learned, runtimes, tflite_file, tpu
-from kp2d.quantize import flatbuffer, lowering, rewriting
+from kp2d.methods import extractors, runtimes, tflite_file, tpu
+from kp2d.quantize import flatbuffer
+from kp2d.quantize.flatbuffer import Model
 
 SIZE = (88, 88)
 
 
-def as_compiled(data):
-    """What the compiler makes of a model: one operator of its own, no metadata, no signature."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = flatbuffer.parse(data)
-    (graph,) = model.subgraphs
-    number = schema.BuiltinOperator.CUSTOM
-    model.operatorCodes = [
-        schema.OperatorCodeT(
-            deprecatedBuiltinCode=number, builtinCode=number, customCode="edgetpu-custom-op", version=1
-        )
-    ]
-    options = np.arange(256, dtype=np.uint8)
-    operator = schema.OperatorT(
-        opcodeIndex=0, inputs=graph.inputs, outputs=graph.outputs, customOptions=options
-    )
-    graph.operators, model.metadata, model.signatureDefs = [operator], None, None
-    return flatbuffer.pack(model)
-
-
 @pytest.fixture(scope="module")
 def prepared():
-    data = (learned.PRETRAINED / "kp2d_tiny_s.int8.tflite").read_bytes()
-    return lowering.for_edgetpu(rewriting.resize(data, SIZE))
+    return shipped_models.prepared("kp2d_tiny_s", SIZE).pack()
 
 
 @pytest.fixture
 def compiled(prepared, tmp_path):
     path = tmp_path / "kp2d_tiny_s_88x88_edgetpu.tflite"
-    path.write_bytes(rewriting.with_metadata(as_compiled(prepared), prepared))
+    path.write_bytes(restored(as_compiled(prepared), prepared).pack())
     return path
 
 
@@ -162,9 +144,9 @@ def test_another_library_is_said_to_be_one(compiled, monkeypatch):
 
 def test_your_own_model_is_not_taken_for_a_shipped_one(prepared, tmp_path, monkeypatch):
     monkeypatch.setenv(tpu.LIBRARY_VARIABLE, "libedgetpu_absent.so.1")
-    model = flatbuffer.parse(as_compiled(prepared))
-    rewriting.set_metadata(model, {**tflite_file.metadata(prepared), "git_commit": "another"})
-    (tmp_path / "mine_edgetpu.tflite").write_bytes(flatbuffer.pack(model))
+    model = Model.parse(as_compiled(prepared))
+    model.set_metadata({**tflite_file.metadata(prepared), "git_commit": "another"})
+    (tmp_path / "mine_edgetpu.tflite").write_bytes(model.pack())
     with pytest.raises(InputError, match="On the CPU: the model before compilation"):
         runtimes.TFLiteModel(tmp_path / "mine_edgetpu.tflite")
 
@@ -264,12 +246,11 @@ def test_match_runs_on_the_stick(compiled, stick, tiny_dataset, tmp_path, capsys
 
 
 def test_what_is_for_the_edge_tpu_is_not_touched(prepared):
-    before = as_compiled(prepared)
-    after = flatbuffer.parse(rewriting.with_metadata(before, prepared))
-    (operator,) = after.subgraphs[0].operators
+    after = Model.parse(restored(as_compiled(prepared), prepared).pack())
+    (operator,) = after.tables.subgraphs[0].operators
     assert bytes(operator.customOptions) == bytes(range(256))
-    assert tflite_file.metadata(flatbuffer.pack(after)) == tflite_file.metadata(prepared)
-    assert [flatbuffer.text(entry.name) for entry in after.signatureDefs[0].outputs] == [
+    assert after.metadata() == tflite_file.metadata(prepared)
+    assert [flatbuffer.text(entry.name) for entry in after.tables.signatureDefs[0].outputs] == [
         "descriptor",
         "offset",
         "score",

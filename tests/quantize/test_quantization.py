@@ -1,4 +1,4 @@
-"""The network in integers: folding and evening keep its function, ranges fit, rounding lies on its grid."""
+"""Quantization: folding and evening keep the network's function, ranges fit, scores are spread."""
 
 import dataclasses
 
@@ -11,19 +11,7 @@ from keras import ops
 
 from kp2d.checks import InputError
 from kp2d.methods import networks
-from kp2d.methods.decode import sharpen
-from kp2d.methods.quantized import (
-    FLOAT,
-    INT8,
-    PIXEL_RANGE,
-    PIXEL_SHIFT,
-    Quantize,
-    QuantizedConv2D,
-    Scheme,
-    build_inspector,
-    build_quantized_network,
-    quantize_kernel,
-)
+from kp2d.methods.quantized import FLOAT
 from kp2d.quantize import calibration, folding, quantization
 
 SIZE = (64, 96)
@@ -93,77 +81,6 @@ def test_every_channel_has_a_reader_and_widths_fit():
                 assert source.max() == kernels[layer][3] - 1
 
 
-@pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize("bits", [4, 8])
-def test_a_kernel_is_rounded_to_a_symmetric_grid(per_channel, bits):
-    kernel = np.random.default_rng(0).normal(size=(3, 3, 5, 4)).astype(np.float32) * [1, 2, 4, 8]
-    rounded = ops.convert_to_numpy(
-        quantize_kernel(ops.convert_to_tensor(kernel, "float32"), bits, per_channel=per_channel)
-    )
-    levels = 2 ** (bits - 1) - 1
-    scales = np.abs(kernel).max(axis=(0, 1, 2) if per_channel else None) / levels
-    steps = rounded / scales
-    assert np.abs(steps - np.round(steps)).max() < 1e-3 and np.abs(steps).max() <= levels + 1e-3
-    assert np.abs(rounded - kernel).max() <= (scales / 2 + 1e-6).max()
-
-
-def test_a_channel_of_zeros_stays_zero():
-    kernel = np.zeros((3, 3, 2, 2), np.float32)
-    kernel[..., 1] = 1.0
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(quantize_kernel(ops.convert_to_tensor(kernel), 8)), kernel
-    )
-
-
-def test_pixels_are_exact():
-    layer = Quantize(ends=PIXEL_RANGE, fixed="both")
-    pixels = (np.arange(256, dtype=np.float32) - 127) / np.float32(127.5)
-    np.testing.assert_allclose(ops.convert_to_numpy(layer(pixels, bits=8)), pixels, atol=1e-6)
-    assert pytest.approx(0.5 / 127.5) == PIXEL_SHIFT
-
-
-def test_rounding_lets_gradients_through_and_ranges_learn():
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("gradients are taken with TensorFlow's tape")
-    import tensorflow as tf
-
-    convolution, quantize = QuantizedConv2D(2, bits=8), Quantize(ends=(0.0, 0.5), fixed="low")
-    with tf.GradientTape() as tape:
-        loss = ops.sum(ops.square(quantize(ops.relu(convolution(ops.ones((1, 8, 8, 3)))), bits=8)))
-    kernel, high = tape.gradient(loss, [convolution.kernel.value, quantize.high.value])
-    assert np.abs(kernel).max() > 0 or np.abs(high) > 0
-    assert [v.path.rpartition("/")[2] for v in quantize.trainable_variables] == ["high"]
-
-
-def test_weights_are_the_same_for_every_scheme(small_preset):
-    of = {
-        scheme: [v.path for v in build_quantized_network(small_preset, scheme=scheme).weights]
-        for scheme in (INT8, FLOAT, Scheme(parts=("score",)), Scheme(descriptor_bits=4))
-    }
-    assert len({tuple(paths) for paths in of.values()}) == 1
-    bare = {v.path for v in build_quantized_network(small_preset, bare=True).weights}
-    assert set(of[INT8]) - bare == {"score_sharpen/sharpness"}
-
-
-@pytest.mark.parametrize("part", ["encoder", "score", "offset", "descriptor"])
-def test_a_part_that_is_not_quantized_is_not_rounded(small_preset, part):
-    scheme = Scheme(parts=tuple(p for p in ("encoder", "score", "offset", "descriptor") if p != part))
-    inspector = build_inspector(small_preset, scheme=scheme)
-    tensors = inspector(image(), training=False)
-    name = {"encoder": "conv1a", "descriptor": "descriptor_b"}.get(part, f"{part}_map")
-    assert len(np.unique(ops.convert_to_numpy(tensors[name]))) > 256
-    other = "conv1a" if part != "encoder" else "score_map"
-    assert len(np.unique(ops.convert_to_numpy(tensors[other]))) <= 256
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"weight_bits": 1}, {"activation_bits": 17}, {"descriptor_bits": 8.5}, {"parts": ("head",)}]
-)
-def test_a_scheme_refuses_what_makes_no_sense(wrong):
-    with pytest.raises(InputError):
-        Scheme(**wrong)
-
-
 @given(
     low=st.floats(-20, 0),
     high=st.floats(0.01, 20),
@@ -229,14 +146,6 @@ def test_bias_correction_is_the_mean_error():
     constant = np.broadcast_to(inputs, (3, 3, 4))
     wanted = np.einsum("hwc,hwcn->n", constant, rounded - kernel)
     np.testing.assert_allclose(calibration.bias_correction(kernel, rounded, inputs), wanted)
-
-
-def test_sharpening_undoes_flat_scores():
-    logits = np.linspace(-6, 12, 50)
-    flat = 1 / (1 + np.exp(-logits / 2.5))
-    np.testing.assert_allclose(sharpen(flat, 2.5), 1 / (1 + np.exp(-logits)), atol=1e-3)
-    levels = sharpen(np.arange(256) / 256, 3.0)
-    assert (np.diff(levels[:-1]) > 0).all() and levels.min() > 0 and levels.max() < 1
 
 
 def test_spread_scores_share_fewer_levels(small_preset):
