@@ -135,6 +135,13 @@ def corners(image_size: tuple[int, int]) -> np.ndarray:
     return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], dtype=np.float64)
 
 
+def is_convex(quad: np.ndarray) -> bool:
+    """Tells whether corners `[4, 2]` turn clockwise all the way (y down), so that nothing is mirrored."""
+    edges = np.roll(quad, -1, axis=0) - quad
+    following = np.roll(edges, -1, axis=0)
+    return bool((edges[:, 0] * following[:, 1] - edges[:, 1] * following[:, 0] > 0).all())
+
+
 def corner_error(estimated: np.ndarray, truth: np.ndarray, image_size: tuple[int, int]) -> float:
     """Returns the mean distance of the four corners under two homographies.
 

@@ -203,6 +203,14 @@ def test_corners_are_pixel_centres_clockwise():
     assert geometry.corners((5, 10)).tolist() == [[0, 0], [9, 0], [9, 4], [0, 4]]
 
 
+def test_a_quadrilateral_is_convex_if_it_turns_clockwise_all_the_way():
+    square = geometry.corners((10, 20))
+    assert geometry.is_convex(square)
+    assert not geometry.is_convex(square[::-1])  # mirrored
+    assert not geometry.is_convex(square[[0, 1, 3, 2]])  # a bow tie
+    assert not geometry.is_convex(np.array([[0, 0], [10, 0], [2, 2], [0, 10.0]]))  # dented
+
+
 def test_corner_error_by_hand():
     assert geometry.corner_error(SHIFT, SHIFT, (240, 320)) == 0
     assert geometry.corner_error(SHIFT, np.eye(3), (240, 320)) == pytest.approx(np.hypot(3, 2), abs=1e-12)

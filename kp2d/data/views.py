@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from kp2d import checks
+from kp2d import checks, geometry
 
 _SUPERSAMPLING = 3  # samples a pixel and axis; their mean is what keeps smaller views from aliasing
 _MAX_ROTATION = 35.0  # degrees
@@ -111,16 +111,9 @@ def sample_quad(
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         quad = centre + shift + zoom * ((first - centre + jitter) @ rotation.T)
         inside = (quad >= 0.5).all() and (quad <= upper).all()
-        if inside and _is_convex(quad) and _overlap(first, quad) >= _MIN_OVERLAP:
+        if inside and geometry.is_convex(quad) and _overlap(first, quad) >= _MIN_OVERLAP:
             return quad
     raise checks.problem("room for another view", f"a photograph of {photograph_size} px")
-
-
-def _is_convex(quad: np.ndarray) -> bool:
-    """Tells whether the corners turn clockwise all the way (y down), so nothing is mirrored."""
-    edges = np.roll(quad, -1, axis=0) - quad
-    following = np.roll(edges, -1, axis=0)
-    return bool((edges[:, 0] * following[:, 1] - edges[:, 1] * following[:, 0] > 0).all())
 
 
 def _overlap(quad0: np.ndarray, quad1: np.ndarray) -> float:

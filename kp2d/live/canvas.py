@@ -74,7 +74,7 @@ class Scene:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Place:
+class Placement:
     """Where a picture lies on the canvas.
 
     Attributes:
@@ -126,14 +126,14 @@ def paint(frame: np.ndarray, scene: Scene) -> np.ndarray:
     zoom = zoom_of((height, width))
     shown = images.resize_image(frame, (height * zoom, width * zoom)) if zoom > 1 else frame
     shown = np.ascontiguousarray(shown[:, ::-1]) if scene.mirror else shown.copy()
-    place = Place(width=width, zoom=zoom, mirror=scene.mirror)
+    placement = Placement(width=width, zoom=zoom, mirror=scene.mirror)
     unit = min(shown.shape[:2]) / NEUTRAL_SIDE
     if scene.trails is not None:
-        draw_trails(shown, place.points(scene.trails), unit)
+        draw_trails(shown, placement.points(scene.trails), unit)
     if scene.keypoints is not None:
-        draw_keypoints(shown, place.points(scene.keypoints), scene.scores, unit)
+        draw_keypoints(shown, placement.points(scene.keypoints), scene.scores, unit)
     if scene.match is not None:
-        shown = draw_match(shown, place, scene.match, unit)
+        shown = draw_match(shown, placement, scene.match, unit)
     _draw_words(shown, scene, unit)
     return shown
 
@@ -181,13 +181,13 @@ def draw_trails(canvas: np.ndarray, trails: np.ndarray, unit: float) -> None:
 
 
 def draw_match(
-    canvas: np.ndarray, place: Place, match: Match, unit: float, max_lines: int = 40
+    canvas: np.ndarray, placement: Placement, match: Match, unit: float, max_lines: int = 40
 ) -> np.ndarray:
     """Puts the reference picture at the left, lines to the keypoints found again, its outline in the frame.
 
     Args:
         canvas: uint8 RGB `[H, W, 3]`, the frame as shown.
-        place: Where the frame lies on it.
+        placement: Where the frame lies on it.
         match: The reference and what was found of it.
         unit: Width of a fine line, px.
         max_lines: At most this many lines, evenly chosen.
@@ -201,30 +201,26 @@ def draw_match(
     zoom = min((height - 2 * gap) / size[0], 0.45 * width / size[1])
     small = images.resize_image(match.image, tuple(max(images.MIN_SIDE, round(side * zoom)) for side in size))
     panel = small.shape[1] + 2 * gap
-    whole = np.full((height, panel + width, 3), 24, np.uint8)
-    whole[:, panel:] = canvas
+    wide = np.full((height, panel + width, 3), 24, np.uint8)
+    wide[:, panel:] = canvas
     top = (height - small.shape[0]) // 2
-    whole[top : top + small.shape[0], gap : gap + small.shape[1]] = small
-    here = Place(width=size[1], zoom=zoom, left=gap, top=top)
-    there = dataclasses.replace(place, left=panel)
+    wide[top : top + small.shape[0], gap : gap + small.shape[1]] = small
+    placement0 = Placement(width=size[1], zoom=zoom, left=gap, top=top)
+    placement1 = dataclasses.replace(placement, left=panel)
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * size[::-1] - 0.5
-    found = match.homography is not None
-    if found:
-        good = np.flatnonzero(match.inliers)
-        good = good[np.linspace(0, len(good) - 1, min(len(good), max_lines)).astype(int)]
-        ends = np.stack([here.points(match.points0[good]), there.points(match.points1[good])], axis=1)
-        lines = _fixed(ends)
-        cv2.polylines(whole, list(lines), False, DARK, _width(2.4 * unit), cv2.LINE_AA, _SUB)
-        cv2.polylines(whole, list(lines), False, INLIER, _width(1.0 * unit), cv2.LINE_AA, _SUB)
-        for x, y in lines.reshape(-1, 2):
-            cv2.circle(whole, (int(x), int(y)), _fixed(3.2 * unit), DARK, -1, cv2.LINE_AA, _SUB)
-            cv2.circle(whole, (int(x), int(y)), _fixed(2.2 * unit), INLIER, -1, cv2.LINE_AA, _SUB)
-        seen = np.column_stack([corners, np.ones(4)]) @ match.homography.T
-        outline = there.points(seen[:, :2] / seen[:, 2:])
-        inside = whole[:, panel:]  # the outline must not run over the reference
-        _draw_loop(inside, outline - (panel, 0), unit)
-    _draw_loop(whole, here.points(corners), unit if found else 0.6 * unit, ESTIMATED if found else GRAY)
-    return whole
+    if match.homography is None:
+        _draw_loop(wide, placement0.points(corners), 0.6 * unit, GRAY)
+        return wide
+    inliers = np.flatnonzero(match.inliers)
+    shown = inliers[np.linspace(0, len(inliers) - 1, min(len(inliers), max_lines)).astype(int)]
+    ends = [placement0.points(match.points0[shown]), placement1.points(match.points1[shown])]
+    _draw_lines(wide, np.stack(ends, axis=1), unit)
+    seen = np.column_stack([corners, np.ones(4)]) @ match.homography.T
+    outline = placement1.points(seen[:, :2] / seen[:, 2:])
+    frame = wide[:, panel:]  # the outline must not run over the reference
+    _draw_loop(frame, outline - (panel, 0), unit)
+    _draw_loop(wide, placement0.points(corners), unit)
+    return wide
 
 
 def draw_text(
@@ -276,6 +272,16 @@ def _draw_words(canvas: np.ndarray, scene: Scene, unit: float) -> None:
         draw_text(canvas, [scene.message], (0.5, 0.8), unit, color=ESTIMATED)
     if scene.help_lines:
         draw_text(canvas, scene.help_lines, (0.5, 0.5), unit, size=1.1)
+
+
+def _draw_lines(canvas: np.ndarray, ends: np.ndarray, unit: float) -> None:
+    """Draws a line with a dark halo, and a dot at its ends, for each `[2, 2]` px of `ends` `[K, 2, 2]`."""
+    lines = _fixed(ends)
+    for width, color in ((2.4, DARK), (1.0, INLIER)):
+        cv2.polylines(canvas, list(lines), False, color, _width(width * unit), cv2.LINE_AA, _SUB)
+    for point in lines.reshape(-1, 2).tolist():
+        for radius, color in ((3.2, DARK), (2.2, INLIER)):
+            cv2.circle(canvas, point, _fixed(radius * unit), color, -1, cv2.LINE_AA, _SUB)
 
 
 def _draw_loop(

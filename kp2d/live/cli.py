@@ -64,7 +64,7 @@ def run_demo(options: argparse.Namespace) -> None:
         RunError: If the video cannot be written.
     """
     from kp2d import images
-    from kp2d.live import demo, player, recording, sources
+    from kp2d.live import demo, player, video
 
     _check(options)
     settings = demo.Settings(
@@ -73,20 +73,20 @@ def run_demo(options: argparse.Namespace) -> None:
         score_threshold=options.score_threshold,
         mirror=options.mirror,
     )
-    output = recording.check_video(options.output) if options.output else None
-    table = recording.Table(options.stats) if options.stats else None
+    output = video.check_video(options.output) if options.output else None
+    table = player.Table(options.stats) if options.stats else None
     extractor = _extractor(options)
     reference = images.read_image(options.reference) if options.reference else None
     shown = demo.Demo(extractor, settings, reference=reference)
     headless = options.headless or not player.can_show()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_terminated_is_interrupted())
-        source = stack.enter_context(sources.open_source(options.source, loop=options.loop))
+        source = stack.enter_context(video.open_source(options.source, loop=options.loop))
         if headless and options.max_frames is None and (source.live or options.loop):
             _say("runs until Ctrl-C")
         if headless and not options.headless:
             _say("no display here: running without a window")
-        recorder = recording.Recorder(output, fps=source.fps, live=source.live) if output else None
+        recorder = video.Recorder(output, fps=source.fps, live=source.live) if output else None
         for target in (recorder, table):
             if target is not None:
                 stack.enter_context(target)

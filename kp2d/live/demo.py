@@ -14,7 +14,7 @@ import numpy as np
 
 from kp2d import checks, geometry, images
 from kp2d.config import Protocol
-from kp2d.live import canvas, recording, tracking
+from kp2d.live import canvas, tracking, video
 from kp2d.methods import extractors, learned, matching, registration
 from kp2d.methods.extractors import Extractor
 from kp2d.methods.features import Features
@@ -152,7 +152,7 @@ class Demo:
             The painted frame, uint8 RGB, and a row of numbers: counts, and milliseconds a step.
         """
         self._frame_size = self._frame_size or checks.is_image(frame).shape[:2]
-        self._frame = recording.fitted(frame, self._frame_size)
+        self._frame = video.fitted(frame, self._frame_size)
         features, spent = self._extract(self._frame)
         started = time.perf_counter()
         self.tracks = tracks = self._tracker.update(features, self._frame_size).live()
@@ -229,30 +229,27 @@ class Demo:
         points0, points1 = known.keypoints[matches[:, 0]], features.keypoints[matches[:, 1]]
         scale = math.sqrt(self._frame_size[0] * self._frame_size[1] / PIXELS)
         threshold = self.settings.ransac_threshold * scale
-        found = registration.estimate_homography(
+        estimate = registration.estimate_homography(
             points0, points1, ransac_threshold=threshold, max_iterations=RANSAC_ITERATIONS
         )
-        good = found.trustworthy and plausible(found.homography, image.shape[:2], self._frame_size)
+        found = estimate.trustworthy and plausible(estimate.homography, image.shape[:2], self._frame_size)
         return canvas.Match(
             image=image,
             points0=points0,
             points1=points1,
-            inliers=found.inliers & good,
-            homography=found.homography if good else None,
+            inliers=estimate.inliers & found,
+            homography=estimate.homography if found else None,
         )
 
     def _described(
         self, features: Features, tracks: tracking.Tracks, match: canvas.Match | None, row: dict[str, Any]
     ) -> canvas.Scene:
         """Puts a frame's result into words and points."""
-        mean = {
-            name: statistics.fmean(spent[name] for spent in self._recent)
-            for name in (self._recent[0] if self._recent else ())
-        }
-        found = (
-            f"{row['keypoints']} keypoints  {row['tracks']} tracks of {row['mean_track_length']:.1f} frames"
-        )
-        lines = [found, "  ".join(f"{name} {ms:.1f}" for name, ms in mean.items() if name != "total") + " ms"]
+        names = self._recent[0] if self._recent else ()
+        mean = {name: statistics.fmean(spent[name] for spent in self._recent) for name in names}
+        counts = f"{row['keypoints']} keypoints  {row['tracks']} tracks"
+        steps = "  ".join(f"{name} {ms:.1f}" for name, ms in mean.items() if name != "total")
+        lines = [f"{counts} of {row['mean_track_length']:.1f} frames", f"{steps} ms"]
         if match is not None:
             agree = f"{row['inliers']} of {row['matches']} matches agree"
             lines.insert(1, f"reference: {agree if row['found'] else 'not found'}")
@@ -280,11 +277,5 @@ def plausible(homography: np.ndarray, image_size0: tuple[int, int], image_size1:
     if not (corners[:, 2] > 1e-6).all():
         return False
     quad = corners[:, :2] / corners[:, 2:]
-    quad = quad[
-        np.argsort(np.arctan2(*(geometry.corners(image_size0) - np.array(image_size0)[::-1] / 2).T[::-1]))
-    ]
-    edges = np.roll(quad, -1, axis=0) - quad
-    after = np.roll(edges, -1, axis=0)
-    turns = edges[:, 0] * after[:, 1] - edges[:, 1] * after[:, 0]
     area = cv2.contourArea(quad.astype(np.float32)) / (image_size1[0] * image_size1[1])
-    return bool((turns > 0).all() and 0.002 < area < 100)
+    return geometry.is_convex(quad) and 0.002 < area < 100

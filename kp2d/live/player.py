@@ -1,26 +1,26 @@
-"""Owns the run of the live demonstration over all frames: window, keys, files, and the sum of it."""
+"""Owns the run of the live demonstration over all frames: window, keys, table, and what came out of it."""
 
 from __future__ import annotations
 
 import collections
+import contextlib
+import csv
 import dataclasses
-import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from kp2d import checks, images
-from kp2d.live import recording
+from kp2d import checks, files, images
 from kp2d.live.demo import Demo
-from kp2d.live.sources import Source
+from kp2d.live.video import Recorder, Source
 
 SUMMARIZED = 50_000  # the last frames that medians and means are over
 
@@ -31,29 +31,33 @@ class Summary:
 
     Attributes:
         frames: How many were shown.
-        fps: Median frames a second; NaN without frames, as all below.
-        milliseconds: Median by step ("network", "decode" or "extract", "match", "draw").
-        keypoints: Mean a frame.
-        track_length: Mean of the live tracks, frames.
-        found: Frames in which the reference was found; None without one.
+        rows: Of the last `SUMMARIZED` frames, as they stand in the table.
     """
 
     frames: int
-    fps: float
-    milliseconds: dict[str, float]
-    keypoints: float
-    track_length: float
-    found: int | None
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def found(self) -> int | None:
+        """Frames in which the reference was found; None without one."""
+        found = [row["found"] for row in self.rows if row["found"] is not None]
+        return sum(found) if found else None
 
     def line(self) -> str:
-        """Returns the summary as one line."""
+        """Returns the summary as one line: median times, mean numbers."""
         if not self.frames:
             return "no frames"
-        steps = ", ".join(f"{name} {value:.1f}" for name, value in self.milliseconds.items())
+        columns = {name: [row[name] for row in self.rows] for name in self.rows[0]}
+        medians = {
+            name[:-3]: statistics.median(times) for name, times in columns.items() if name.endswith("_ms")
+        }
+        fps = 1e3 / medians.pop("total")
+        steps = ", ".join(f"{name} {time_ms:.1f}" for name, time_ms in medians.items())
+        keypoints, length = (statistics.fmean(columns[name]) for name in ("keypoints", "mean_track_length"))
         found = "" if self.found is None else f", reference found in {self.found}"
         return (
-            f"{self.frames} frames, {self.fps:.1f} FPS ({steps} ms), {self.keypoints:.0f} keypoints and "
-            f"tracks of {self.track_length:.1f} frames on average{found}"
+            f"{self.frames} frames, {fps:.1f} FPS ({steps} ms), {keypoints:.0f} keypoints and "
+            f"tracks of {length:.1f} frames on average{found}"
         )
 
 
@@ -61,8 +65,8 @@ def play(
     source: Source,
     demo: Demo,
     *,
-    recorder: recording.Recorder | None = None,
-    table: recording.Table | None = None,
+    recorder: Recorder | None = None,
+    table: Table | None = None,
     window: Window | None = None,
     max_frames: int | None = None,
     snapshots: Path | None = None,
@@ -106,44 +110,60 @@ def play(
             rows.append(row)
             count += 1
             if table is not None:
-                table.write({key: _plain(value) for key, value in row.items()})
+                table.write(row)
             if report is not None and now - reported > 2:
                 reported = now
                 report(f"frame {count}: {1e3 / total:.0f} FPS, {row['keypoints']} keypoints")
-            if count == max_frames:
-                break
-            if window is not None and window.closed:
+            if count == max_frames or (window is not None and window.closed):
                 break
         else:
             if window is not None and source.still and rows:
                 window.hold(demo, _snapshot(snapshots, count - 1))
     except KeyboardInterrupt:
         pass  # how a camera's run ends
-    return summarize(rows, count)
+    return Summary(frames=count, rows=rows)
 
 
-def summarize(rows: Sequence[dict[str, Any]], frames: int) -> Summary:
-    """Boils the rows of a run down.
+class Table:
+    """Writes rows to a CSV file, which takes its name when it is closed."""
 
-    Args:
-        rows: As written to the table; the last ones of a long run.
-        frames: How many there were in all.
-    """
+    def __init__(self, path: str | Path) -> None:
+        """Names the table; it is opened by the first row, whose keys become its columns.
 
-    def over(name: str, kind: Callable[[list[float]], float]) -> float:
-        return float(kind([row[name] for row in rows])) if rows else math.nan
+        Args:
+            path: `.csv`.
 
-    steps = [key for key in (rows[0] if rows else ()) if key.endswith("_ms") and key != "total_ms"]
-    found = [row["found"] for row in rows if row["found"] is not None]
-    total = over("total_ms", statistics.median)
-    return Summary(
-        frames=frames,
-        fps=1e3 / total if total > 0 else math.nan,
-        milliseconds={key[:-3]: over(key, statistics.median) for key in steps},
-        keypoints=over("keypoints", statistics.fmean),
-        track_length=over("mean_track_length", statistics.fmean),
-        found=sum(found) if found else None,
-    )
+        Raises:
+            InputError: If the suffix is another, or the folder cannot be written.
+        """
+        self.path = Path(path).expanduser()
+        checks.one_of("table suffix", self.path.suffix.lower(), [".csv"])
+        files.check_writable(self.path)
+        self._open_files = contextlib.ExitStack()
+        self._writer: csv.DictWriter | None = None
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Adds a row.
+
+        Args:
+            row: Values by column, the same columns every time; floats are kept to three decimals.
+        """
+        if self._writer is None:
+            partial = self._open_files.enter_context(files.atomic(self.path))
+            file = self._open_files.enter_context(partial.open("w", encoding="utf-8", newline=""))
+            self._writer = csv.DictWriter(file, list(row), lineterminator="\n")
+            self._writer.writeheader()
+        self._writer.writerow({key: _plain(value) for key, value in row.items()})
+
+    def close(self) -> None:
+        """Finishes the file; without a row there is none, and an earlier one stays."""
+        self._open_files.close()
 
 
 class Window:
@@ -201,6 +221,7 @@ class Window:
                 return
 
     def _answer(self, key: str, demo: Demo, snapshot: Path) -> str:
+        """Does what a key means, or notices that the window was closed; returns the key."""
         if key in ("q", "\x1b") or cv2.getWindowProperty(self.TITLE, cv2.WND_PROP_VISIBLE) < 1:
             self.closed = True
         elif key == "s":
@@ -237,6 +258,7 @@ def can_show() -> bool:
 
 
 def _snapshot(base: Path | None, frame: int) -> Path:
+    """Returns where a picture of a frame would be saved: beside `base`, with the frame's number."""
     base = base or Path("kp2d_demo")
     return base.with_name(f"{base.stem}_{frame:05d}.png")
 

@@ -1,20 +1,23 @@
-"""Owns where frames come from: a camera, a video, a stream, a folder of pictures or one picture."""
+"""Owns frames in and frames out: reads cameras, videos, streams and pictures; writes videos."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from kp2d import backend, checks, images
+from kp2d import backend, checks, files, images
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
+CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}  # of the videos that are written
 FOLDER_FPS = 10.0
 DEVICES = Path("/dev")
 MAX_MISSES, MAX_LIVE_MISSES = 30, 3  # reads in a row that may fail; a camera takes seconds over each
@@ -74,7 +77,7 @@ class PictureSource(Source):
             InputError: If none can be read.
         """
         for turn in itertools.count():
-            found = 0
+            readable = 0
             for path in self._paths:
                 try:
                     image = images.read_image(path)
@@ -83,12 +86,11 @@ class PictureSource(Source):
                         raise
                     self.skipped += turn == 0
                     continue
-                found += 1
+                readable += 1
                 yield image
-            if not found:
-                raise checks.problem(
-                    "pictures that can be read", f"{len(self._paths)} damaged in {self.name}"
-                )
+            if not readable:
+                damaged = f"{len(self._paths)} damaged in {self.name}"
+                raise checks.problem("pictures that can be read", damaged)
             if not self._loop:
                 return
 
@@ -120,15 +122,10 @@ class VideoSource(Source):
         self._first = self._read()
         if self._first is None:
             self.close()
-            raise (
-                self._unopened()
-                if live
-                else checks.problem(
-                    "a video with frames",
-                    f"{name} without any that can be read",
-                    "Record or convert it again.",
-                )
-            )
+            if live:
+                raise self._unopened()
+            received = f"{name} without any that can be read"
+            raise checks.problem("a video with frames", received, "Record or convert it again.")
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yields the frames."""
@@ -170,11 +167,10 @@ class VideoSource(Source):
         return None
 
     def _unopened(self) -> checks.InputError:
-        """Says what could not be opened and what to do."""
+        """Returns the error that says what could not be opened and what to do."""
         if not self.live:
-            return checks.problem(
-                "a video that OpenCV can decode", self.name, "Convert it, for example to .mp4 with H.264."
-            )
+            remedy = "Convert it, for example to .mp4 with H.264."
+            return checks.problem("a video that OpenCV can decode", self.name, remedy)
         if isinstance(self._target, str) and "://" in self._target:
             remedy = "Check address and network; the same address must open in a player such as VLC."
             return checks.problem("a stream that can be opened", self.name, remedy)
@@ -237,18 +233,138 @@ def as_rgb(frame: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(frame, codes[channels])
 
 
-def natural(text: str) -> list[tuple[int, str]]:
+def fitted(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Brings a picture to a size without distorting it: scaled, in the middle, black around it.
+
+    Args:
+        image: uint8 RGB `[H, W, 3]`.
+        image_size: (height, width) px.
+
+    Returns:
+        uint8 RGB `[height, width, 3]`; the same array if it has the size.
+    """
+    height, width = image_size
+    if image.shape[:2] == (height, width):
+        return image
+    scale = min(height / image.shape[0], width / image.shape[1])
+    inner_size = [max(images.MIN_SIDE, round(side * scale)) for side in image.shape[:2]]
+    scaled = images.resize_image(image, tuple(inner_size))[:height, :width]
+    down, across = height - scaled.shape[0], width - scaled.shape[1]
+    top, left = down // 2, across // 2
+    return cv2.copyMakeBorder(scaled, top, down - top, left, across - left, cv2.BORDER_CONSTANT)
+
+
+def check_video(path: str | Path) -> Path:
+    """Checks, before the work, that a video can be written, and returns its path.
+
+    Raises:
+        InputError: If the suffix is none of `CODECS`, or the folder cannot be written.
+    """
+    path = Path(path).expanduser()
+    checks.one_of("video suffix", path.suffix.lower(), CODECS)
+    files.check_writable(path)
+    return path
+
+
+class Recorder:
+    """Writes frames to a video; the file takes its name when it is closed, so that it always plays."""
+
+    def __init__(self, path: str | Path, *, fps: float, live: bool = False) -> None:
+        """Names the video; it is opened by the first frame, whose size it takes.
+
+        Args:
+            path: `.mp4`, `.avi` or `.webm`.
+            fps: Frames a second.
+            live: Whether frames come when they come, as from a camera: each is then repeated until the next,
+                so that the video runs as fast as the world did.
+
+        Raises:
+            InputError: If the suffix is another, or the folder cannot be written.
+        """
+        self.path = check_video(path)
+        self.frames = 0
+        self._fps, self._live = fps, live
+        self._writer: cv2.VideoWriter | None = None
+        self._partial = self.path  # until it is opened
+        self._finish = contextlib.ExitStack()
+        self._size = (0, 0)
+        self._started = 0.0
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, image: np.ndarray) -> None:
+        """Adds a frame.
+
+        Args:
+            image: uint8 RGB `[H, W, 3]`; of another size than the first, it is fitted into that.
+
+        Raises:
+            RunError: If OpenCV cannot write such a video here.
+        """
+        if self._writer is None:
+            self._open(image.shape[:2])
+        frame = cv2.cvtColor(fitted(image, self._size), cv2.COLOR_RGB2BGR)
+        due = self.frames + 1
+        if self._live:
+            due = max(1, round((time.perf_counter() - self._started) * self._fps) + 1)
+        while self.frames < due:
+            self._writer.write(frame)
+            self.frames += 1
+
+    def close(self) -> None:
+        """Finishes the file; without a frame there is none, and an earlier one stays.
+
+        Raises:
+            RunError: If what was written cannot be read again, as on a full disk.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        with backend.no_stderr():
+            capture = cv2.VideoCapture(str(self._partial))
+            plays = capture.isOpened() and capture.read()[0]
+            capture.release()
+        self._finish.close()
+        if not plays:
+            raise checks.RunError(f"{self.path} was not written completely; is the disk full?")
+
+    def _open(self, image_size: tuple[int, int]) -> None:
+        """Begins a video under a temporary name, for frames of a (height, width) px."""
+        # Codecs share colours among two pixels: an odd last row or column would be lost without a word.
+        self._size = tuple(side + side % 2 for side in image_size)
+        codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
+        with contextlib.ExitStack() as stack:
+            self._partial = stack.enter_context(files.atomic(self.path))
+            with backend.no_stderr():
+                writer = cv2.VideoWriter(str(self._partial), codec, self._fps, self._size[::-1])
+            if not writer.isOpened():
+                others = ", ".join(suffix for suffix in CODECS if suffix != self.path.suffix.lower())
+                raise checks.RunError(f"this OpenCV cannot write {self.path.suffix} videos; try {others}")
+            self._finish = stack.pop_all()
+        self._writer, self._started = writer, time.perf_counter()
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
     """Returns a key that sorts names as people do: "2.png" before "10.png"."""
-    return [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", text)]
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdigit() else (-1, part.lower()) for part in parts]
 
 
 def _pictures(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES and path.is_file()]
-    if not found:
+    """Returns the pictures in a folder in the order of their names, "2.png" before "10.png"."""
+    pictures = [
+        path for path in folder.iterdir() if path.suffix.lower() in images.SUFFIXES and path.is_file()
+    ]
+    if not pictures:
         videos = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
         remedy = f"Name the video itself, as {folder / videos[0]}." if videos else "Name another folder."
         raise checks.problem(f"pictures ({', '.join(images.SUFFIXES)})", f"none in {folder}", remedy)
-    return sorted(found, key=lambda path: natural(path.name))
+    return sorted(pictures, key=_natural)
 
 
 def _capture(target: int | str) -> cv2.VideoCapture:
@@ -261,7 +377,7 @@ def _camera_help(target: int | str) -> tuple[str, str]:
     name = f"camera {target}" if isinstance(target, int) else target
     if not sys.platform.startswith("linux"):
         return name, "Allow this terminal to use the camera, close other programs that do, or name a video."
-    devices = sorted(DEVICES.glob("video*"), key=lambda path: natural(path.name))
+    devices = sorted(DEVICES.glob("video*"), key=_natural)
     if not devices:
         return (
             f"{name}, and there is no /dev/video*",
