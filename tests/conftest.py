@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from kp2d import cli
+
 # The same examples on every machine and in every run; `pytest --hypothesis-profile search` looks further.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=100)
 settings.register_profile("search", deadline=None, max_examples=3000)
@@ -81,6 +83,18 @@ def home(tmp_path, monkeypatch, project) -> Path:
     for name in ("VAL_PATH", "TRAIN_PATH"):
         monkeypatch.delenv(name, raising=False)
     return folder
+
+
+@pytest.fixture
+def command(capsys):
+    """A function that runs one command; returns its exit status, what it printed, and the errors."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        code = cli.main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 def write_photos(folder, count=4, size=(72, 96)):

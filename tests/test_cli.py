@@ -7,88 +7,17 @@ import subprocess
 import sys
 
 import cv2
-import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import arguments, cli, images
+from kp2d import arguments, cli
 from kp2d.evaluate import tables
 from kp2d.reproduce import bench_cli
-
-
-def run(capsys, *arguments):
-    code = cli.main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(autouse=True)
 def _own_home(home):
     """Nothing that a command keeps by itself may land in the checkout."""
-
-
-@pytest.fixture
-def pair(tmp_path):
-    image = cv2.GaussianBlur(np.random.default_rng(5).integers(0, 255, (150, 200, 3), np.uint8), (9, 9), 0)
-    matrix = np.array([[0.95, 0.1, 3], [-0.1, 0.95, 12], [0, 0, 1.0]])
-    images.write_image(tmp_path / "a.png", image)
-    images.write_image(tmp_path / "b.png", cv2.warpPerspective(image, matrix, (180, 160)))
-    return tmp_path / "a.png", tmp_path / "b.png"
-
-
-@pytest.mark.parametrize("extra", [[], ["--image-size", "96x128"], ["--method", "orb", "--top-k", "100"]])
-def test_match_draws_any_two_images(pair, tmp_path, capsys, extra):
-    code, out, _ = run(capsys, "match", *pair, "-o", tmp_path / "out.png", *extra)
-    assert code == 0
-    assert "homography found" in out
-    assert images.read_image(tmp_path / "out.png").shape[1] > 900
-
-
-def test_match_of_blank_images_says_so(tmp_path, capsys):
-    images.write_image(tmp_path / "blank.png", np.full((50, 60, 3), 9, np.uint8))
-    code, out, _ = run(
-        capsys, "match", tmp_path / "blank.png", tmp_path / "blank.png", "-o", tmp_path / "o.png"
-    )
-    assert code == 0
-    assert "no homography" in out
-    assert (tmp_path / "o.png").exists()
-
-
-def test_a_homography_from_a_handful_of_matches_is_not_praised(capsys, tmp_path, pair):
-    code, out, _ = run(capsys, "match", *pair, "-o", tmp_path / "out.png", "--top-k", 5)
-    assert code == 0 and ("not to be trusted" in out or "no homography" in out)
-    _, out, _ = run(capsys, "match", *pair, "-o", tmp_path / "out.png", "--top-k", 300)
-    assert out.count("homography found") == 1
-
-
-def test_evaluate_writes_the_documented_table(tiny_dataset, tmp_path, capsys):
-    code, out, _ = run(
-        capsys,
-        *("evaluate", "--method", "sift", "--precision", "float32", "--data", tiny_dataset),
-        *("--image-size", "96x128", "--top-k", 50, 100, "--output", tmp_path / "t.csv"),
-        *("--pairs", tmp_path / "p.csv", "--cache", tmp_path / "cache"),
-    )
-    assert code == 0
-    rows = tables.read_csv(tmp_path / "t.csv", tables.EVALUATION_COLUMNS)
-    assert set(rows["subset"]) == {"viewpoint", "illumination", "all"}
-    assert set(rows["top_k"]) == {50, 100}
-    assert (rows["d1"] <= rows["d3"]).all()
-    assert len(pd.read_csv(tmp_path / "p.csv")) == 2 * rows[rows["subset"] == "all"]["num_pairs"].iloc[0]
-    assert "repeatability" in out
-
-
-def test_other_prefixes_are_a_subset_of_their_own(tiny_dataset, tmp_path, capsys):
-    (tiny_dataset / "v_a").rename(tiny_dataset / "night_a")
-    code, _, _ = run(
-        capsys,
-        *("evaluate", "--data", tiny_dataset, "--image-size", "96x128", "--top-k", 50),
-        *("--output", tmp_path / "t.csv"),
-    )
-    rows = tables.read_csv(tmp_path / "t.csv").set_index("subset")
-    assert code == 0
-    assert (
-        rows.loc["night", "num_pairs"] + rows.loc["illumination", "num_pairs"] == rows.loc["all", "num_pairs"]
-    )
 
 
 @pytest.mark.parametrize(
@@ -115,8 +44,8 @@ def test_other_prefixes_are_a_subset_of_their_own(tiny_dataset, tmp_path, capsys
         (["reproduce", "--timeout", "0"], "at least 1 s"),
     ],
 )
-def test_wrong_input_is_one_clear_line(capsys, arguments, words):
-    code, _, err = run(capsys, *arguments)
+def test_wrong_input_is_one_clear_line(arguments, words, command):
+    code, _, err = command(*arguments)
     assert code == 2
     assert words in err
     assert "Traceback" not in err
@@ -126,15 +55,6 @@ def test_wrong_image_size_is_explained_by_the_parser(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["evaluate", "--image-size", "240"])
     assert "240x320" in capsys.readouterr().err
-
-
-def test_an_unwritable_output_is_refused_before_the_work(tiny_dataset, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kp2d.evaluate.evaluation.evaluate", lambda *_, **__: pytest.fail("evaluated first"))
-    (tmp_path / "file").write_text("in the way")
-    for target in (tmp_path / "file" / "t.csv", tmp_path):
-        code, _, err = run(capsys, "evaluate", "--data", tiny_dataset, "--output", target)
-        assert code == 2
-        assert str(target) in err
 
 
 def parsers(parser=None):
@@ -183,7 +103,7 @@ def test_no_verb_prints_the_help(capsys):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), cv2.error("Failed to allocate 67108864 bytes")])
-def test_a_lack_of_memory_is_one_clear_line(capsys, monkeypatch, tiny_dataset, error):
+def test_a_lack_of_memory_is_one_clear_line(monkeypatch, tiny_dataset, error, command):
     if isinstance(error, cv2.error):
         error.code = cv2.Error.StsNoMem
 
@@ -191,7 +111,7 @@ def test_a_lack_of_memory_is_one_clear_line(capsys, monkeypatch, tiny_dataset, e
         raise error
 
     monkeypatch.setattr("kp2d.evaluate.evaluation.evaluate", exhaust)
-    code, _, err = run(capsys, "evaluate", "--data", tiny_dataset)
+    code, _, err = command("evaluate", "--data", tiny_dataset)
     assert (code, "a lack of memory" in err, "smaller --image-size" in err) == (2, True, True)
 
 
@@ -220,8 +140,8 @@ def test_a_wrong_backend_is_one_clear_line(tmp_path, backend, said):
         (["latency", "--seconds", "3"], "an option of kp2d bench recipes"),
     ],
 )
-def test_bench_refuses_options_that_would_change_nothing(capsys, arguments, said):
-    code, _, err = run(capsys, "bench", *arguments)
+def test_bench_refuses_options_that_would_change_nothing(arguments, said, command):
+    code, _, err = command("bench", *arguments)
     assert code == 2 and said in err
 
 
@@ -232,17 +152,12 @@ def test_settings_of_the_library_become_options_of_a_verb_that_has_them():
     assert arguments.with_flags(said, options) == expected
 
 
-def test_no_workers_is_an_error(tiny_dataset, capsys):
-    code, _, err = run(capsys, "evaluate", "--data", tiny_dataset, "--workers", 0)
-    assert (code, "one or more workers" in err) == (2, True)
-
-
-def test_interruption_says_that_work_is_kept(capsys, monkeypatch, tiny_dataset):
+def test_interruption_says_that_work_is_kept(monkeypatch, tiny_dataset, command):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kp2d.evaluate.evaluation.evaluate", interrupt)
-    code, _, err = run(capsys, "evaluate", "--data", tiny_dataset)
+    code, _, err = command("evaluate", "--data", tiny_dataset)
     assert (code, "kept" in err) == (130, True)
 
 

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import os
+import signal
 import stat
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -143,3 +145,57 @@ def test_sha256_is_that_of_the_content(tmp_path, size):
     content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     (tmp_path / "a").write_bytes(content)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+# A folder with one run.
+
+HOLD = (
+    "import sys, time\nfrom kp2d import files\n"
+    "with files.alone(sys.argv[1], 'run'):\n    print('held', flush=True)\n    time.sleep(60)"
+)
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A second process that holds the lock of a folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_run_is_told_who_holds_the_lock_and_since_when(other, tmp_path):
+    said = (
+        rf"no other run; received one by process {other.pid} on .*, since \d{{4}}-\d\d-\d\d \d\d:.*Wait until"
+    )
+    with pytest.raises(checks.InputError, match=said), files.alone(tmp_path, "run"):
+        pytest.fail("both run")
+
+
+def test_a_killed_run_leaves_no_lock(other, tmp_path):
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert (tmp_path / files.LOCK).read_text()  # its name is still there, and does no harm
+    with files.alone(tmp_path, "run"):
+        assert json.loads((tmp_path / files.LOCK).read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_is_given_back_after_an_error_and_is_held_within_a_process_too(tmp_path):
+    def nested():
+        with files.alone(tmp_path, "run"), files.alone(tmp_path, "run"):
+            pytest.fail("both run")
+
+    with pytest.raises(checks.InputError, match="no other run"):
+        nested()
+    with files.alone(tmp_path / "other", "run"), files.alone(tmp_path, "run"):
+        pass
+
+
+def test_where_there_are_no_locks_a_run_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    def none(_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files, "_lock", none)
+    with files.alone(tmp_path, "run"):
+        assert "start no second run there" in caplog.text

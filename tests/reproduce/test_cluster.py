@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from small_cluster import SmallCluster, stop, wait_for
 
-from kp2d import checks, cli, config, paths
+from kp2d import checks, config, paths
 from kp2d.reproduce import chain, cluster, jobs, pipeline
 
 pytest.importorskip("distributed")
@@ -334,22 +334,16 @@ def test_versions_and_variables_must_agree_and_the_folder_must_be_shared(home, m
     cluster._own_facts.cache_clear()
 
 
-def run(capsys, *arguments):
-    code = cli.main(list(arguments))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 REPRODUCE = ("reproduce", "--profile", "smoke", "--stages", "04", "--scheduler")
 
 
-def test_a_scheduler_that_does_not_answer_is_named(home, capsys, monkeypatch):
+def test_a_scheduler_that_does_not_answer_is_named(home, monkeypatch, command):
     monkeypatch.setattr(cluster, "CONNECT_TIMEOUT", 0.5)
-    code, _, error = run(capsys, *REPRODUCE, "tcp://127.0.0.1:9")
+    code, _, error = command(*REPRODUCE, "tcp://127.0.0.1:9")
     assert code == 2
     assert "expected a Dask scheduler" in error
     assert "tcp://127.0.0.1:9" in error
-    code, _, error = run(capsys, *REPRODUCE, "tls://127.0.0.1:9")
+    code, _, error = command(*REPRODUCE, "tls://127.0.0.1:9")
     assert code == 2
     assert "DASK_DISTRIBUTED__COMM__TLS__CA_FILE" in error
 
@@ -372,11 +366,11 @@ def test_a_scheduler_without_workers_is_waited_for_but_not_for_ever(shared, tmp_
     assert lines == [f"{shared.address} has no workers yet; waiting up to 0.5 s"]
 
 
-def test_without_dask_the_command_to_install_it_is_named(home, capsys, monkeypatch):
+def test_without_dask_the_command_to_install_it_is_named(home, monkeypatch, command):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    code, _, error = run(capsys, *REPRODUCE, "tcp://127.0.0.1:8786")
+    code, _, error = command(*REPRODUCE, "tcp://127.0.0.1:8786")
     assert code == 2
     assert "pip install '.[cluster]'" in error
-    code, _, error = run(capsys, "reproduce", "--worker-timeout", "0")
+    code, _, error = command("reproduce", "--worker-timeout", "0")
     assert code == 2
     assert "positive --worker-timeout" in error
