@@ -72,17 +72,17 @@ def closure(modules: Iterable[str]) -> set[str]:
     Args:
         modules: Full names, as "kp2d.config".
     """
-    found: set[str] = set()
+    needed: set[str] = set()
     waiting = [name for name in modules if _module_file(name)]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in needed:
             continue
-        found.add(name)
+        needed.add(name)
         path = _module_file(name)
         if path.name != "__init__.py":
             waiting += [other for other in _imported(path.read_text("utf-8")) if _module_file(other)]
-    return found
+    return needed
 
 
 @functools.lru_cache(maxsize=512)
@@ -134,13 +134,13 @@ def _gpu() -> str:
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            known[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return known
 
 
 def workers() -> int:

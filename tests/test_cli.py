@@ -96,6 +96,21 @@ def test_every_example_is_one_that_the_parser_takes(verb):
     assert cli.parser_for(words).parse_args(words[1:]).verb == verb
 
 
+@pytest.mark.parametrize(
+    ("words", "rooms"),
+    [(["--version"], set()), (["--help"], set()), (["lint", "--help"], {"device", "methods"})],
+)
+def test_a_verb_opens_only_the_rooms_that_it_needs(words, rooms):
+    code = (
+        "import contextlib, sys\nfrom kp2d import cli\n"
+        f"with contextlib.suppress(SystemExit):\n    cli.main({words!r})\n"
+        "print('modules', *(name for name in sys.modules if name.startswith('kp2d.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    modules = done.stdout.splitlines()[-1].split()[1:]
+    assert {name.split(".")[1] for name in modules if name.count(".") > 1} == rooms
+
+
 def test_no_verb_prints_the_help(capsys):
     assert cli.main([]) == 0
     out = capsys.readouterr().out
