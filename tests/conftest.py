@@ -231,7 +231,7 @@ def report_home(project, tmp_path_factory):
             scored = evaluation.evaluate(extractor, datasets.load_sequences(data), rules, progress=False)
             summary = evaluation.summarize(scored)
             pairs.append(scored)
-            rows.append(tables.evaluation_rows(summary, extractor, rules, profile="smoke", dataset="sample"))
+            rows.append(tables.evaluation_rows(summary, extractor, rules, profile="smoke"))
         tables.write_csv(folder / "results/smoke/evaluation.csv", pd.concat(rows))
         tables.write_csv(folder / "results/smoke/pairs.csv", pd.concat(pairs))
     nasty = "<script>alert(1)</script>,<b>&amp;\n<img src=x onerror=alert(1)>,2\n"

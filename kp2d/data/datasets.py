@@ -89,6 +89,7 @@ class Sequence:
         pairs: Usable pairs; may be empty when there are problems.
         problems: What was left out and why.
         images: All images of the folder in order of their number.
+        root: Folder of the data set that it belongs to; None if it was not read from one.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Sequence:
     pairs: tuple[ImagePair, ...]
     problems: tuple[Problem, ...] = ()
     images: tuple[Path, ...] = ()
+    root: Path | None = None
 
 
 def load_sequences(root: str | os.PathLike) -> list[Sequence]:
@@ -111,9 +113,9 @@ def load_sequences(root: str | os.PathLike) -> list[Sequence]:
         InputError: If the folder is missing, is a file, is empty, or has no usable pair.
     """
     root = _existing_folder(root, f"a data set is {LAYOUT}.")
-    folders = _subfolders(root)
+    folders = subfolders(root)
     if len(folders) == 1 and not _is_sequence(folders[0]):
-        folders = _subfolders(folders[0])
+        folders = subfolders(folders[0])
     sequences = [_load_sequence(folder) for folder in folders if _is_sequence(folder)]
     if any(sequence.pairs for sequence in sequences):
         return sequences
@@ -275,7 +277,7 @@ def _existing_folder(folder: str | os.PathLike, remedy: str) -> Path:
     raise checks.problem("a folder", received, remedy[:1].upper() + remedy[1:])
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
     """Returns the folders below, sorted, without hidden ones and what a Mac adds to a zip."""
     skipped = (".", "__MACOSX")
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(skipped))
@@ -299,6 +301,11 @@ def _homography_files(folder: Path) -> dict[int, Path]:
             if match and path.is_file():
                 homographies[int(match.group(1))] = path
     return homographies
+
+
+def holds_sequences(folder: Path) -> bool:
+    """Tells whether there is a sequence right below a folder."""
+    return any(map(_is_sequence, subfolders(folder)))
 
 
 def _is_sequence(folder: Path) -> bool:
@@ -357,6 +364,7 @@ def _load_sequence(folder: Path) -> Sequence:
         pairs=tuple(pairs),
         problems=tuple(problems),
         images=tuple(path for same in numbered.values() for path in same),
+        root=folder.parent,
     )
 
 

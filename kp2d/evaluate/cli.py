@@ -60,7 +60,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         InputError: If a value is refused, the data are missing, or a file cannot be written.
     """
     from kp2d import files, paths
-    from kp2d.data import datasets
+    from kp2d.data import locations
     from kp2d.evaluate import evaluation, tables
 
     protocol = _protocol(options)
@@ -70,7 +70,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     for target in filter(None, (options.output, options.pairs)):
         files.check_writable(target)
     profile = config.profile(options.profile).name
-    sequences = datasets.load_sequences(datasets.resolve(options.data, profile))
+    sequences = locations.load(options.data, profile)
     pairs = evaluation.evaluate(
         extractor,
         sequences,
@@ -85,13 +85,13 @@ def run_evaluate(options: argparse.Namespace) -> None:
         extractor,
         protocol,
         profile=profile if options.data == "sample" else "custom",
-        dataset=datasets.label(sequences),
     )
     if options.pairs:
         tables.write_csv(options.pairs, pairs)
     if options.output:
         tables.write_csv(options.output, rows)
-    counts = ("subset", "top_k", "num_pairs", "num_sequences", "num_failed", "num_skipped")
+    several = ("dataset",) if rows["dataset"].nunique() > 1 else ()
+    counts = (*several, "subset", "top_k", "num_pairs", "num_sequences", "num_failed", "num_skipped")
     print(tables.markdown(tables.with_intervals(rows), (*counts, *tables.METRICS)))
 
 

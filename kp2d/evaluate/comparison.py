@@ -46,12 +46,11 @@ def evaluate_methods(
     if not methods or len(set(methods)) < len(methods):
         raise checks.problem("one or more different methods", repr(list(methods)))
     chosen = [extractors.from_name(name) for name in methods]  # a wrong name fails before the first hour
-    dataset = datasets.label(sequences)
     rows, pairs = [], []
     for extractor in chosen:
         scores = evaluation.evaluate(extractor, sequences, protocol, cache=cache, progress=progress)
         summary = evaluation.summarize(scores, drop_unrepeated=protocol.drop_unrepeated)
-        rows.append(tables.evaluation_rows(summary, extractor, protocol, profile=profile, dataset=dataset))
+        rows.append(tables.evaluation_rows(summary, extractor, protocol, profile=profile))
         pairs.append(scores)
     return pd.concat(rows, ignore_index=True), pd.concat(pairs, ignore_index=True)
 
@@ -116,10 +115,10 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
         reference: The method to compare with, at float32.
 
     Returns:
-        One row a method × precision × subset × k × metric: pairs better, equal and worse, and the mean
-        difference (method - reference) over the `num_compared` pairs where both have a value, with its 95 %
-        interval from the bootstrap over sequences. A larger localization error and a larger corner error are
-        worse; a pair without a homography is worse than any other, and is in no mean corner error.
+        One row a method × precision × data set × subset × k × metric: pairs better, equal and worse, and the
+        mean difference (method - reference) over the `num_compared` pairs where both have a value, with its
+        95 % interval from the bootstrap over sequences. A larger localization error and a larger corner error
+        are worse; a pair without a homography is worse than any other, and is in no mean corner error.
 
     Raises:
         InputError: If the reference is not among the methods, or alone.
@@ -132,13 +131,14 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
     if joined.empty:
         raise checks.problem(f"a method beside {reference} to compare with it", "no other", _EVALUATE_BOTH)
     rows = []
-    for (method, precision), scores in joined.groupby(["method", "precision"], sort=False):
+    names = ["method", "precision", "dataset"]
+    for key, scores in joined.groupby(names, sort=False):
         for subset in [*scores["subset"].unique(), "all"]:
             part = scores if subset == "all" else scores[scores["subset"] == subset]
             for top_k, chosen in part.groupby("top_k"):
                 for metric in ("repeatability", "localization_error", "matching_score", "corner_error"):
-                    identity = {"method": method, "precision": precision, "subset": subset, "top_k": top_k}
-                    rows.append({**identity, "metric": metric, **_tally(chosen, metric)})
+                    setting = {"subset": subset, "top_k": top_k, "metric": metric}
+                    rows.append({**dict(zip(names, key, strict=True)), **setting, **_tally(chosen, metric)})
     return pd.DataFrame(rows)
 
 
@@ -204,7 +204,7 @@ def failures(
         reference: A method whose corner error is set beside.
 
     Returns:
-        Columns pair, subset, reason (empty: a homography was found, but a wrong one), corner_error,
+        Columns dataset, pair, subset, reason (empty: a homography was found, but a wrong one), corner_error,
         num_matches, num_inliers, repeatability, matching_score, and `<reference>_corner_error`.
     """
     ours, theirs = (_of(pairs, name, top_k) for name in (method, reference))
@@ -212,7 +212,8 @@ def failures(
     order = failed["corner_error"].fillna(np.inf).sort_values(ascending=False, kind="stable").index
     facts = ("reason", "corner_error", "num_matches", "num_inliers", "repeatability", "matching_score")
     beside = theirs.set_index("pair")["corner_error"].rename(f"{reference}_corner_error")
-    return failed.loc[order, ["pair", "subset", *facts]].join(beside, on="pair").reset_index(drop=True)
+    failed = failed.loc[order, ["dataset", "pair", "subset", *facts]]
+    return failed.join(beside, on="pair").reset_index(drop=True)
 
 
 def _of(pairs: pd.DataFrame, method: str, top_k: int) -> pd.DataFrame:
@@ -324,8 +325,8 @@ def protocol_effect(
         base: The reference's.
 
     Returns:
-        One row a method × precision × runtime × subset × k, the columns of the metrics holding differences of
-        the means, with the ends of their 95 % intervals from the bootstrap over sequences.
+        One row a method × precision × runtime × data set × subset × k, the columns of the metrics holding
+        differences of the means, with the ends of their 95 % intervals from the bootstrap over sequences.
     """
     key = ["sequence", "index"]
     before = {tuple(identity.values()): scores for identity, scores in evaluation.by_setting(reference)}

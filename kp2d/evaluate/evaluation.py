@@ -12,7 +12,7 @@ import pandas as pd
 
 from kp2d import checks, geometry, provenance
 from kp2d.config import Protocol
-from kp2d.data import datasets
+from kp2d.data import datasets, locations
 from kp2d.data.datasets import ImagePair
 from kp2d.evaluate import bootstrap, metrics
 from kp2d.evaluate.feature_store import FeatureStore, parallel
@@ -136,15 +136,15 @@ def evaluate(
 
     Args:
         extractor: The method.
-        sequences: From `datasets.load_sequences`.
+        sequences: From `datasets.load_sequences`, of one data set or several.
         protocol: How to score.
         cache: Folder for exported features; with it, a run resumes and a second run extracts nothing.
         workers: Threads; None takes one a core.
         progress: Whether to show progress bars.
 
     Returns:
-        One row a pair and k: method, precision, runtime, pair, sequence, subset, index, and the results
-        of `score_pair`.
+        One row a pair and k: method, precision, runtime, dataset, pair, sequence, subset, index, and the
+        results of `score_pair`.
         What cannot be read has the status "skipped", a reason, and NaN for every metric; a problem of a
         sequence that is no pair has index 0.
 
@@ -195,6 +195,9 @@ def evaluate(
     table.insert(0, "method", extractor.name)
     table.insert(1, "precision", extractor.precision)
     table.insert(2, "runtime", extractor.runtime)
+    groups = locations.by_dataset(sequences)
+    names = {sequence.name: dataset for dataset, group in groups for sequence in group}
+    table.insert(3, "dataset", table["sequence"].map(names))
     return table
 
 
@@ -252,7 +255,7 @@ def _readable(store: FeatureStore, path: Path) -> bool:
 
 
 def summarize(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataFrame:
-    """Averages pair scores into one row a method × precision × runtime × subset × k.
+    """Averages pair scores into one row a method × precision × runtime × data set × subset × k.
 
     Localization error is averaged over the pairs that have one; everything else over all pairs that were
     read, failed ones counting 0. Beside each metric stand the ends of its 95 % interval (`d1_low`,
@@ -263,7 +266,7 @@ def summarize(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataF
         drop_unrepeated: Leave pairs without a repeated point out of the repeatability (KP2Dtiny's choice).
 
     Returns:
-        Rows in the order of appearance, each method's subsets followed by "all".
+        Rows in the order of appearance, each data set's subsets followed by "all".
     """
     rows = []
     for identity, scores in by_setting(pairs):
@@ -272,13 +275,14 @@ def summarize(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataF
 
 
 def by_setting(pairs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yields what one average is taken over: method, precision, runtime, subset and k, and its pairs.
+    """Yields what one average is taken over (method, precision, runtime, data set, subset, k) and its pairs.
 
     Args:
-        pairs: From `evaluate`; several methods may be concatenated.
+        pairs: From `evaluate`; several methods may be concatenated. Without the column `dataset`, all pairs
+            belong to one.
     """
-    names = ("method", "precision", "runtime")
-    for key, group in pairs.groupby(list(names), sort=False):
+    names = [name for name in ("method", "precision", "runtime", "dataset") if name in pairs]
+    for key, group in pairs.groupby(names, sort=False):
         for subset in [*sorted(group["subset"].unique(), key=_subset_order), "all"]:
             chosen = group if subset == "all" else group[group["subset"] == subset]
             for top_k, scores in chosen.groupby("top_k", sort=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from kp2d import checks, images, provenance
 from kp2d.config import Protocol
-from kp2d.data import datasets, views
+from kp2d.data import datasets, locations, views
 from kp2d.evaluate import evaluation, tables
 from kp2d.evaluate.feature_store import parallel
 from kp2d.methods import extractors, registration
@@ -27,29 +27,35 @@ SCALES = tuple(2.0 ** (step / 2) for step in range(-4, 5))  # size of a thing in
 class _Views:
     """Pairs of views of one photograph: the views, and by amount which two of them and their homography."""
 
+    dataset: str
     photograph: str
     kind: str
     images: list[np.ndarray]
     pairs: dict[float, tuple[int, int, np.ndarray]]
 
 
-def first_images(sequences: Sequence[datasets.Sequence], count: int) -> list[Path]:
-    """Returns the first images of up to `count` sequences at even distances, of `sample` no scene twice."""
-    paths = {s.name.partition("_")[2]: s.images[0] for s in sequences if s.images}
-    paths = (
-        list(paths.values()) if datasets.label(sequences) == "sample" else [s.images[0] for s in sequences]
-    )
-    steps = np.linspace(0, len(paths) - 1, min(count, len(paths)))
-    return [paths[round(step)] for step in steps]
+def first_images(sequences: Sequence[datasets.Sequence], count: int) -> dict[str, list[Path]]:
+    """Returns the first images of up to `count` sequences of each data set, by its name.
+
+    They are taken at even distances; of `sample`, no scene twice.
+    """
+    chosen = {}
+    for dataset, group in locations.by_dataset(sequences):
+        firsts = [(sequence.name, sequence.images[0]) for sequence in group if sequence.images]
+        if dataset == "sample":
+            firsts = list({name.partition("_")[2]: (name, path) for name, path in firsts}.values())
+        paths = [path for _, path in firsts]
+        steps = np.linspace(0, len(paths) - 1, min(count, len(paths)))
+        chosen[dataset] = [paths[round(step)] for step in steps]
+    return chosen
 
 
 def study(
     methods: Sequence[str],
-    paths: Sequence[Path],
+    photographs: Mapping[str, Sequence[Path]],
     protocol: Protocol,
     *,
     profile: str,
-    dataset: str,
     rotations: Sequence[float] = ROTATIONS,
     scales: Sequence[float] = SCALES,
     progress: bool = True,
@@ -61,10 +67,9 @@ def study(
 
     Args:
         methods: As for `extractors.from_name`.
-        paths: Photographs.
+        photographs: By the name of their data set.
         protocol: Size, k and thresholds.
         profile: For the rows.
-        dataset: For the rows.
         rotations: Degrees, counterclockwise as one sees it.
         scales: How much larger image 1 shows a thing, positive.
         progress: Whether to show progress bars.
@@ -76,13 +81,14 @@ def study(
     Raises:
         InputError: If a method, an image or a scale cannot be used.
     """
-    if not paths or any(scale <= 0 for scale in scales):
-        raise checks.problem("photographs and positive scales", f"{len(paths)} and {list(scales)}")
+    wanted = [(dataset, path) for dataset, paths in photographs.items() for path in paths]
+    if not wanted or any(scale <= 0 for scale in scales):
+        raise checks.problem("photographs and positive scales", f"{len(wanted)} and {list(scales)}")
     workers = provenance.workers()
-    both = [(path, kind) for path in paths for kind in ("rotation", "scale")]
     amounts = {"rotation": rotations, "scale": scales}
+    both = [(*photograph, kind) for photograph in wanted for kind in amounts]
     shown = parallel(
-        lambda each: _show(*each, amounts[each[1]], protocol.image_size), both, workers, "views", progress
+        lambda each: _show(*each, amounts[each[2]], protocol.image_size), both, workers, "views", progress
     )
     parts = []
     for name in methods:
@@ -99,16 +105,18 @@ def study(
         scored = parallel(lambda task: _score(*task, protocol), tasks, workers, f"{label}: scores", progress)
         pairs = pd.DataFrame([row for rows in scored for row in rows])
         pairs[["method", "precision", "runtime"]] = extractor.name, extractor.precision, extractor.runtime
-        for (kind, amount), part in pairs.groupby(["subset", "amount"], sort=False):
+        for (_, kind, amount), part in pairs.groupby(["dataset", "subset", "amount"], sort=False):
             summary = evaluation.summarize(part)
             summary = summary[summary["subset"] == kind]
-            rows = tables.evaluation_rows(summary, extractor, protocol, profile=profile, dataset=dataset)
+            rows = tables.evaluation_rows(summary, extractor, protocol, profile=profile)
             rows.insert(0, "amount", float(amount))
             parts.append(rows)
     return pd.concat(parts, ignore_index=True)
 
 
-def _show(path: Path, kind: str, amounts: Sequence[float], image_size: tuple[int, int]) -> _Views:
+def _show(
+    dataset: str, path: Path, kind: str, amounts: Sequence[float], image_size: tuple[int, int]
+) -> _Views:
     image = images.read_image(path)
     known: dict[bytes, int] = {}
     shown: list[np.ndarray] = []
@@ -123,7 +131,7 @@ def _show(path: Path, kind: str, amounts: Sequence[float], image_size: tuple[int
         homography = np.linalg.solve(matrices[1], matrices[0])
         places = (known[matrix.tobytes()] for matrix in matrices)
         pairs[amount] = (*places, homography / homography[2, 2])
-    return _Views(photograph=str(path), kind=kind, images=shown, pairs=pairs)
+    return _Views(dataset=dataset, photograph=str(path), kind=kind, images=shown, pairs=pairs)
 
 
 def _extract(extractor: Extractor, shown: _Views, protocol: Protocol) -> list[Features]:
@@ -134,7 +142,7 @@ def _score(
     shown: _Views, features: Sequence[Features], amount: float, protocol: Protocol
 ) -> list[dict[str, Any]]:
     first, second, homography = shown.pairs[amount]
-    key = {"subset": shown.kind, "sequence": shown.photograph, "amount": amount}
+    key = {"dataset": shown.dataset, "subset": shown.kind, "sequence": shown.photograph, "amount": amount}
     scores = evaluation.score_pair(features[first], features[second], homography, protocol)
     return [{**key, **score} for score in scores]
 

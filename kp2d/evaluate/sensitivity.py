@@ -173,17 +173,16 @@ class Study:
         inputs = self.inputs()
         wanted = [plain(image) for image in inputs]
         parts, facts, first, float_pairs = [], [], None, None
-        dataset = datasets.label(self.sequences)
         for kind, model in {"float32": self.source.method, **models}.items():
             extractor = extractors.from_name(model) if isinstance(model, str) else model
             pairs = evaluation.evaluate(
                 extractor, self.sequences, self.protocol, cache=self.cache, progress=False
             )
             rows = tables.evaluation_rows(
-                evaluation.summarize(pairs), extractor, self.protocol, profile=profile, dataset=dataset
+                evaluation.summarize(pairs), extractor, self.protocol, profile=profile
             )
             parts.append(rows.assign(kind=kind))
-            scores = rows[rows["subset"] == "all"].iloc[-1]
+            scores = _average_of_all(pairs)
             if first is None:
                 first, float_pairs = scores, pairs
             got = [extractor.predict(np.round((image + 1) * 127.5).astype(np.uint8)) for image in inputs]
@@ -224,12 +223,17 @@ class Study:
         for seed in range(self.seeds):
             protocol = replace(self.protocol, seed=seed, score_threshold=score_threshold)
             pairs = evaluation.evaluate(extractor, self.sequences, protocol, cache=self.cache, progress=False)
-            summary = evaluation.summarize(pairs)
-            rows.append(summary[summary["subset"] == "all"].iloc[-1])
+            rows.append(_average_of_all(pairs))
             read = pairs[(pairs["status"] != "skipped") & (pairs["top_k"] == max(protocol.top_k))]
             scored.append(read[list(evaluation.MEANS)].to_numpy(float))
         means = {name: float(np.mean([row[name] for row in rows])) for name in _METRICS}
         return _Scores(means=means, values=np.mean(scored, axis=0), sequences=tuple(read["sequence"]))
+
+
+def _average_of_all(pairs: pd.DataFrame) -> pd.Series:
+    """Returns the means over all pairs, those of several data sets together, at the largest k."""
+    summary = evaluation.summarize(pairs.drop(columns="dataset"))
+    return summary[summary["subset"] == "all"].iloc[-1]
 
 
 @dataclass(frozen=True, kw_only=True)

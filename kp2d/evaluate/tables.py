@@ -86,7 +86,7 @@ HEADINGS = {  # as short as a table on a page wants them
 
 
 def evaluation_rows(
-    summary: pd.DataFrame, extractor: Extractor, protocol: Protocol, *, profile: str, dataset: str
+    summary: pd.DataFrame, extractor: Extractor, protocol: Protocol, *, profile: str
 ) -> pd.DataFrame:
     """Completes averages to result rows that repeat their whole protocol.
 
@@ -95,7 +95,6 @@ def evaluation_rows(
         extractor: The method.
         protocol: How it was scored.
         profile: The profile's name, or "custom".
-        dataset: The data set's name.
 
     Returns:
         The rows with the columns `EVALUATION_COLUMNS`.
@@ -103,7 +102,6 @@ def evaluation_rows(
     binary = getattr(extractor, "binary", False)
     return summary.assign(
         profile=profile,
-        dataset=dataset,
         image_height=protocol.image_size[0],
         image_width=protocol.image_size[1],
         bytes_per_keypoint=extractor.descriptor_bytes,

@@ -245,7 +245,6 @@ def score(
         extractor,
         protocol,
         profile=sweep.profile,
-        dataset=datasets.label(sequences),
     )
     rows = table.to_dict("records")
     files.write_json(combination.record, {**combination.state, "rows": rows})

@@ -53,7 +53,7 @@ def test_a_row_for_every_pair_and_k_and_ordered_thresholds(sequences):
     assert len(scores) == 2 * sum(len(sequence.pairs) for sequence in sequences)
     assert (scores["d1"] <= scores["d3"]).all()
     assert (scores["d3"] <= scores["d5"]).all()
-    assert list(scores.columns[:4]) == ["method", "precision", "runtime", "pair"]
+    assert list(scores.columns[:5]) == ["method", "precision", "runtime", "dataset", "pair"]
 
 
 def test_a_second_run_extracts_nothing_and_gives_the_same(sequences, tmp_path, monkeypatch):

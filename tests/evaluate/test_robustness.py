@@ -51,9 +51,7 @@ def photograph(tmp_path, textured):
 
 def study(paths, **options):
     protocol = config.protocol(image_size=SIZE, top_k=(60,))
-    return robustness.study(
-        ["sift", "orb"], paths, protocol, profile="p", dataset="d", progress=False, **options
-    )
+    return robustness.study(["sift", "orb"], {"d": paths}, protocol, profile="p", progress=False, **options)
 
 
 def test_views_that_do_not_differ_score_perfectly(photograph):
@@ -84,5 +82,6 @@ def test_bad_input_is_named(photograph, count, options):
 
 def test_no_scene_of_the_sample_is_taken_twice(tiny_dataset):
     sequences = datasets.load_sequences(tiny_dataset)
-    assert len(robustness.first_images(sequences, 5)) == 2
-    assert robustness.first_images(sequences, 1) == [sequences[0].images[0]]
+    ((dataset, paths),) = robustness.first_images(sequences, 5).items()
+    assert len(paths) == 2
+    assert robustness.first_images(sequences, 1) == {dataset: [sequences[0].images[0]]}

@@ -107,11 +107,12 @@ def test_score_threshold_is_recorded_only_where_it_has_a_meaning(tiny_dataset):
     protocol = config.protocol("kp2dtiny", image_size=(96, 128), top_k=(50,))
     extractor = extractors.create("sift")
     scores = evaluation.evaluate(extractor, sequences, protocol, progress=False)
-    rows = tables.evaluation_rows(evaluation.summarize(scores), extractor, protocol, profile="p", dataset="d")
+    rows = tables.evaluation_rows(evaluation.summarize(scores), extractor, protocol, profile="p")
     assert rows["score_threshold"].eq(0).all()
     assert not rows["half_pixel"].any()
 
 
+SETTING = {"precision": "float32", "dataset": "d", "subset": "viewpoint", "top_k": 300}
 SCORED = ("repeatability", "localization_error", "matching_score", "corner_error")
 
 
@@ -168,7 +169,7 @@ def test_unknown_table_of_the_paper_names_the_known_ones():
 
 
 def test_against_counts_errors_the_right_way_round():
-    base = {"precision": "float32", "subset": "viewpoint", "top_k": 300, "status": "ok"}
+    base = {**SETTING, "status": "ok"}
     values = {"repeatability": 0.5, "localization_error": 1.0, "matching_score": 0.5, "corner_error": 1.0}
     better = {"repeatability": 0.6, "localization_error": 0.9, "matching_score": 0.6, "corner_error": np.nan}
     rows = [
@@ -187,7 +188,7 @@ def test_against_counts_errors_the_right_way_round():
 
 
 def test_differences_have_an_interval_over_sequences():
-    base = {"precision": "float32", "subset": "viewpoint", "top_k": 300, "status": "ok", "index": 2}
+    base = {**SETTING, "status": "ok", "index": 2}
     rows = [
         {**base, "method": method, "sequence": f"v_{number}", **dict.fromkeys(SCORED, value)}
         for number, better in enumerate((0.1, 0.2, 0.3))
@@ -200,7 +201,7 @@ def test_differences_have_an_interval_over_sequences():
 
 
 def test_failures_are_the_pairs_beyond_the_limit_the_worst_first():
-    base = {"precision": "float32", "subset": "viewpoint", "top_k": 300, "status": "ok", "reason": ""}
+    base = {**SETTING, "status": "ok", "reason": ""}
     counts = {"num_matches": 9, "num_inliers": 5, "repeatability": 0.4, "matching_score": 0.2}
     errors = {"good": 1.0, "worse": 9.0, "lost": np.nan, "bad": 6.0}
     rows = [
@@ -233,7 +234,7 @@ def test_sizes_are_scored_one_after_the_other_and_pairs_of_one_are_kept(tiny_dat
 
 
 def test_extremes_run_from_the_greatest_gain_to_the_greatest_loss():
-    base = {"precision": "float32", "subset": "viewpoint", "top_k": 300, "status": "ok"}
+    base = {**SETTING, "status": "ok"}
     errors = {
         "a": (1, 5),
         "b": (5, 1),

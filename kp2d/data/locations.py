@@ -1,0 +1,86 @@
+"""Owns where a profile's image pairs lie: in one data set, or in several that are measured side by side."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from kp2d import checks
+from kp2d.data import datasets
+
+VARIABLE = "VAL_PATH"
+FROM_VARIABLE = ("hpatches", "bench")  # data sets that the variable names, if it is set
+
+
+def folders(name: str | os.PathLike, profile: str) -> list[Path]:
+    """Returns the folders of a profile's data sets.
+
+    Args:
+        name: As for `datasets.resolve`, or "bench", which only `VAL_PATH` names. The variable holds one
+            folder or several, with ":" between them as in PATH (on Windows ";"); each is a data set, or
+            holds data sets.
+        profile: The profile whose `sample` is meant.
+
+    Returns:
+        At least one existing folder.
+
+    Raises:
+        InputError: If a folder does not exist; the message says how to get it.
+    """
+    named = os.environ.get(VARIABLE, "") if name in FROM_VARIABLE else ""
+    paths = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    if not paths and name == "bench":
+        remedy = f"Set {VARIABLE} to folders in the layout of HPatches, with {os.pathsep!r} between several."
+        raise checks.problem("image pairs to measure on", f"no variable {VARIABLE}", remedy)
+    if not paths:
+        return [datasets.resolve(name, profile)]
+    for path in paths:
+        if not path.is_dir():
+            received = f"the file {path}" if path.exists() else f"{path}, which does not exist"
+            raise checks.problem("a folder", received, f"Correct or unset the variable {VARIABLE}.")
+    return [folder for path in paths for folder in _datasets_in(path)]
+
+
+def _datasets_in(folder: Path) -> list[Path]:
+    """Returns the data sets in a folder: itself, unless only folders below it hold sequences."""
+    if datasets.holds_sequences(folder):
+        return [folder]
+    return [path for path in datasets.subfolders(folder) if datasets.holds_sequences(path)] or [folder]
+
+
+def load(name: str | os.PathLike, profile: str) -> list[datasets.Sequence]:
+    """Returns the sequences of all data sets of a profile, each data set's sorted by name.
+
+    Args:
+        name: As for `folders`, like the following.
+        profile: The profile.
+
+    Raises:
+        InputError: If a data set is missing or has no usable pair, or two of them cannot be told apart.
+    """
+    roots = folders(name, profile)
+    sequences = [sequence for root in roots for sequence in datasets.load_sequences(root)]
+    _check_different("data sets", [label for label, _ in by_dataset(sequences)])
+    _check_different("sequences", [sequence.name for sequence in sequences])  # scores are kept by their names
+    return sequences
+
+
+def _check_different(what: str, names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        remedy = f"Rename one of the folders, or measure on one data set at a time: {VARIABLE}."
+        raise checks.problem(f"{what} with different names", f"{', '.join(twice)} twice", remedy)
+
+
+def by_dataset(sequences: Iterable[datasets.Sequence]) -> list[tuple[str, list[datasets.Sequence]]]:
+    """Returns the name under which results on each data set are reported, with its sequences.
+
+    Args:
+        sequences: Of one data set or several.
+    """
+    groups: dict[Path | None, list[datasets.Sequence]] = {}
+    for sequence in sequences:
+        groups.setdefault(sequence.root, []).append(sequence)
+    return [(datasets.label(group), group) for group in groups.values()]
