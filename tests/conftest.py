@@ -195,7 +195,7 @@ def report_home(project, tmp_path_factory):
     import pandas as pd
 
     from kp2d import config, files
-    from kp2d.data import datasets, samples
+    from kp2d.data import samples
     from kp2d.evaluate import evaluation, tables
     from kp2d.methods import extractors
 
@@ -223,12 +223,12 @@ def report_home(project, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KP2D_HOME", str(folder))
         profile = config.profile("smoke")
-        data = samples.prepare_profile(profile, progress=False)
+        sequences = samples.prepare_profile(profile, progress=False)
         rules = config.protocol(image_size=profile.image_size, top_k=profile.top_k)
         pairs, rows = [], []
         for name in profile.methods:
             extractor = extractors.from_name(name)
-            scored = evaluation.evaluate(extractor, datasets.load_sequences(data), rules, progress=False)
+            scored = evaluation.evaluate(extractor, sequences, rules, progress=False)
             summary = evaluation.summarize(scored)
             pairs.append(scored)
             rows.append(tables.evaluation_rows(summary, extractor, rules, profile="smoke"))

@@ -28,13 +28,13 @@ def run_prepare(options: argparse.Namespace) -> None:
     Raises:
         InputError: If the profile has no such data set, or its folder cannot be written.
     """
-    from kp2d.data import datasets, samples
+    from kp2d.data import samples
 
     profile = config.profile(options.profile)
-    folder = samples.prepare_profile(profile, seed=options.seed, progress=sys.stderr.isatty())
-    sequences = datasets.load_sequences(folder)
+    sequences = samples.prepare_profile(profile, seed=options.seed, progress=sys.stderr.isatty())
     count = sum(len(sequence.pairs) for sequence in sequences)
-    print(f"{len(sequences)} sequences, {count} pairs: {folder}")
+    folders = dict.fromkeys(str(sequence.root) for sequence in sequences)
+    print(f"{len(sequences)} sequences, {count} pairs: {', '.join(folders)}")
 
 
 def add_download(parser: argparse.ArgumentParser) -> None:

@@ -114,12 +114,12 @@ def load_sequences(root: str | os.PathLike) -> list[Sequence]:
     """
     root = _existing_folder(root, f"a data set is {LAYOUT}.")
     folders = subfolders(root)
-    if len(folders) == 1 and not _is_sequence(folders[0]):
+    if len(folders) == 1 and not is_sequence(folders[0]):
         folders = subfolders(folders[0])
-    sequences = [_load_sequence(folder) for folder in folders if _is_sequence(folder)]
+    sequences = [_load_sequence(folder) for folder in folders if is_sequence(folder)]
     if any(sequence.pairs for sequence in sequences):
         return sequences
-    if _is_sequence(root):
+    if is_sequence(root):
         raise checks.problem("a folder of sequences", f"the sequence {root}", "Name the folder above it.")
     problems = [str(problem) for sequence in sequences for problem in sequence.problems]
     received = "; ".join(problems[:3]) if problems else f"{len(folders)} folders, none of them a sequence"
@@ -303,12 +303,8 @@ def _homography_files(folder: Path) -> dict[int, Path]:
     return homographies
 
 
-def holds_sequences(folder: Path) -> bool:
-    """Tells whether there is a sequence right below a folder."""
-    return any(map(_is_sequence, subfolders(folder)))
-
-
-def _is_sequence(folder: Path) -> bool:
+def is_sequence(folder: Path) -> bool:
+    """Tells whether a folder holds numbered images or homographies."""
     return bool(_numbered_images(folder) or _homography_files(folder))
 
 

@@ -45,9 +45,13 @@ def folders(name: str | os.PathLike, profile: str) -> list[Path]:
 
 def _datasets_in(folder: Path) -> list[Path]:
     """Returns the data sets in a folder: itself, unless only folders below it hold sequences."""
-    if datasets.holds_sequences(folder):
+
+    def holds_sequences(path: Path) -> bool:
+        return any(map(datasets.is_sequence, datasets.subfolders(path)))
+
+    if holds_sequences(folder):
         return [folder]
-    return [path for path in datasets.subfolders(folder) if datasets.holds_sequences(path)] or [folder]
+    return list(filter(holds_sequences, datasets.subfolders(folder))) or [folder]
 
 
 def load(name: str | os.PathLike, profile: str) -> list[datasets.Sequence]:
@@ -65,6 +69,14 @@ def load(name: str | os.PathLike, profile: str) -> list[datasets.Sequence]:
     _check_different("data sets", [label for label, _ in by_dataset(sequences)])
     _check_different("sequences", [sequence.name for sequence in sequences])  # scores are kept by their names
     return sequences
+
+
+def describe(sequences: Iterable[datasets.Sequence]) -> list[dict]:
+    """Returns one row a sequence, as `datasets.describe`, with the name of its data set in front."""
+    rows = []
+    for name, group in by_dataset(sequences):
+        rows += [{"dataset": name, **row} for row in datasets.describe(group)]
+    return rows
 
 
 def _check_different(what: str, names: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from kp2d import checks, files, images, paths
 from kp2d.config import Profile
-from kp2d.data import datasets, views
+from kp2d.data import datasets, locations, views
 from kp2d.data.scenes import PACKAGES, SCENES, Scene, photograph, version
 from kp2d.data.scenes import path as scene_path
 
@@ -194,8 +194,8 @@ def _finish(folder: Path, settings: dict, chosen: list[Scene], names: list[str])
     (folder / PLAN).unlink(missing_ok=True)
 
 
-def prepare_profile(profile: Profile, *, seed: int = 0, progress: bool = True) -> Path:
-    """Returns the folder of a profile's data set; if that is `sample`, makes it first.
+def prepare_profile(profile: Profile, *, seed: int = 0, progress: bool = True) -> list[datasets.Sequence]:
+    """Returns the sequences of a profile's data sets; `sample` is made if it is not there.
 
     Args:
         profile: The profile.
@@ -210,7 +210,7 @@ def prepare_profile(profile: Profile, *, seed: int = 0, progress: bool = True) -
         prepare_samples(
             folder, scenes=profile.scenes, num_images=profile.num_images, seed=seed, progress=progress
         )
-    return datasets.resolve(profile.dataset, profile.name)
+    return locations.load(profile.dataset, profile.name)
 
 
 def training_photographs(folder: str | os.PathLike) -> Path:

@@ -14,7 +14,7 @@ import pandas as pd
 from IPython.display import Markdown, clear_output
 
 from kp2d import backend, checks, config, images, paths, provenance
-from kp2d.data import datasets, samples, scenes
+from kp2d.data import datasets, locations, samples, scenes
 from kp2d.evaluate import tables
 from kp2d.methods import learned
 from kp2d.train.recipes import RECIPES
@@ -296,8 +296,8 @@ def _is_of_the_notebook(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Task was destroyed but it is pending")
 
 
-def prepare_data(run: Run, *, seed: int = 0) -> Path:
-    """Returns the folder of the run's data set; `sample` is made if it is not there."""
+def prepare_data(run: Run, *, seed: int = 0) -> list[datasets.Sequence]:
+    """Returns the sequences of the run's data sets; `sample` is made if it is not there."""
     return samples.prepare_profile(run.profile, seed=seed)
 
 
@@ -307,7 +307,7 @@ def load_data(run: Run) -> list[datasets.Sequence]:
     Raises:
         InputError: If the data is missing; the message says how to get it.
     """
-    return datasets.load_sequences(datasets.resolve(run.profile.dataset, run.profile.name))
+    return locations.load(run.profile.dataset, run.profile.name)
 
 
 @contextlib.contextmanager

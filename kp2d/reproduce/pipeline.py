@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kp2d import checks, config, files, paths, provenance
-from kp2d.data import datasets
+from kp2d.data import locations
 from kp2d.methods import integrity
 from kp2d.reproduce import chain, jobs, notebook_file
 
@@ -98,9 +98,7 @@ def reproduce(
         RunError: If several fail.
     """
     if config.profile(profile).dataset != "sample":
-        datasets.resolve(
-            config.profile(profile).dataset, profile
-        )  # fails here rather than in the first notebook
+        locations.folders(config.profile(profile).dataset, profile)  # fails here, not in the first notebook
     chosen = _with_makers(chain.select(stages), profile, report)
     assigned = assign_parameters(chosen, parameters or {})
     for folder in (paths.runs(profile), paths.results(profile), paths.figures(profile)):
@@ -220,12 +218,13 @@ def _signature(name: str, profile: str) -> str | None:
         path = paths.home() / name
         return files.sha256(path)[:16] if path.is_file() else None
     try:
-        root = datasets.resolve(config.profile(profile).dataset, profile)
+        roots = locations.folders(config.profile(profile).dataset, profile)
     except checks.InputError:
         return None
     # Names, sizes and times of change: reading gigabytes to find nothing changed would defeat the purpose.
     listing = sorted(
-        (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
+        (str(path.relative_to(root.parent)), path.stat().st_size, path.stat().st_mtime_ns)
+        for root in roots
         for path in root.rglob("*")
         if path.is_file()
     )

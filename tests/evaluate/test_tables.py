@@ -93,7 +93,7 @@ def test_rows_say_how_a_network_was_calibrated_and_what_computes_it(tiny_dataset
     summary = evaluation.summarize(scores)
 
     def row(extractor):
-        return tables.evaluation_rows(summary, extractor, protocol, profile="p", dataset="d").iloc[0]
+        return tables.evaluation_rows(summary, extractor, protocol, profile="p").iloc[0]
 
     assert row(int8)["calibration"].startswith("100 of 4,422 photographs")
     assert row(extractors.create("sift"))["calibration"] == "none"
