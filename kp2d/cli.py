@@ -90,7 +90,7 @@ VERBS = {
         "kp2d download hpatches --folder ~/data",
     ),
     "bench": Verb(
-        "reproduce.bench_cli",
+        "reproduce.cli",
         "measure speed, memory and training recipes on this machine",
         "kp2d bench latency --preset kp2d_tiny_s --image-size 240x320 --threads 1 4",
     ),

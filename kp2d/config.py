@@ -168,28 +168,36 @@ class Profile:
 
     name: str
     purpose: str
-    dataset: str  # "sample", "hpatches" or a folder in HPatches layout
+    skipped_stages: tuple[str, ...]  # numbers of the notebooks that it leaves out
+    patient_stages: tuple[str, ...]  # numbers of those whose cells may take as long as they need
+    dataset: str  # "sample", "hpatches", "bench" or a folder in HPatches layout
+    shows_photographs: bool  # whether pictures of its photographs lie in figures/, which is committed
+    photographs: str  # to learn from and to calibrate with: "sample" or "coco"
     scenes: tuple[str, ...] | None  # of `sample`; None takes all
     num_images: int  # an image sequence of `sample`
     image_size: tuple[int, int]  # (height, width) px, for the evaluation and its pictures
     image_sizes: tuple[tuple[int, int], ...]  # (height, width) px, all that the tables have
     top_k: tuple[int, ...]
     methods: tuple[str, ...]
-    size_methods: Mapping[tuple[int, int], tuple[str, ...]]  # further ones, made for one size
-    robustness_images: int  # that are turned and scaled
+    robustness_images: int  # of each data set, that are turned and scaled
     train_size: tuple[int, int]  # (height, width) px of a training view
     train_steps: Mapping[str, int]  # recipe to its steps; where there are two, both take the same time
     int8_size: tuple[int, int]  # (height, width) px, for the study of the quantization
     int8_images: int  # to calibrate with
     int8_steps: int  # of training on the int8 grid
+    int8_questions: tuple[str, ...]  # of the study; empty takes all
     device_sizes: tuple[tuple[int, int], ...]  # (height, width) px, for the Edge TPU and the latencies
     device_repeats: int  # runs of each method that are timed
+
+    @property
+    def picture_folder(self) -> str:
+        """Returns where pictures of its photographs go, relative to the project."""
+        return f"figures/{self.name}" if self.shows_photographs else f"results/runs/{self.name}/pictures"
 
 
 _PAPER_SIZES = ((88, 88), (240, 320), (480, 640))
 _CLASSICAL = ("sift", "rootsift", "orb")
 _PRECISIONS = ("", ":int8_ptq", ":int8")
-_SIZE_METHODS = {(88, 88): tuple(f"kp2d_tiny_s_88{kind}" for kind in _PRECISIONS)}
 _TINY = tuple(f"{name}{kind}" for name in ("kp2d_tiny_f", "kp2d_tiny_s") for kind in _PRECISIONS)
 _NANO = tuple(f"kp2d_nano{kind}" for kind in _PRECISIONS)
 _BASELINE = tuple(f"kp2d_baseline{kind}" for kind in _PRECISIONS)
@@ -201,60 +209,96 @@ PROFILES = {
         Profile(
             name="smoke",
             purpose="tests: the whole chain in seconds",
+            skipped_stages=(),
+            patient_stages=(),
             dataset="sample",
+            shows_photographs=True,
+            photographs="sample",
             scenes=("astronaut", "coffee"),
             num_images=3,
             image_size=(120, 160),
             image_sizes=((88, 88), (120, 160)),
             top_k=(150, 300),
             methods=("sift", "orb"),
-            size_methods={},
             robustness_images=1,
             train_size=(64, 80),
             train_steps={"kp2d": 3, "kp2d_plus": 4},
             int8_size=(64, 80),
             int8_images=2,
             int8_steps=2,
+            int8_questions=("all int8", "calibration data"),
             device_sizes=((64, 80),),
             device_repeats=2,
         ),
         Profile(
             name="fast",
             purpose="the default: real photographs, minutes on two cores, no download",
+            skipped_stages=(),
+            patient_stages=(),
             dataset="sample",
+            shows_photographs=True,
+            photographs="sample",
             scenes=None,
             num_images=6,
             image_size=(240, 320),
             image_sizes=_PAPER_SIZES,
             top_k=(150, 300, 1000),
             methods=(*_CLASSICAL, "kp2d_nano:int8", *_TINY),  # pictures show the last one
-            size_methods=_SIZE_METHODS,
             robustness_images=6,
             train_size=(64, 96),
             train_steps={"kp2d": 62, "kp2d_plus": 80},
             int8_size=(120, 160),
             int8_images=7,
             int8_steps=16,
+            int8_questions=(),
             device_sizes=_PAPER_SIZES,
             device_repeats=10,
         ),
         Profile(
             name="full",
             purpose="the paper's: HPatches, or the folder that VAL_PATH names",
+            skipped_stages=(),
+            patient_stages=("02", "03"),
             dataset="hpatches",
+            shows_photographs=True,
+            photographs="coco",
             scenes=None,
             num_images=6,
             image_size=(240, 320),
             image_sizes=_PAPER_SIZES,
             top_k=(150, 300, 1000),
             methods=(*_CLASSICAL, *_BASELINE, *_NANO, *_TINY),
-            size_methods=_SIZE_METHODS,
             robustness_images=30,
             train_size=(240, 320),
             train_steps={"kp2d": 739_294},  # 50 epochs of COCO's 118,287 photographs, 8 a step
             int8_size=(240, 320),
             int8_images=100,
             int8_steps=400,
+            int8_questions=(),
+            device_sizes=_PAPER_SIZES,
+            device_repeats=30,
+        ),
+        Profile(
+            name="bench",
+            purpose="the README's tables: the image pairs that VAL_PATH names, in one data set or several",
+            skipped_stages=("02",),  # its demonstration of training says nothing about these pairs
+            patient_stages=(),
+            dataset="bench",
+            shows_photographs=False,  # free for research, but not to be passed on
+            photographs="sample",
+            scenes=None,
+            num_images=6,
+            image_size=(240, 320),
+            image_sizes=_PAPER_SIZES,
+            top_k=(150, 300, 1000),
+            methods=(*_CLASSICAL, *_BASELINE, *_NANO, *_TINY),
+            robustness_images=15,
+            train_size=(64, 96),
+            train_steps={"kp2d": 62, "kp2d_plus": 80},
+            int8_size=(120, 160),
+            int8_images=7,
+            int8_steps=16,
+            int8_questions=(),
             device_sizes=_PAPER_SIZES,
             device_repeats=30,
         ),

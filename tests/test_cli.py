@@ -12,7 +12,7 @@ import pytest
 
 from kp2d import arguments, cli
 from kp2d.evaluate import tables
-from kp2d.reproduce import bench_cli
+from kp2d.reproduce import bench
 
 
 @pytest.fixture(autouse=True)
@@ -148,8 +148,8 @@ def test_a_wrong_backend_is_one_clear_line(tmp_path, backend, said):
     ("arguments", "said"),
     [
         (
-            ["evaluate", "--threads", "2"],
-            "no --threads for kp2d bench evaluate; received an option of kp2d bench",
+            ["train", "--threads", "2"],
+            "no --threads for kp2d bench train; received an option of kp2d bench",
         ),
         (["train", "--image-size", "88x88"], "no --image-size"),
         (["latency", "--seconds", "3"], "an option of kp2d bench recipes"),
@@ -190,11 +190,11 @@ def test_bench_keeps_the_rows_that_were_not_measured_again(tmp_path):
         pd.DataFrame({"preset": ["s", "f"], "backend": [name] * 2, "pairs_per_second": [speed, speed]})
         for name, speed in (("tensorflow", 2.0), ("jax", 1.0))
     )
-    assert bench_cli._beside_others(ours, path) is ours
+    assert bench.beside_others(ours, path) is ours
     tables.write_csv(path, theirs)
-    assert list(bench_cli._beside_others(ours, path)["backend"]) == ["jax", "jax", "tensorflow", "tensorflow"]
+    assert list(bench.beside_others(ours, path)["backend"]) == ["jax", "jax", "tensorflow", "tensorflow"]
     faster = theirs.assign(pairs_per_second=3.0).iloc[:1]
-    assert sorted(bench_cli._beside_others(faster, path)["pairs_per_second"]) == [1.0, 3.0]
+    assert sorted(bench.beside_others(faster, path)["pairs_per_second"]) == [1.0, 3.0]
 
 
 def test_a_stage_measured_again_has_one_row(tmp_path):
@@ -202,7 +202,7 @@ def test_a_stage_measured_again_has_one_row(tmp_path):
         tmp_path / "s.csv", pd.DataFrame([{"profile": "fast", "stage": "01_prepare_data", "seconds": 9.0}])
     )
     again = pd.DataFrame([{"profile": "fast", "stage": "01_prepare_data", "seconds": 7.0}])
-    assert list(bench_cli._beside_others(again, path, bench_cli.KEYS["stages"])["seconds"]) == [7.0]
+    assert list(bench.beside_others(again, path, bench.KEYS["stages"])["seconds"]) == [7.0]
 
 
 def test_a_missing_package_is_one_clear_line(tmp_path):

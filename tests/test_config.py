@@ -116,7 +116,7 @@ def test_the_hash_depends_on_meaning_and_not_on_form():
 
 
 def test_profiles_can_be_used_and_share_no_name():
-    assert list(config.PROFILES) == ["smoke", "fast", "full"]
+    assert list(config.PROFILES) == ["smoke", "fast", "full", "bench"]
     for name, profile in config.PROFILES.items():
         assert profile.name == name and config.profile(name) is profile
         config.protocol(image_size=profile.image_size, top_k=profile.top_k)

@@ -1,5 +1,6 @@
 """What a result depends on: the code that makes it, all of it and nothing else."""
 
+import dataclasses
 import platform
 import shutil
 import sys
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from kp2d import paths, provenance
-from kp2d.reproduce import chain, notebook_file
+from kp2d.reproduce import chain, pipeline
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def package(tmp_path, monkeypatch, project):
 
 def notebook_hash(number):
     (stage,) = chain.select([number])
-    return provenance.code_hash(source=notebook_file.code(stage.notebook))
+    return provenance.code_hash(source=chain.code(stage.notebook))
 
 
 def change(path):
@@ -40,6 +41,27 @@ def test_what_decides_a_result_changes_its_hash_and_the_rest_does_not(package, m
     assert (provenance.code_hash(module), notebook_hash("05")) == before
     change(package / "methods" / "decode.py")
     assert provenance.code_hash(module) != before[0] and notebook_hash("05") != before[1]
+
+
+def test_stages_run_again_for_code_that_they_use_and_for_no_other(package):
+    stages = [dataclasses.replace(stage, inputs=(), outputs=()) for stage in chain.STAGES]
+
+    def run_again(records):
+        states = {stage.name: pipeline._state(stage, "smoke", {}) for stage in stages}
+        reasons = {
+            stage.number: pipeline._why_run(stage, "smoke", states[stage.name], records[stage.name])
+            for stage in stages
+        }
+        return {number for number, reason in reasons.items() if reason == "the library changed"}
+
+    records = {stage.name: pipeline._state(stage, "smoke", {}) | {"outputs": {}} for stage in stages}
+    assert run_again(records) == set()
+    change(package / "live" / "canvas.py")
+    assert run_again(records) == set()
+    change(package / "viz" / "training_charts.py")
+    assert run_again(records) == {"02"}
+    change(package / "methods" / "decode.py")
+    assert run_again(records) == {stage.number for stage in stages}
 
 
 def test_imports_inside_functions_count_and_circles_end(package):

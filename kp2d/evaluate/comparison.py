@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,8 @@ def evaluate_methods(
 
 
 def evaluate_sizes(
-    methods_at: Mapping[tuple[int, int], Sequence[str]],
+    methods: Sequence[str],
+    image_sizes: Sequence[tuple[int, int]],
     sequences: Sequence[datasets.Sequence],
     protocol: Protocol,
     *,
@@ -67,7 +68,8 @@ def evaluate_sizes(
     """Scores methods at several sizes.
 
     Args:
-        methods_at: (height, width) px to the names of methods, as for `extractors.from_name`.
+        methods: Names as for `extractors.from_name`.
+        image_sizes: (height, width) px.
         sequences: From `datasets.load_sequences`.
         protocol: How to score.
         profile: The profile's name, for the rows.
@@ -80,13 +82,10 @@ def evaluate_sizes(
     Raises:
         InputError: If a method cannot be used, the protocol's size is missing, or no pair can be read.
     """
-    if protocol.image_size not in methods_at:
-        raise checks.problem(f"methods at {protocol.image_size}", f"sizes {', '.join(map(str, methods_at))}")
-    names = {name for chosen in methods_at.values() for name in chosen}
-    for name in sorted(names):
-        extractors.from_name(name)  # a wrong name fails before the first hour
+    if protocol.image_size not in image_sizes:
+        raise checks.problem(f"{protocol.image_size} among the sizes", ", ".join(map(str, image_sizes)))
     parts, pairs = [], pd.DataFrame()
-    for image_size, methods in methods_at.items():
+    for image_size in image_sizes:
         rules = dataclasses.replace(protocol, image_size=image_size)
         rows, scores = evaluate_methods(
             methods, sequences, rules, profile=profile, cache=cache, progress=progress

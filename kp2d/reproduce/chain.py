@@ -1,12 +1,15 @@
-"""Owns the chain: the notebooks as stages, what each reads and makes, and so which needs which."""
+"""Owns the chain: the notebooks as stages, what each file says, reads and makes, and so which needs which."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from kp2d import checks, paths
+from kp2d import checks, config, paths
 
 DATA = "data set"
 
@@ -15,13 +18,18 @@ DATA = "data set"
 class Stage:
     """One notebook of the reproduction.
 
-    Inputs and outputs are files relative to the project, `{profile}` filled in, or `DATA`, the data set.
+    Inputs and outputs are files relative to the project, or `DATA`, the data set. `filled` puts the profile's
+    name and its folder for pictures of photographs in the place of `{profile}` and `{pictures}`.
     """
 
     name: str
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    patient: bool = False  # whether a cell of the profile `full` may take as long as it needs
+
+    @property
+    def number(self) -> str:
+        """Returns its number, "05"."""
+        return self.name.partition("_")[0]
 
     @property
     def notebook(self) -> Path:
@@ -32,7 +40,7 @@ class Stage:
 STAGES = (
     Stage(
         name="01_prepare_data",
-        outputs=(DATA, "results/{profile}/data.csv", "figures/{profile}/data.png"),
+        outputs=(DATA, "results/{profile}/data.csv", "{pictures}/data.png"),
     ),
     Stage(
         name="02_train",
@@ -40,13 +48,12 @@ STAGES = (
         outputs=(
             "results/{profile}/training.csv",
             "results/{profile}/training_losses.csv",
-            "figures/{profile}/training_pairs.png",
+            "{pictures}/training_pairs.png",
             "figures/{profile}/training_losses.svg",
-            "figures/{profile}/learning.png",
-            "figures/{profile}/learning_matches.png",
+            "{pictures}/learning.png",
+            "{pictures}/learning_matches.png",
             "figures/{profile}/recipes.svg",
         ),
-        patient=True,
     ),
     Stage(
         name="03_quantize",
@@ -60,7 +67,6 @@ STAGES = (
             "figures/{profile}/layer_errors.svg",
             "figures/{profile}/sensitivity.svg",
         ),
-        patient=True,
     ),
     Stage(
         name="04_compile",
@@ -95,25 +101,30 @@ STAGES = (
             "results/{profile}/against_sift.csv",
             "results/{profile}/failures.csv",
             "figures/{profile}/against_sift.svg",
-            "figures/{profile}/keypoints.png",
-            "figures/{profile}/matches.png",
-            "figures/{profile}/gallery.png",
-            "figures/{profile}/failures.png",
+            "{pictures}/keypoints.png",
+            "{pictures}/matches.png",
+            "{pictures}/gallery.png",
+            "{pictures}/failures.png",
         ),
     ),
 )
 
 
-def select(names: Sequence[str] | None) -> list[Stage]:
-    """Returns the stages with these names or numbers ("05" or "05_evaluate"), in order; None gives all.
+def select(names: Sequence[str] | None, profile: str | None = None) -> list[Stage]:
+    """Returns stages in their order.
+
+    Args:
+        names: Names or numbers ("05" or "05_evaluate"); None takes all of the profile.
+        profile: Name of the profile; None has all stages.
 
     Raises:
         InputError: If there is no such stage.
     """
     if names is None:
-        return list(STAGES)
+        skipped = config.profile(profile).skipped_stages if profile else ()
+        return [stage for stage in STAGES if stage.number not in skipped]
     known = [stage.name for stage in STAGES]
-    by_number = {name.split("_")[0]: name for name in known}
+    by_number = {stage.number: stage.name for stage in STAGES}
     chosen = {checks.one_of("stage", by_number.get(name.zfill(2), name), known) for name in names}
     return [stage for stage in STAGES if stage.name in chosen]
 
@@ -125,4 +136,46 @@ def needed(stage: Stage, others: Sequence[Stage]) -> tuple[str, ...]:
 
 def filled(names: Sequence[str], profile: str) -> list[str]:
     """Returns names of files with the profile in its place."""
-    return [name.format(profile=profile) for name in names]
+    pictures = config.profile(profile).picture_folder
+    return [name.format(profile=profile, pictures=pictures) for name in names]
+
+
+def parameters(notebook: Path) -> dict[str, Any]:
+    """Returns the names and default values in a notebook's cell tagged `parameters`.
+
+    Raises:
+        InputError: If the notebook is missing or damaged, or does not have exactly one such cell of literals.
+    """
+    import nbformat
+
+    if not notebook.is_file():
+        remedy = "The notebooks are in the repository: clone it, or set KP2D_HOME to a checkout."
+        raise checks.problem(f"the notebook {notebook}", "no such file", remedy)
+    try:
+        cells = nbformat.read(notebook, as_version=nbformat.NO_CONVERT).cells
+        tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    except Exception as error:  # nbformat has no common base class for its errors
+        raise checks.problem(f"a notebook in {notebook}", f"{type(error).__name__}: {error}") from error
+    if len(tagged) != 1:
+        raise checks.problem(f"one cell tagged `parameters` in {notebook.name}", len(tagged))
+    try:
+        return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0]).body}
+    except (AttributeError, SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        raise checks.problem(
+            f"only `name = literal` in the parameters of {notebook.name}", str(error)
+        ) from error
+
+
+def cells_hash(notebook: Path) -> str:
+    """Returns a hash of the cells without their outputs, which JupyterLab saves into the file."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return config.fingerprint([(cell["cell_type"], cell["source"]) for cell in cells])
+
+
+def code(notebook: Path) -> str:
+    """Returns the Python code of all cells; lines for IPython (`%matplotlib`) are left out."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    lines = [
+        line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()
+    ]
+    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))

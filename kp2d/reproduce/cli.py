@@ -1,4 +1,4 @@
-"""Owns `kp2d reproduce`, `sweep`, `readme` and `doctor`: their arguments and what they mean."""
+"""Owns `kp2d reproduce`, `sweep`, `bench`, `readme` and `doctor`: their arguments and what they mean."""
 
 from __future__ import annotations
 
@@ -11,11 +11,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kp2d import __version__, arguments, checks, config
-from kp2d.methods import learned
+from kp2d.methods import cli as method_cli
 from kp2d.reproduce import cluster, jobs
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kp2d.reproduce import sweep
+
+_BENCHES = {
+    "latency": "milliseconds a method takes: network, decoding, matching; networks beside SIFT and ORB",
+    "stages": "what each stage took when kp2d reproduce ran it last: seconds, processor time, memory",
+    "train": "pairs a second, and what costs them",
+    "recipes": "what each change of the training recipe is worth, trained for the same time",
+}
+
+# Which of them take an option; the rest take all.
+_TAKERS = {
+    **dict.fromkeys(("image_size", "threads", "runtime", "use_tpu", "repeats"), ("latency",)),
+    **dict.fromkeys(("data", "pairs", "seconds", "variants", "output"), ("recipes",)),
+    **dict.fromkeys(("preset", "precision"), ("latency", "train", "recipes")),
+    "train_size": ("train", "recipes"),
+}
 
 
 def add_reproduce(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +42,9 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         parser: Parser of the verb.
     """
     parser.add_argument(
-        "--profile", default="fast", help="smoke (seconds), fast (minutes), full (HPatches, hours)"
+        "--profile",
+        default="fast",
+        help="smoke (seconds), fast (minutes), bench (the pairs that VAL_PATH names), full (HPatches, hours)",
     )
     parser.add_argument("--stages", help="comma-separated numbers or names, as 05,06; default: all")
     parser.add_argument(
@@ -163,7 +182,10 @@ def _sweep_from(options: argparse.Namespace) -> sweep.Sweep:
 
     profile = config.profile(options.profile).name
     return sweep.Sweep(
-        methods=(*_networks(options), *map(_absolute, options.method)),
+        methods=(
+            *sweep.shipped_networks(options.preset, options.precision),
+            *map(sweep.absolute, options.method),
+        ),
         image_sizes=tuple(options.image_size),
         seeds=tuple(options.seed),
         protocol=config.protocol(options.protocol, top_k=tuple(options.top_k)),
@@ -172,23 +194,92 @@ def _sweep_from(options: argparse.Namespace) -> sweep.Sweep:
     )
 
 
-def _networks(options: argparse.Namespace) -> list[str]:
-    for precision in options.precision:
-        checks.one_of("precision", precision, learned.SUFFIXES)
-        shipped = learned.shipped(precision)
-        for preset in options.preset:
-            if preset not in shipped:
-                raise checks.problem(
-                    f"a preset with shipped weights in {precision}: {', '.join(shipped)}",
-                    repr(preset),
-                    "Train others by kp2d train and name their run: --method runs/mine.",
-                )
-    return [f"{preset}:{precision}" for preset in options.preset for precision in options.precision]
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `kp2d bench`.
+
+    Args:
+        parser: Parser of the verb.
+    """
+    told = "; ".join(f"{name}: {text}" for name, text in _BENCHES.items())
+    parser.add_argument("what", choices=list(_BENCHES), help=told)
+    parser.add_argument("--profile", default="fast", help="whose results folder, data and sizes are used")
+    parser.add_argument("--repeats", type=int, help="latency: timed runs; default: 30")
+    parser.add_argument(
+        "--preset",
+        nargs="+",
+        help="latency, train, recipes: networks; default: those that fit; latency also takes .tflite files",
+    )
+    parser.add_argument(
+        "--image-size", type=arguments.image_size, nargs="+", metavar="HxW", help="latency: sizes of an image"
+    )
+    parser.add_argument("--threads", type=int, nargs="+", help="latency: of the runtime; default: 1 2")
+    parser.add_argument(
+        "--train-size",
+        type=arguments.image_size,
+        nargs="+",
+        metavar="HxW",
+        help="train, recipes: sizes of a view",
+    )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        help="train, recipes: float32, or bfloat16 where the processor has AMX; latency: int8, float32 …",
+    )
+    parser.add_argument("--runtime", help="latency: of the models; default: the best that is installed")
+    method_cli.add_tpu(parser)
+    parser.add_argument("--data", help="recipes: folder of photographs to train on")
+    parser.add_argument("--pairs", type=Path, help="recipes: folder in HPatches layout to measure on")
+    parser.add_argument("--seconds", type=float, help="recipes: training time of each variant; default: 150")
+    parser.add_argument(
+        "--variants", nargs="+", help="recipes: names out of kp2d.evaluate.ranking; default: all"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="recipes: folder for the runs, which a second call reuses"
+    )
 
 
-def _absolute(method: str) -> str:
-    """Returns a path as workers find it, which have another working directory."""
-    return str(learned.find_weights(method)) if learned.is_path(method) else method
+def run_bench(options: argparse.Namespace) -> None:
+    """Measures and writes the table.
+
+    Args:
+        options: From a parser with `add_bench`.
+
+    Raises:
+        InputError: If a value is refused or missing.
+    """
+    for name, takers in _TAKERS.items():
+        if options.what not in takers:
+            what, of = f"kp2d bench {options.what}", f"an option of kp2d bench {', '.join(takers)}"
+            arguments.refuse_unused(options, (name,), what, of)
+    from kp2d import paths
+    from kp2d.evaluate import tables
+    from kp2d.reproduce import bench
+
+    profile = config.profile(options.profile).name
+    path = paths.results(profile) / f"bench_{options.what}.csv"
+    if options.what == "recipes":
+        path = paths.results() / "recipes.csv"
+    rows = bench.beside_others(_measured(options, profile), path, bench.KEYS.get(options.what, bench.KEY))
+    tables.write_csv(path, rows)
+    arguments.say(f"{tables.markdown(rows)}\n{path}")
+
+
+def _measured(options: argparse.Namespace, profile: str) -> pd.DataFrame:
+    """Returns the rows of what was asked for; what was not given takes the measurement's default."""
+    from kp2d.reproduce import bench
+
+    given = {name: getattr(options, name) for name in _TAKERS}
+    given = {name: value for name, value in given.items() if value is not None}
+    if options.what == "latency":
+        return bench.latencies(**given)
+    if options.what == "stages":
+        return bench.stages(profile)
+    if options.what == "train":
+        return bench.training(**given)
+    if options.data is None or options.pairs is None:
+        remedy = "Name photographs to train on and image pairs to measure on."
+        raise checks.problem("--data and --pairs", f"{options.data} and {options.pairs}", remedy)
+    return bench.recipes(progress=sys.stderr.isatty(), **given)
 
 
 def add_readme(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,13 @@
-"""Owns jobs: pieces of work that wait for each other, what became of them, and doing them one by one."""
+"""Owns jobs: pieces of work that wait for each other, what became of them and what they took."""
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from kp2d import checks
@@ -136,3 +140,27 @@ def tell_failures(failed: Sequence[Result], what: str) -> str:
     """Returns a text on jobs that failed; `what` as for `raise_failures`."""
     told = "\n".join(f"- {result.name}: {result.error}" for result in failed)
     return f"{len(failed)} of the {what} failed:\n{told}"
+
+
+def tell_usage(path: str) -> None:
+    """Has this process write at its end what it took, where the system counts that (not on Windows).
+
+    Args:
+        path: JSON file with `cpu_seconds`, those of its children too, and `peak_memory_mib`, that of the
+            largest process.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes; what systems count memory in
+
+    def write() -> None:
+        both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        usage = {
+            "cpu_seconds": round(sum(used.ru_utime + used.ru_stime for used in both), 1),
+            "peak_memory_mib": round(max(used.ru_maxrss for used in both) * unit / 2**20),
+        }
+        Path(path).write_text(json.dumps(usage), encoding="utf-8")
+
+    atexit.register(write)

@@ -7,17 +7,20 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kp2d import checks, config, files, paths, provenance
 from kp2d.data import locations
 from kp2d.methods import integrity
-from kp2d.reproduce import chain, jobs, notebook_file
+from kp2d.reproduce import chain, jobs
 
 logger = logging.getLogger(__name__)
 
 CELL_TIMEOUT = 3600  # seconds a cell may take
 START_TIMEOUT = 120  # seconds a kernel may take to start
+# What a kernel runs first: at its end it tells what it took. No name is bound that a cell could see.
+_TELL_USAGE = "__import__('kp2d.reproduce.jobs').reproduce.jobs.tell_usage({path!r})"
 NO_RECORD = "no record of a finished run"
 _DECIDING = {"notebook": "the notebook", "kp2d": "the library", "weights": "the shipped weights"}
 _RECORDED = ("parameters", "inputs", "outputs")  # parts of a stage's record that are compared by name
@@ -50,7 +53,7 @@ def assign_parameters(stages: Sequence[chain.Stage], given: Mapping[str, Any]) -
     Raises:
         InputError: If no selected notebook, or not the one named, has a parameter of that name.
     """
-    declared = {stage.name: notebook_file.parameters(stage.notebook) for stage in stages}
+    declared = {stage.name: chain.parameters(stage.notebook) for stage in stages}
     assigned: dict[str, dict[str, Any]] = {stage.name: {} for stage in stages}
     for key, value in given.items():
         where, _, name = key.rpartition(".")
@@ -78,12 +81,12 @@ def reproduce(
     """Runs a profile's notebooks in order and reuses the stages whose inputs, code and outputs are unchanged.
 
     Args:
-        profile: "smoke", "fast" or "full".
-        stages: Which stages; None runs all.
+        profile: A key of `config.PROFILES`.
+        stages: Which stages; None runs all of the profile.
         parameters: Notebook parameters by "NAME" or "STAGE.NAME".
         force: Whether to run stages that are up to date, too.
-        cell_timeout: Seconds a cell may take; None gives an hour, and the training of the
-            profile `full` all it needs.
+        cell_timeout: Seconds a cell may take; None gives an hour, and the profile's patient stages all
+            they need.
         progress: Whether to show a progress bar of cells.
         report: Receives one line a stage.
         execute: What does the stages: one after another here, or `kp2d.reproduce.cluster.Cluster.execute`.
@@ -99,7 +102,7 @@ def reproduce(
     """
     if config.profile(profile).dataset != "sample":
         locations.folders(config.profile(profile).dataset, profile)  # fails here, not in the first notebook
-    chosen = _with_makers(chain.select(stages), profile, report)
+    chosen = _with_makers(chain.select(stages, profile), profile, report)
     assigned = assign_parameters(chosen, parameters or {})
     for folder in (paths.runs(profile), paths.results(profile), paths.figures(profile)):
         files.check_writable(folder / "probe")
@@ -165,7 +168,7 @@ def run_stage(
         StageError: If the notebook fails, or does not write what it promises.
     """
     settings = {**parameters, "profile": profile}
-    if "interactive" in notebook_file.parameters(stage.notebook):
+    if "interactive" in chain.parameters(stage.notebook):
         settings.setdefault("interactive", False)
     state = _state(stage, profile, settings)
     record_path = paths.runs(profile) / f"{stage.name}.json"
@@ -178,15 +181,25 @@ def run_stage(
     reason = reason or "forced"
     report(f"{stage.name}: running ({reason})")
     record_path.unlink(missing_ok=True)
-    endless = stage.patient and profile == "full"
+    endless = stage.number in config.profile(profile).patient_stages
     timeout = cell_timeout or (None if endless else CELL_TIMEOUT)
-    seconds = _execute(stage, profile, settings, timeout, progress)
+    usage_path = record_path.with_suffix(".usage.json")
+    seconds = _execute(stage, profile, settings, timeout, progress, usage_path)
     outputs = _signatures(stage.outputs, profile)
     missing = [name for name, signature in outputs.items() if signature is None]
     if missing:
         raise StageError(f"{stage.name} ended without writing {', '.join(missing)}")
-    record = {**state, "outputs": outputs, "seconds": round(seconds, 1), "commit": provenance.git_commit()}
-    files.write_json(record_path, {**record, "versions": provenance.versions()})
+    record = {
+        **state,
+        "outputs": outputs,
+        "seconds": round(seconds, 1),
+        **_taken(usage_path),
+        "cores": provenance.workers(),
+        "device": provenance.device(),
+        "commit": provenance.git_commit(),
+        "versions": provenance.versions(),
+    }
+    files.write_json(record_path, record)
     report(f"{stage.name}: done in {seconds:.0f} s")
     return Outcome(stage=stage.name, action="ran", reason=reason, seconds=seconds)
 
@@ -201,8 +214,8 @@ def _state(stage: chain.Stage, profile: str, settings: dict[str, Any]) -> dict[s
             raise checks.problem(f"the input of {stage.name}, {name}", "nothing there", remedy)
     return {
         "parameters": settings,
-        "notebook": notebook_file.cells_hash(stage.notebook),
-        "kp2d": provenance.code_hash(source=notebook_file.code(stage.notebook)),
+        "notebook": chain.cells_hash(stage.notebook),
+        "kp2d": provenance.code_hash(source=chain.code(stage.notebook)),
         "weights": integrity.shipped_hash(),
         "inputs": inputs,
     }
@@ -249,8 +262,20 @@ def _why_run(stage: chain.Stage, profile: str, state: dict[str, Any], record: di
     return ""
 
 
+def _taken(usage: Path) -> dict[str, float | None]:
+    """Returns what a kernel said that it took, processor seconds and MiB of memory; None if unknown."""
+    told = files.read_json(usage) or {}
+    usage.unlink(missing_ok=True)
+    return {name: told.get(name) for name in ("cpu_seconds", "peak_memory_mib")}
+
+
 def _execute(
-    stage: chain.Stage, profile: str, settings: dict[str, Any], cell_timeout: int | None, progress: bool
+    stage: chain.Stage,
+    profile: str,
+    settings: dict[str, Any],
+    cell_timeout: int | None,
+    progress: bool,
+    usage: Path,
 ) -> float:
     """Runs a notebook in a kernel of this Python; the executed copy is kept, also of a failed run."""
     import papermill
@@ -270,7 +295,10 @@ def _execute(
             start_timeout=START_TIMEOUT,
             execution_timeout=cell_timeout,
             cwd=str(paths.notebooks()),
-            extra_arguments=["--log-level=ERROR"],  # the kernel's advice on transports is not for our users
+            extra_arguments=[
+                "--log-level=ERROR",  # the kernel's advice on transports is not for our users
+                f"--IPKernelApp.exec_lines={_TELL_USAGE.format(path=str(usage))}",
+            ],
         )
     except papermill.PapermillExecutionError as error:
         first = next((line for line in error.source.splitlines() if line.strip()), "")

@@ -1,12 +1,22 @@
-"""Owns what is evaluated: a notebook's parameters and its profile become methods, sizes and rules."""
+"""Owns how the parameters of a notebook become its settings: whatever is empty comes from the profile."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from kp2d import checks, config
-from kp2d.methods import extractors
+import numpy as np
+
+from kp2d import backend, checks, config, images, paths
+from kp2d.data import datasets, locations, samples, scenes
+from kp2d.methods import extractors, learned
+from kp2d.train.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from kp2d.evaluate.sensitivity import Study, Variant
+    from kp2d.quantize.quantization import FloatNetwork
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,12 +26,17 @@ class EvaluationSettings:
     Attributes:
         methods: As for `extractors.from_name`.
         protocol: The rules; its size is that of the pictures.
-        methods_at: All sizes (height, width) px, and what is evaluated at each.
+        image_sizes: All sizes that are evaluated, (height, width) px, that of the protocol among them.
     """
 
     methods: tuple[str, ...]
     protocol: config.Protocol
-    methods_at: Mapping[tuple[int, int], tuple[str, ...]]
+    image_sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Returns what a run states about itself."""
+        return {"methods": self.methods, "sizes": self.image_sizes, **vars(self.protocol)}
 
     @property
     def probabilistic(self) -> bool:
@@ -50,9 +65,7 @@ def evaluation_settings(
     top_k: Sequence[int] = (),
     seed: int = 0,
 ) -> EvaluationSettings:
-    """Turns a notebook's parameters into settings; whatever is empty comes from the profile.
-
-    An `image_size` without `image_sizes` is the only size.
+    """Returns the settings of 05 and 06. An `image_size` without `image_sizes` is the only size.
 
     Raises:
         InputError: If the profile, the protocol or a method is unknown, or a value is out of range.
@@ -70,6 +83,197 @@ def evaluation_settings(
     sizes = [checks.is_image_size(size) for size in image_sizes]
     if not sizes and not image_size:
         sizes = list(defaults.image_sizes)
-    further = {} if methods else defaults.size_methods
-    methods_at = {size: (*chosen, *further.get(size, ())) for size in sorted({rules.image_size, *sizes})}
-    return EvaluationSettings(methods=chosen, protocol=rules, methods_at=methods_at)
+    return EvaluationSettings(
+        methods=chosen, protocol=rules, image_sizes=tuple(sorted({rules.image_size, *sizes}))
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What is trained, on what.
+
+    Attributes:
+        steps: Recipe to its steps.
+        image_size: (height, width) px of a training view.
+        photographs: Folder to learn from.
+        sequences: Image pairs to measure on; nothing of them is learned from.
+    """
+
+    steps: Mapping[str, int]
+    image_size: tuple[int, int]
+    photographs: Path
+    sequences: list[datasets.Sequence]
+
+
+def training_settings(
+    profile: str,
+    *,
+    recipes: Sequence[str] = (),
+    steps: Sequence[int] = (),
+    image_size: Sequence[int] = (),
+    photographs: str = "",
+) -> TrainingSettings:
+    """Returns the settings of 02.
+
+    Raises:
+        InputError: If a value is out of range, or there are no image pairs or photographs.
+    """
+    defaults = config.profile(profile)
+    chosen = [checks.one_of("recipe", name, RECIPES) for name in recipes or defaults.train_steps]
+    counts = list(steps) or [defaults.train_steps.get(name, 0) for name in chosen]
+    if len(counts) != len(chosen) or min(counts) < 1:
+        raise checks.problem(f"a number of steps for each of {', '.join(chosen)}", repr(counts))
+    return TrainingSettings(
+        steps=dict(zip(chosen, counts, strict=True)),
+        image_size=tuple(image_size) or defaults.train_size,
+        photographs=photographs_folder(defaults, photographs),
+        sequences=held_out(defaults),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Int8Settings:
+    """How a network is quantized and on what the cost is measured.
+
+    Attributes:
+        photographs: Folder to calibrate with and to train on.
+        image_size: (height, width) px.
+        num_images: To calibrate with.
+        steps: Of training on the int8 grid.
+        variants: What the study compares.
+        sequences: Image pairs to measure on.
+        protocol: How to score.
+    """
+
+    photographs: Path
+    image_size: tuple[int, int]
+    num_images: int
+    steps: int
+    variants: list[Variant]
+    sequences: list[datasets.Sequence]
+    protocol: config.Protocol
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Returns the settings of `kp2d.quantize.quantization.aware_training`."""
+        return {"steps": self.steps, "batch_size": 4, "image_size": self.image_size, "log_every": 4}
+
+    def study(self, source: FloatNetwork, cache: Path) -> Study:
+        """Returns what measures a network's variants; features are kept in the folder `cache`."""
+        from kp2d.evaluate.sensitivity import Study
+
+        return Study(
+            source=source,
+            photographs=self.photographs,
+            sequences=self.sequences,
+            protocol=self.protocol,
+            cache=cache,
+        )
+
+
+def int8_settings(
+    profile: str,
+    *,
+    image_size: Sequence[int] = (),
+    num_images: int = 0,
+    steps: int = 0,
+    questions: Sequence[str] = (),
+    photographs: str = "",
+) -> Int8Settings:
+    """Returns the settings of 03.
+
+    Raises:
+        InputError: If a value is out of range, or there are no image pairs or photographs.
+    """
+    defaults = config.profile(profile)
+    folder = photographs_folder(defaults, photographs)
+    most_images = len(datasets.list_images(folder))
+    calibrated_with = num_images or min(defaults.int8_images, most_images)
+    size = tuple(image_size) or defaults.int8_size
+    return Int8Settings(
+        photographs=folder,
+        image_size=size,
+        num_images=calibrated_with,
+        steps=steps or defaults.int8_steps,
+        variants=_variants_of(questions or defaults.int8_questions, calibrated_with, most_images),
+        sequences=held_out(defaults),
+        protocol=config.protocol(image_size=size, top_k=max(defaults.top_k) if min(size) >= 240 else 150),
+    )
+
+
+def _variants_of(questions: Sequence[str], num_images: int, most_images: int) -> list[Variant]:
+    """Returns the variants of the study that answer some questions; all if none is asked."""
+    backend.quiet()
+    from kp2d.evaluate import sensitivity
+
+    variants = sensitivity.variants(num_images, most_images)
+    known = list(dict.fromkeys(variant.group for variant in variants))
+    for question in questions:
+        checks.one_of("question of the study", question, known)
+    return [variant for variant in variants if variant.group in (questions or known)]
+
+
+def shipped_models(network: str) -> dict[str, Any]:
+    """Returns the int8 models that come with the package for a network, none for weights of your own.
+
+    Returns:
+        What each is called in a table to its method; of the best one also with the built-in kernels, which
+        repeat to the bit on every machine.
+    """
+    models: dict[str, Any] = {
+        f"{precision}, shipped": f"{network}:{precision}"
+        for precision in ("int8_ptq", "int8")
+        if network in learned.shipped(precision)
+    }
+    if "int8, shipped" in models:
+        path = learned.PRETRAINED / f"{network}{learned.SUFFIXES['int8']}"
+        models["int8, shipped, built-in kernels"] = learned.load_model(path, kernels="builtin")
+    return models
+
+
+def device_sizes(profile: str, image_sizes: Sequence[Sequence[int]] = ()) -> list[tuple[int, int]]:
+    """Returns the sizes of 04, (height, width) px.
+
+    Raises:
+        InputError: If one is no size.
+    """
+    return [checks.is_image_size(size) for size in image_sizes or config.profile(profile).device_sizes]
+
+
+def photograph(image_sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Returns a photograph of `sample`, uint8 RGB, as high and wide as the largest of some sizes, px."""
+    image_size = max(size[0] for size in image_sizes), max(size[1] for size in image_sizes)
+    (scene,) = [scene for scene in scenes.SCENES if scene.name == samples.HELD_OUT[0]]
+    return images.resize_image(scenes.photograph(scene), image_size)
+
+
+def photographs_folder(profile: config.Profile, folder: str = "") -> Path:
+    """Returns the folder of photographs to learn from and to calibrate with.
+
+    Args:
+        profile: Whose photographs are taken if no folder is named.
+        folder: The folder.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if folder:
+        chosen = Path(folder).expanduser()
+    elif profile.photographs == "sample":
+        chosen = samples.training_photographs(paths.data(profile.name) / "photographs")
+    else:
+        chosen = datasets.resolve(profile.photographs, profile.name)
+    datasets.list_images(chosen)  # none at all fails here rather than after the first pictures
+    return chosen
+
+
+def held_out(profile: config.Profile) -> list[datasets.Sequence]:
+    """Returns the sequences of a profile of whose photographs none is learned from.
+
+    Raises:
+        InputError: If the data set is missing.
+    """
+    sequences = locations.load(profile.dataset, profile.name)
+    if profile.dataset != "sample":
+        return sequences
+    return [sequence for sequence in sequences if sequence.name.partition("_")[2] in samples.HELD_OUT]

@@ -15,7 +15,7 @@ import pandas as pd
 from kp2d import checks, config, files, paths, provenance
 from kp2d.data import datasets
 from kp2d.evaluate import evaluation, tables
-from kp2d.methods import extractors
+from kp2d.methods import extractors, learned
 from kp2d.reproduce import jobs
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,30 @@ class Combination:
 
 def _by(size: Sequence[int]) -> str:
     return "x".join(map(str, size))
+
+
+def shipped_networks(presets: Sequence[str], precisions: Sequence[str]) -> list[str]:
+    """Returns the methods that networks with shipped weights are in some precisions.
+
+    Raises:
+        InputError: If there are no such weights.
+    """
+    for precision in precisions:
+        checks.one_of("precision", precision, learned.SUFFIXES)
+        shipped = learned.shipped(precision)
+        for preset in presets:
+            if preset not in shipped:
+                raise checks.problem(
+                    f"a preset with shipped weights in {precision}: {', '.join(shipped)}",
+                    repr(preset),
+                    "Train others by kp2d train and name their run: --method runs/mine.",
+                )
+    return [f"{preset}:{precision}" for preset in presets for precision in precisions]
+
+
+def absolute(method: str) -> str:
+    """Returns a method; if it is a path, one that holds in the other working directory of a worker, too."""
+    return str(learned.find_weights(method)) if learned.is_path(method) else method
 
 
 def combinations(sweep: Sweep) -> list[Combination]:

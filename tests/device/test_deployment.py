@@ -7,7 +7,7 @@ import pytest
 from kp2d.checks import InputError
 from kp2d.device import compiler, deployment, edgetpu
 from kp2d.quantize.flatbuffer import Model
-from kp2d.reproduce import notebook
+from kp2d.reproduce import settings
 from kp2d.viz import deployment_charts
 
 SIZES = [(64, 80)]
@@ -52,7 +52,7 @@ def test_the_compilers_own_report_stands_beside_the_forecast(models, monkeypatch
 
 
 def test_rewriting_is_seen_to_change_nothing(models):
-    photograph = notebook.photograph(SIZES)
+    photograph = settings.photograph(SIZES)
     assert deployment.same_integers(models, photograph)
     other = models.assign(rewritten=models["rewritten"].iloc[::-1].tolist())
     with pytest.raises((InputError, KeyError, ValueError)):

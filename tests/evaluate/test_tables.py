@@ -218,19 +218,21 @@ def test_failures_are_the_pairs_beyond_the_limit_the_worst_first():
 def test_sizes_are_scored_one_after_the_other_and_pairs_of_one_are_kept(tiny_dataset):
     sequences = datasets.load_sequences(tiny_dataset)
     protocol = config.protocol(image_size=(96, 128), top_k=(50,))
-    methods_at = {(64, 80): ["sift"], (96, 128): ["sift", "orb"]}
-    rows, pairs = comparison.evaluate_sizes(methods_at, sequences, protocol, profile="p", progress=False)
-    found = rows[rows["subset"] == "all"][["image_height", "method"]].to_numpy().tolist()
-    assert found == [[64, "sift"], [96, "sift"], [96, "orb"]]
+    sizes = [(64, 80), (96, 128)]
+    rows, pairs = comparison.evaluate_sizes(
+        ["sift", "orb"], sizes, sequences, protocol, profile="p", progress=False
+    )
+    evaluated = rows[rows["subset"] == "all"][["image_height", "method"]].to_numpy().tolist()
+    assert evaluated == [[64, "sift"], [64, "orb"], [96, "sift"], [96, "orb"]]
     alone, scores = comparison.evaluate_methods(
         ["sift", "orb"], sequences, protocol, profile="p", progress=False
     )
     pd.testing.assert_frame_equal(pairs, scores)
     pd.testing.assert_frame_equal(rows[rows["image_height"] == 96].reset_index(drop=True), alone)
-    with pytest.raises(checks.InputError, match="methods at"):
-        comparison.evaluate_sizes({(64, 80): ["sift"]}, sequences, protocol, profile="p")
+    with pytest.raises(checks.InputError, match="among the sizes"):
+        comparison.evaluate_sizes(["sift"], sizes[:1], sequences, protocol, profile="p")
     with pytest.raises(checks.InputError, match="sitf"):  # before any image is read
-        comparison.evaluate_sizes({(96, 128): ["sift", "sitf"]}, [], protocol, profile="p")
+        comparison.evaluate_sizes(["sift", "sitf"], sizes, [], protocol, profile="p")
 
 
 def test_extremes_run_from_the_greatest_gain_to_the_greatest_loss():

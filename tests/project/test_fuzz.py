@@ -25,7 +25,7 @@ from kp2d.device import edgetpu
 from kp2d.evaluate import tables
 from kp2d.methods import integrity, learned, networks, packed, runtimes, tflite_file, tflite_verifier
 from kp2d.quantize.flatbuffer import Model
-from kp2d.reproduce import chain, notebook_file, pipeline
+from kp2d.reproduce import chain, pipeline
 from kp2d.train import checkpoint, runlog
 
 CALM = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -189,8 +189,8 @@ def test_records(tmp_path, content):
 def test_notebooks(tmp_path, content):
     path = tmp_path / "01_n.ipynb"
     path.write_bytes(content)
-    if outcome(notebook_file.parameters, path) is not None:
-        assert len(notebook_file.cells_hash(path)) >= 8
+    if outcome(chain.parameters, path) is not None:
+        assert len(chain.cells_hash(path)) >= 8
 
 
 @CALM
@@ -440,7 +440,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, kind, capsys):
         path.symlink_to("/dev/zero")
     for read in (
         *(images.read_image, datasets.read_homography, tables.read_csv, tflite_file.open_model),
-        *(notebook_file.parameters, learned.load_model),
+        *(chain.parameters, learned.load_model),
     ):
         with pytest.raises(checks.InputError, match=r"x\.tflite"):
             read(path)

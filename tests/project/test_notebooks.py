@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from kp2d.reproduce import chain, notebook, notebook_file
+from kp2d.reproduce import chain, notebook
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(FOLDER.glob("*.ipynb"))}
@@ -114,7 +114,7 @@ def test_every_parameter_is_used(name):
         for node in ast.walk(ast.parse(rest))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
-    assert set(notebook_file.parameters(FOLDER / f"{name}.ipynb")) <= used
+    assert set(chain.parameters(FOLDER / f"{name}.ipynb")) <= used
 
 
 @every_notebook
@@ -149,7 +149,8 @@ def test_text_states_no_digits_that_a_rerun_may_change(name):
 @every_notebook
 def test_it_makes_what_its_title_says_and_what_its_stage_declares(name):
     (stage,) = chain.select([name])
-    declared = {path.replace("{profile}", "<profile>") for path in stage.outputs if path != chain.DATA}
+    outputs = [path.replace("{pictures}", "figures/{profile}") for path in stage.outputs]
+    declared = {path.replace("{profile}", "<profile>") for path in outputs if path != chain.DATA}
     made = made_paths(title_rows(name)["Makes"])
     assert {path for path in made if not path.startswith("data/")} == declared
     assert any(path.startswith("data/") for path in made) == (chain.DATA in stage.outputs)
@@ -161,6 +162,7 @@ def test_every_made_file_is_written_by_the_code(name):
     for path in made_paths(title_rows(name)["Makes"]):
         if not path.startswith("data/"):
             kind, file = path.split("/")[0], path.rpartition("/")[2]
+            kind = "pictures" if path.endswith(".png") else kind
             assert f'run.{kind} / "{file}"' in code, path
 
 

@@ -8,7 +8,7 @@ from kp2d import checks, config, paths
 from kp2d.data import datasets, samples
 from kp2d.evaluate import ranking, tables
 from kp2d.methods import extractors
-from kp2d.reproduce import notebook
+from kp2d.reproduce import settings
 from kp2d.train import trials
 from kp2d.train.recipes import from_recipe
 from kp2d.viz import figures, training_charts
@@ -97,18 +97,17 @@ def test_demonstration_measures_on_scenes_that_it_does_not_learn_from(tmp_path):
 
 
 def test_training_settings_come_from_the_profile_or_the_notebook(home, monkeypatch, photos):
-    run = notebook.begin("smoke")
-    notebook.prepare_data(run)
-    settings = notebook.training_settings(run)
-    assert settings.steps == config.profile("smoke").train_steps
-    assert settings.photographs == paths.data("smoke") / "photographs"
-    assert {s.name.partition("_")[2] for s in settings.sequences} == set(samples.HELD_OUT)
-    chosen = notebook.training_settings(run, recipes=["kp2d"], steps=[7], photographs=str(photos))
+    samples.prepare_profile(config.profile("smoke"), progress=False)
+    chosen = settings.training_settings("smoke")
+    assert chosen.steps == config.profile("smoke").train_steps
+    assert chosen.photographs == paths.data("smoke") / "photographs"
+    assert {s.name.partition("_")[2] for s in chosen.sequences} == set(samples.HELD_OUT)
+    chosen = settings.training_settings("smoke", recipes=["kp2d"], steps=[7], photographs=str(photos))
     assert (chosen.steps, chosen.photographs) == ({"kp2d": 7}, photos)
     with pytest.raises(checks.InputError, match="number of steps for each of kp2d, kp2d_plus"):
-        notebook.training_settings(run, steps=[7])
+        settings.training_settings("smoke", steps=[7])
     with pytest.raises(checks.InputError, match="recipe"):
-        notebook.training_settings(run, recipes=["superpoint"])
+        settings.training_settings("smoke", recipes=["superpoint"])
 
 
 def test_variants_are_recipes_that_exist(photos):
