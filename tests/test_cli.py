@@ -7,12 +7,9 @@ import subprocess
 import sys
 
 import cv2
-import pandas as pd
 import pytest
 
 from kp2d import arguments, cli
-from kp2d.evaluate import tables
-from kp2d.reproduce import bench
 
 
 @pytest.fixture(autouse=True)
@@ -144,22 +141,6 @@ def test_a_wrong_backend_is_one_clear_line(tmp_path, backend, said):
     assert done.stderr.startswith("kp2d match: error: expected ") and said in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (
-            ["train", "--threads", "2"],
-            "no --threads for kp2d bench train; received an option of kp2d bench",
-        ),
-        (["train", "--image-size", "88x88"], "no --image-size"),
-        (["latency", "--seconds", "3"], "an option of kp2d bench recipes"),
-    ],
-)
-def test_bench_refuses_options_that_would_change_nothing(arguments, said, command):
-    code, _, err = command("bench", *arguments)
-    assert code == 2 and said in err
-
-
 def test_settings_of_the_library_become_options_of_a_verb_that_has_them():
     options = cli.parser_for(["match"]).parse_args(["match", "a", "b"])
     said = "`precision='int8'`, `image_size=(88, 96)`, no `use_tpu=True`, `top_k`, `steps=3`, `kp2d -v`"
@@ -174,35 +155,6 @@ def test_interruption_says_that_work_is_kept(monkeypatch, tiny_dataset, command)
     monkeypatch.setattr("kp2d.evaluate.evaluation.evaluate", interrupt)
     code, _, err = command("evaluate", "--data", tiny_dataset)
     assert (code, "kept" in err) == (130, True)
-
-
-def test_bench_recipes_asks_for_what_it_needs(capsys, tmp_path):
-    assert cli.main(["bench", "recipes"]) == 2
-    assert "--data and --pairs" in capsys.readouterr().err
-    arguments = ["bench", "recipes", "--data", str(tmp_path), "--pairs", str(tmp_path)]
-    assert cli.main([*arguments, "--preset", "kp2d_tiny_s", "kp2d_tiny_f"]) == 2
-    assert "one preset for all recipes" in capsys.readouterr().err
-
-
-def test_bench_keeps_the_rows_that_were_not_measured_again(tmp_path):
-    path = tmp_path / "bench_train.csv"
-    ours, theirs = (
-        pd.DataFrame({"preset": ["s", "f"], "backend": [name] * 2, "pairs_per_second": [speed, speed]})
-        for name, speed in (("tensorflow", 2.0), ("jax", 1.0))
-    )
-    assert bench.beside_others(ours, path) is ours
-    tables.write_csv(path, theirs)
-    assert list(bench.beside_others(ours, path)["backend"]) == ["jax", "jax", "tensorflow", "tensorflow"]
-    faster = theirs.assign(pairs_per_second=3.0).iloc[:1]
-    assert sorted(bench.beside_others(faster, path)["pairs_per_second"]) == [1.0, 3.0]
-
-
-def test_a_stage_measured_again_has_one_row(tmp_path):
-    path = tables.write_csv(
-        tmp_path / "s.csv", pd.DataFrame([{"profile": "fast", "stage": "01_prepare_data", "seconds": 9.0}])
-    )
-    again = pd.DataFrame([{"profile": "fast", "stage": "01_prepare_data", "seconds": 7.0}])
-    assert list(bench.beside_others(again, path, bench.KEYS["stages"])["seconds"]) == [7.0]
 
 
 def test_a_missing_package_is_one_clear_line(tmp_path):
