@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -32,17 +33,16 @@ def plot_robustness(rows: pd.DataFrame) -> Figure:
     """
     rows = panels.checked_table(rows, ["method", "subset", "amount", *SHOWN], once_by=["subset", "amount"])
     with figures.style():
-        places = panels.make_panels(4, 2, None, height=2.3)
+        drawn = list(itertools.product(panels.datasets_of(rows), SHOWN, ("rotation", "scale")))
+        places = panels.make_panels(len(drawn), 2, None, height=2.3)
         ends = {}
-        for place, (metric, kind) in zip(
-            places, [(metric, kind) for metric in SHOWN for kind in ("rotation", "scale")], strict=True
-        ):
-            part = rows[rows["subset"] == kind].sort_values("amount")
+        for place, ((prefix, part), metric, kind) in zip(places, drawn, strict=True):
+            part = part[part["subset"] == kind].sort_values("amount")
             for method, precision, line in panels.by_method(part):
                 place.plot(line["amount"], line[metric], **figures.method_style(method, precision))
                 ends[place, method, precision] = line[metric].iloc[-1]
             (_rotation_axis if kind == "rotation" else _scale_axis)(place, part["amount"])
-            place.set_ylabel(SHOWN[metric], fontsize=7)
+            place.set_ylabel(prefix + SHOWN[metric], fontsize=7)
         return panels.finish(places[1], rows, ends, own=True)
 
 
@@ -84,10 +84,11 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
     joined["marker"] = _LARGEST * (area / area.max()) ** 0.25
     span = (joined["extract_ms"].min() / 1.3, joined["extract_ms"].max() * 1.3)
     with figures.style():
-        places = panels.make_panels(2, 2, None, height=2.9)
+        drawn = list(itertools.product(panels.datasets_of(joined), SHOWN))
+        places = panels.make_panels(len(drawn), 2, None, height=2.9)
         ends = {}
-        for place, metric in zip(places, SHOWN, strict=True):
-            for method, precision, line in panels.by_method(joined):
+        for place, ((prefix, part), metric) in zip(places, drawn, strict=True):
+            for method, precision, line in panels.by_method(part):
                 line = line.sort_values("extract_ms")
                 look = figures.method_style(method, precision)
                 place.plot(line["extract_ms"], line[metric], **{**look, "marker": ""})
@@ -95,7 +96,7 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
                     place.plot(x, y, **{**look, "linestyle": "none", "markersize": size, "clip_on": False})
                 ends[place, method, precision] = line[metric].iloc[-1]
             _millisecond_axis(place, span)
-            place.set_ylabel(SHOWN[metric], fontsize=7)
+            place.set_ylabel(prefix + SHOWN[metric], fontsize=7)
         sizes = joined.sort_values("marker").drop_duplicates(_SIZE)
         names = ", ".join(f"{width}×{height}" for height, width in sizes[_SIZE].itertuples(index=False))
         places[0].set_title(f"from the smallest marker to the largest: {names}", fontsize=7)
@@ -135,11 +136,12 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
     sizes = [size / 2**20 for size in num_bytes.values()] or [1.0]
     span = (min(sizes) / 1.6, max(sizes) * 1.6)
     with figures.style():
-        places = panels.make_panels(2, 2, None, height=2.6)
+        drawn = list(itertools.product(panels.datasets_of(rows), SHOWN))
+        places = panels.make_panels(len(drawn), 2, None, height=2.6)
         ends = {}
-        for place, metric in zip(places, SHOWN, strict=True):
+        for place, ((prefix, part), metric) in zip(places, drawn, strict=True):
             joined: dict[str, list[tuple[float, float]]] = {}
-            for method, precision, line in panels.by_method(rows):
+            for method, precision, line in panels.by_method(part):
                 value = line[metric].iloc[0]
                 ends[place, method, precision] = value
                 look = figures.method_style(method, precision)
@@ -160,7 +162,7 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
             panels.set_limits(place, span, (0, 1.0), ticks, "weights (MiB, log scale)")
             place.xaxis.set_minor_locator(NullLocator())
             place.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-            place.set_ylabel(SHOWN[metric], fontsize=7)
+            place.set_ylabel(prefix + SHOWN[metric], fontsize=7)
         return panels.finish(places[-1], rows, ends, own=True)
 
 

@@ -44,6 +44,7 @@ def plot_mma(rows: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -
     """
     columns = [f"mma_{threshold}" for threshold in MMA_THRESHOLDS]
     rows = panels.checked_table(rows, ["method", "subset", *columns], once_by=["subset"])
+    rows = panels.name_subsets(rows)
     subsets = panels.subsets_of(rows)
     with figures.style():
         places = panels.make_panels(len(subsets), len(subsets), axes)
@@ -81,6 +82,7 @@ def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None 
         pairs["subset"] = "all"
     if "pair" in pairs:
         pairs = panels.checked_table(pairs, ["pair"], once_by=["subset", "pair"])
+    pairs = panels.name_subsets(pairs)
     subsets = panels.subsets_of(pairs)
     with figures.style():
         places = panels.make_panels(len(subsets), len(subsets), axes)
@@ -118,6 +120,7 @@ def plot_repeatability(rows: pd.DataFrame, *, axes: Sequence[Axes] | None = None
     """
     metrics = ("repeatability", "localization_error")
     rows = panels.checked_table(rows, ["method", "subset", "top_k", *metrics], once_by=["subset", "top_k"])
+    rows = panels.name_subsets(rows)
     subsets, counts = panels.subsets_of(rows), sorted(rows["top_k"].unique())
     worst = max(1.0, np.ceil(2 * rows["localization_error"].fillna(0).max()) / 2)
     with figures.style():
@@ -164,7 +167,7 @@ def plot_against(
         InputError: If columns, rows or shared pairs are missing, or a method has a pair twice.
     """
     pairs = panels.checked_table(pairs, ["method", "pair", metric], once_by=["pair"])
-    both = [_of(pairs, name) for name in (reference, method)]
+    both = [_of(panels.name_subsets(pairs), name) for name in (reference, method)]
     labels = [figures.method_label(*part[["method", "precision"]].iloc[0]) for part in both]
     joined = both[0].merge(both[1], on="pair", suffixes=("_x", "_y"))
     name, larger_is_better, top = METRICS.get(metric, (metric, True, None))

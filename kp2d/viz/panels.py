@@ -33,7 +33,8 @@ def checked_table(
         raise checks.problem("at least one row", "an empty table", "Run the evaluation first.")
     rows = rows.copy()
     rows["precision"] = rows["precision"].fillna("float32") if "precision" in rows else "float32"
-    keys = ["method", "precision", *(once_by or [])]
+    several = ["dataset"] if "dataset" in rows else []
+    keys = ["method", "precision", *several, *(once_by or [])]
     if once_by is not None and (twice := rows.duplicated(keys)).any():
         first = dict(rows.loc[twice, keys].iloc[0])
         remedy = "Choose one top_k, image size, runtime and profile first."
@@ -41,9 +42,25 @@ def checked_table(
     return rows
 
 
-def subset_rank(subset: str) -> tuple[int, str]:
-    """Returns what to sort subsets by."""
-    return (SUBSETS.index(subset) if subset in SUBSETS else len(SUBSETS), str(subset))
+def datasets_of(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Returns the rows of each data set, with what labels begin with: "bench: ", or "" where there is one."""
+    if "dataset" not in rows or rows["dataset"].nunique() < 2:
+        return [("", rows)]
+    return [(f"{name}: ", part) for name, part in rows.groupby("dataset", sort=False)]
+
+
+def name_subsets(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns rows whose subsets name their data set, too, where there are several: "bench: viewpoint"."""
+    parts = datasets_of(rows)
+    if len(parts) == 1:
+        return rows
+    return pd.concat([part.assign(subset=prefix + part["subset"]) for prefix, part in parts])
+
+
+def subset_rank(subset: str) -> tuple[str, int, str]:
+    """Returns what to sort subsets by: the data set that they may name, and the house's order."""
+    dataset, _, name = str(subset).rpartition(": ")
+    return (dataset, SUBSETS.index(name) if name in SUBSETS else len(SUBSETS), name)
 
 
 def subsets_of(rows: pd.DataFrame) -> list[str]:
