@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kp2d import checks, cli, images
+from kp2d import checks, cli, config, images
 from kp2d.data import scenes
 from kp2d.evaluate import tables
 from kp2d.reproduce import chain, readme
@@ -90,7 +90,8 @@ def test_every_command_parses(page, capsys):
             assert [word for word in words if "=" not in word and word not in targets] == [], words
             continue
         try:
-            PARSER.parse_args(words)
+            options = PARSER.parse_args(words)
+            assert getattr(options, "profile", "fast") in config.PROFILES
         except SystemExit:
             pytest.fail(f"{page}: kp2d {shlex.join(words)}\n{capsys.readouterr().err}")
 
