@@ -43,6 +43,9 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pairs", type=Path, help="CSV of every pair's scores")
     parser.add_argument(
+        "--card", type=Path, help="card of the weights, the JSON file beside them, to add the averages to"
+    )
+    parser.add_argument(
         "--cache",
         type=Path,
         help="folder that keeps extracted features, to resume; default: results/runs/custom/features",
@@ -62,6 +65,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from kp2d import files, paths
     from kp2d.data import locations
     from kp2d.evaluate import evaluation, tables
+    from kp2d.train import cards
 
     protocol = _protocol(options)
     extractor = method_cli.extractor_from(options)
@@ -69,6 +73,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
         raise checks.problem("two different files for --output and --pairs", str(options.output))
     for target in filter(None, (options.output, options.pairs)):
         files.check_writable(target)
+    if options.card:
+        cards.check_card(options.card, extractor.settings().get("sha256"))
     profile = config.profile(options.profile).name
     sequences = locations.load(options.data, profile)
     pairs = evaluation.evaluate(
@@ -90,6 +96,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
         tables.write_csv(options.pairs, pairs)
     if options.output:
         tables.write_csv(options.output, rows)
+    if options.card:
+        cards.add_metrics(options.card, rows.to_dict("records"))
     several = ("dataset",) if rows["dataset"].nunique() > 1 else ()
     counts = (*several, "subset", "top_k", "num_pairs", "num_sequences", "num_failed", "num_skipped")
     print(tables.markdown(tables.with_intervals(rows), (*counts, *tables.METRICS)))

@@ -2,73 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from kp2d import files, provenance
 from kp2d.checks import problem
+from kp2d.data import datasets
 from kp2d.methods import learned, tflite_file
 
+SOURCES = 20  # kinds of photographs that a card names at most
+METRIC_ROW = (  # columns of a result table that a card repeats; the first five tell its rows apart
+    *("dataset", "subset", "image_height", "image_width", "top_k", "num_pairs", "num_failed"),
+    *("repeatability", "localization_error", "d1", "d3", "d5", "matching_score"),
+)
+_ROW_KEY = METRIC_ROW[:5]
+_STAGE = (  # of a run's configuration, what its stage repeats
+    *("preset", "recipe", "image_size", "batch_size", "precision", "seed", "learning_rate", "ema"),
+    *("loss", "augment"),
+)
 
-def write_card(
-    runs: Sequence[str | Path],
-    weights: str | Path,
-    metrics: Sequence[dict[str, Any]] = (),
-    *,
-    training_data: str = "",
-) -> Path:
-    """Writes the card of trained weights beside them: where they come from and what they reach.
+log = logging.getLogger(__name__)
+
+
+def write_card(run: str | Path, *, note: str = "") -> Path:
+    """Writes the card of a run's weights beside them: where they come from.
+
+    Its stages are those of the card beside the run's `initial_weights`, if there is one, and then the run's
+    own. Metrics that an earlier card of the very same weights has are kept.
 
     Args:
-        runs: Folders of the training runs that led to the weights, first to last; each but the
-            first started from the weights of the one before.
-        weights: The `.weights.h5` file the card describes.
-        metrics: Rows of results.
-        training_data: What the photographs are and where they come from.
+        run: Folder of the training run.
+        note: More about its photographs, as "research use".
 
     Returns:
-        The card, a JSON file.
+        The card, a JSON file named after the preset.
 
     Raises:
-        InputError: If a folder holds no run.
+        InputError: If the folder holds no run with weights.
     """
     from kp2d.methods import networks
 
-    weights = Path(weights)
-    stages = [_stage(Path(run)) for run in runs]
-    preset = networks.get_preset(stages[-1]["preset"])
+    run = Path(run)
+    stage, config = _stage(run)
+    preset = networks.get_preset(stage["preset"])
+    weights = run / f"{preset.name}{learned.WEIGHTS}"
+    sha256 = files.sha256(weights)
+    before = _card_of(config.get("initial_weights"))
+    stages = [*before.get("stages", []), stage]
+    path = run / f"{preset.name}.json"
+    old = files.read_json(path) or {}
     card = {
-        "name": weights.name.removesuffix(".weights.h5"),
+        "name": preset.name,
         "preset": preset.name,
         "cell": preset.cell,
         "descriptor_dim": preset.descriptor_dim,
         "parameters": preset.num_parameters,
-        **{total: sum(stage[total] for stage in stages) for total in ("steps", "pairs")},
-        "hours": round(sum(stage["hours"] for stage in stages), 2),
+        **{total: sum(each[total] for each in stages) for total in ("steps", "pairs")},
+        "hours": round(sum(each["hours"] for each in stages), 2),
         "device": provenance.device(),
         "git_commit": provenance.git_commit(),
-        "training_data": training_data,
+        "training_data": _training_data(config["data"], note, before.get("training_data", "")),
         "bytes": weights.stat().st_size,
-        "sha256": files.sha256(weights),
+        "sha256": sha256,
         "stages": stages,
-        "metrics": list(metrics),
+        "metrics": old.get("metrics", []) if old.get("sha256") == sha256 else [],
     }
-    return files.write_json(weights.with_name(f"{card['name']}.json"), card)
+    return files.write_json(path, card)
 
 
-def write_model_card(
-    model: str | Path,
-    metrics: Sequence[dict[str, Any]] = (),
-    *,
-    calibration: str = "",
-    run: str | Path | None = None,
-) -> Path:
+def write_model_card(model: str | Path, *, calibration: str = "", run: str | Path | None = None) -> Path:
     """Writes the card of an int8 model beside it.
 
     Args:
         model: The `.tflite` file.
-        metrics: Rows of results.
         calibration: What its ranges were chosen by.
         run: Folder of its training on the int8 grid, if there was one.
 
@@ -80,17 +90,58 @@ def write_model_card(
     """
     model = Path(model)
     data, about = tflite_file.open_model(model)
-    stages = [] if run is None else [_stage(Path(run))]
     card = {
         **about,
         "bytes": len(data),
         "sha256": files.sha256(model),
         "calibration": calibration,
         "device": provenance.device(),
-        "stages": stages,
-        "metrics": list(metrics),
+        "stages": [] if run is None else [_stage(Path(run))[0]],
+        "metrics": [],
     }
-    return files.write_json(model.with_name(f"{model.name.removesuffix('.tflite')}.json"), card)
+    return files.write_json(model.with_name(f"{model.name.removesuffix(learned.MODEL)}.json"), card)
+
+
+def check_card(path: str | Path, sha256: str | None) -> None:
+    """Refuses a file that is no card of the given weights.
+
+    Args:
+        path: The card.
+        sha256: Of the weights; None for a method that has none.
+
+    Raises:
+        InputError: If there is no such card, or it describes other weights.
+    """
+    card = files.read_json(path) or {}
+    if sha256 is None or card.get("sha256") != sha256:
+        raise problem(
+            "the card of the weights that are evaluated",
+            f"{path}, which {'tells of other weights' if card.get('sha256') else 'is no card'}",
+            "Write it by kp2d train --card or kp2d quantize --card, and name its weights as the method.",
+        )
+
+
+def add_metrics(path: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Adds results to a card; those on the same images at the same size and number of keypoints are replaced.
+
+    Args:
+        path: The card.
+        rows: Of a result table (`kp2d.evaluate.tables`), with at least the columns `METRIC_ROW`.
+
+    Returns:
+        The card.
+
+    Raises:
+        InputError: If there is no such card.
+    """
+    card = files.read_json(path)
+    if card is None:
+        raise problem("a card, the JSON file beside trained weights", str(path))
+    metrics = {tuple(row.get(name) for name in _ROW_KEY): row for row in card.get("metrics", [])}
+    for row in rows:
+        told = {name: _rounded(row[name]) for name in METRIC_ROW}
+        metrics[tuple(told[name] for name in _ROW_KEY)] = told
+    return files.write_json(path, {**card, "metrics": list(metrics.values())})
 
 
 def read_cards(folder: str | Path = learned.PRETRAINED) -> dict[Path, dict[str, Any]]:
@@ -102,25 +153,54 @@ def read_cards(folder: str | Path = learned.PRETRAINED) -> dict[Path, dict[str, 
     Returns:
         Path of a card to its content, sorted by name; files that are no cards are left out.
     """
-    found = {path: files.read_json(path) for path in sorted(Path(folder).glob("*.json"))}
-    return {path: card for path, card in found.items() if card and {"name", "sha256"} <= set(card)}
+    contents = {path: files.read_json(path) for path in sorted(Path(folder).glob("*.json"))}
+    return {path: card for path, card in contents.items() if card and {"name", "sha256"} <= set(card)}
 
 
-def _stage(run: Path) -> dict[str, Any]:
-    """One training run as its card tells it; folders by their last name only."""
+def _stage(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One training run as its card tells it, folders by their last name only; and its configuration."""
     from kp2d.train.runlog import read_rows
 
     config, rows = files.read_json(run / "config.json"), read_rows(run / "log.csv")
     if config is None or not rows:
         raise problem("the folder of a training run", str(run), "Name the output of kp2d train.")
-    told = (
-        *("preset", "recipe", "image_size", "batch_size", "precision", "seed", "learning_rate", "ema"),
-        *("loss", "augment"),
-    )
-    return {
+    stage = {
         "steps": rows[-1]["step"],
         "pairs": rows[-1]["step"] * config["batch_size"],
         "hours": round((rows[-1].get("seconds") or 0) / 3600, 2),
         "data": Path(config["data"]).name,
-        **{name: config[name] for name in told if name in config},
+        **{name: config[name] for name in _STAGE if name in config},
     }
+    return stage, config
+
+
+def _card_of(weights: str | None) -> dict[str, Any]:
+    """The card beside some weights; an empty one if there is none, or none of these very weights."""
+    if weights is None:
+        return {}
+    path = Path(weights)
+    card = files.read_json(path.with_name(f"{path.name.removesuffix(learned.WEIGHTS)}.json")) or {}
+    if path.is_file() and card.get("sha256") == files.sha256(path):
+        return card
+    log.warning("%s has no card: what it was trained by is not known to the new one.", path)
+    return {}
+
+
+def _training_data(folder: str, note: str, before: str) -> str:
+    """Says how many photographs of which sources a run has seen, and then those before it."""
+    paths = datasets.list_images(folder)
+    # "bsds500_00004.jpg" is one of bsds500.
+    counts = Counter(path.stem.rstrip("0123456789").rstrip("_-. ") or "unnamed" for path in paths)
+    sources = ", ".join(f"{source} {count:,}" for source, count in counts.most_common(SOURCES))
+    rest = len(paths) - sum(count for _, count in counts.most_common(SOURCES))
+    others = f", others {rest:,}" if rest else ""
+    told = f"{len(paths):,} photographs of {Path(folder).resolve().name}: {sources}{others}"
+    told = f"{told}; {note}" if note else told
+    return told if before in ("", told) else f"{told}; before them {before}"
+
+
+def _rounded(value: Any) -> Any:
+    """A number as cards have it; None for one that is not finite."""
+    if not isinstance(value, float):
+        return value
+    return round(value, 4) if math.isfinite(value) else None

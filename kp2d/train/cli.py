@@ -47,6 +47,13 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         help='any setting, as "loss.descriptor=1.0"',
     )
     parser.add_argument("--disable-wandb", action="store_true", help="no Weights & Biases log")
+    parser.add_argument(
+        "--card",
+        nargs="?",
+        const="",
+        metavar="NOTE",
+        help='write a card beside the weights: where they come from; NOTE joins its data, as "research use"',
+    )
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -60,16 +67,19 @@ def run_train(options: argparse.Namespace) -> None:
         RunError: If the training cannot go on.
     """
     backend.quiet()
-    from kp2d.train import training
+    from kp2d.train import cards, training
 
     logging.getLogger("kp2d").setLevel(logging.INFO)  # where it resumes, what it skips
-    result = training.train(config_from(options), progress=sys.stderr.isatty())
+    config = config_from(options)
+    result = training.train(config, progress=sys.stderr.isatty())
     if result.pairs_per_second:
         waited = f"{result.wait_share:.0%} of the time spent waiting for pairs"
         print(f"{result.pairs_per_second:.1f} pairs/s, {waited}, {len(result.corrupt)} unreadable pictures")
     else:
         print("nothing left to do: this run was finished before")
     print(result.weights_path)
+    if options.card is not None:
+        print(cards.write_card(config.output, note=options.card))
 
 
 def config_from(options: argparse.Namespace) -> TrainConfig:

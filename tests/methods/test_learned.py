@@ -9,7 +9,7 @@ import kp2d
 from kp2d import files
 from kp2d.checks import InputError
 from kp2d.methods import extractors, learned
-from kp2d.train import cards, training
+from kp2d.train import training
 
 
 @pytest.fixture
@@ -36,22 +36,6 @@ def test_extractor_refuses_a_size_its_cells_do_not_tile(trained):
     extractor = learned.load("test_small", weights=trained[0].weights_path)
     with pytest.raises(InputError, match="divisible by the cell 4"):
         extractor.extract(np.zeros((40, 57, 3), np.uint8))
-
-
-def test_card_says_where_weights_come_from(trained):
-    result, run = trained
-    card = json.loads(
-        cards.write_card([run, run], result.weights_path, [{"d3": 0.5}], training_data="blocks").read_text()
-    )
-    assert card["preset"] == "test_small" and card["steps"] == 4 and card["pairs"] == 8
-    assert card["sha256"] == files.sha256(result.weights_path)
-    assert card["metrics"] == [{"d3": 0.5}] and card["training_data"] == "blocks"
-    assert [stage["data"] for stage in card["stages"]] == ["photos"] * 2
-
-
-def test_card_of_no_run_is_refused(trained, tmp_path):
-    with pytest.raises(InputError, match="output of kp2d train"):
-        cards.write_card([tmp_path / "elsewhere"], trained[0].weights_path)
 
 
 def test_missing_weights_are_refused(small_preset, tmp_path):

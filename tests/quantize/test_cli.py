@@ -116,8 +116,8 @@ def test_it_is_trained_and_quantized_from_the_command_line(photos, small_preset,
 def test_the_card_of_a_model_says_what_the_file_says(small, tmp_path):
     path = tmp_path / "small.tflite"
     path.write_bytes(small.data)
-    card = cards.write_model_card(path, [{"d3": 0.5}], calibration="blocks")
+    card = cards.write_model_card(path, calibration="blocks")
     assert card.name == "small.json"
     content = files.read_json(card)
     assert content["sha256"] == files.sha256(path) and content["calibration"] == "blocks"
-    assert (content["precision"], content["metrics"], content["stages"]) == ("int8_ptq", [{"d3": 0.5}], [])
+    assert (content["precision"], content["metrics"], content["stages"]) == ("int8_ptq", [], [])
