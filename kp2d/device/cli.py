@@ -112,9 +112,7 @@ def run_compile(options: argparse.Namespace) -> None:
     print(f"{report.text()}\n\n{prepared}: for the compiler")
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / output.name
-        compiled = compiler.compile_model(
-            prepared, made, timeout=options.time_limit, limit=float(options.time_limit)
-        )
+        compiled = compiler.compile_model(prepared, made, time_limit=options.time_limit)
         if compiled.status == "skipped":
             print(f"{output}: skipped. {compiled.reason}")
             return

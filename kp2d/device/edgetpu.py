@@ -100,10 +100,7 @@ class Report:
 
     def rows(self) -> list[dict[str, Any]]:
         """Returns the compiler's own table: operator, count and status."""
-        counts: dict[tuple[str, str], int] = {}
-        for finding in self.findings:
-            key = finding.operator, finding.status
-            counts[key] = counts.get(key, 0) + 1
+        counts = Counter((finding.operator, finding.status) for finding in self.findings)
         return [{"operator": name, "count": n, "status": status} for (name, status), n in counts.items()]
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,9 +138,9 @@ class Report:
         stay = len(self.unmapped)
         lines += [""] + [f"the compiler gives up: {self.failure}"] * bool(self.failure)
         lines += [f"{len(self.findings) - stay} operators on the Edge TPU, {stay} on the CPU"]
-        reasons = Counter((one.operator, one.why) for one in self.unmapped)
+        reasons = Counter((finding.operator, finding.why) for finding in self.unmapped)
         lines += [f"  {count} {operator}: {why}" for (operator, why), count in reasons.items()]
-        if not self.failure and all(one.operator != COMPILED for one in self.findings):
+        if not self.failure and all(finding.operator != COMPILED for finding in self.findings):
             fits = "fit" if self.parameter_bytes <= MEMORY else "do not all fit"
             lines += [
                 f"parameters: about {self.parameter_bytes / 2**20:.2f} MiB, which {fits} on the chip (8 MiB)",
@@ -203,7 +200,9 @@ def forecast(graph: Graph) -> Report:
     return Report(
         findings=findings,
         failure=failure,
-        largest_bytes=max((tensor.bytes for one in graph.operators for tensor in one.outputs), default=0),
+        largest_bytes=max(
+            (tensor.bytes for operator in graph.operators for tensor in operator.outputs), default=0
+        ),
         input_bytes=sum(tensor.bytes for tensor in entering),
         output_bytes=sum(tensor.bytes for tensor in leaving),
     )
