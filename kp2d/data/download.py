@@ -35,12 +35,10 @@ class Source:
         url: Address of a zip or tar file (also tar.gz).
         sha256: Hash of the archive; None means that the hash of the first download is recorded and
             used.
-        num_bytes: Size of the archive if known, else 0.
     """
 
     url: str
     sha256: str | None = None
-    num_bytes: int = 0
 
     @property
     def archive(self) -> str:
@@ -48,10 +46,10 @@ class Source:
         return PurePosixPath(unquote(urlsplit(self.url).path)).name
 
 
-def _coco(archive: str, sha256: str, num_bytes: int) -> tuple[Source, ...]:
+def _coco(archive: str, sha256: str) -> tuple[Source, ...]:
     """Returns both official addresses; hashes are those of TensorFlow Datasets, url_checksums/coco.txt."""
     hosts = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
-    return tuple(Source(url=f"{host}/zips/{archive}", sha256=sha256, num_bytes=num_bytes) for host in hosts)
+    return tuple(Source(url=f"{host}/zips/{archive}", sha256=sha256) for host in hosts)
 
 
 # HPatches: the zip is the official one (README of hpatches/hpatches-dataset); the former server answers
@@ -61,16 +59,11 @@ SOURCES = {
         Source(
             url="https://huggingface.co/datasets/vbalnt/hpatches/resolve/main/hpatches-sequences-release.zip",
             sha256="99cf7e1ca167896eb4ca2fe3d903beff6566243a3c0c8e07a13a2596648ad670",
-            num_bytes=1_279_545_572,
         ),
         Source(url="http://icvl.ee.ic.ac.uk/vbalnt/hpatches/hpatches-sequences-release.tar.gz"),
     ),
-    "coco": _coco(
-        "train2017.zip", "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929", 19_336_861_798
-    ),
-    "coco-val": _coco(
-        "val2017.zip", "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05", 815_585_330
-    ),
+    "coco": _coco("train2017.zip", "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"),
+    "coco-val": _coco("val2017.zip", "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
 }
 
 
@@ -111,9 +104,8 @@ def download(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         source, archive, digest = _first_complete(sources, folder, progress)
-        content = _unpack_whole(
-            archive, folder, {"name": name, "url": source.url, "sha256": digest}, progress
-        )
+        record = {"name": name, "url": source.url, "sha256": digest}
+        content = _unpack_whole(archive, folder, record, progress)
     except OSError as error:
         raise _disk_problem(error, folder) from error
     if source.sha256 is None:
@@ -162,9 +154,8 @@ def _first_complete(sources: list[Source], folder: Path, progress: bool) -> tupl
     kept = sorted(path.name for path in folder.glob("*.part") if path.stat().st_size)
     if kept:
         remedy += f" What has arrived is kept ({', '.join(kept)} in {folder}); run the same again to go on."
-    raise checks.problem(
-        "a complete archive from at least one mirror", "; ".join(reasons).rstrip("."), remedy
-    )
+    received = "; ".join(reasons).rstrip(".")
+    raise checks.problem("a complete archive from at least one mirror", received, remedy)
 
 
 def _verify(source: Source, archive: Path) -> str:
@@ -212,8 +203,6 @@ def _fetch(source: Source, archive: Path, progress: bool) -> None:
         try:
             _receive(source, archive, part, progress)
             break
-        except requests.HTTPError:
-            raise
         except requests.RequestException as error:
             size = part.stat().st_size
             # A part that was dropped is begun anew once; else each try must get further than the one before.
@@ -251,22 +240,15 @@ def _receive(source: Source, archive: Path, part: Path, progress: bool) -> None:
             card = {"url": source.url, "validator": _validator(response)}
             files.write_json(_beside(archive, ".json"), card)
         length = int(response.headers.get("Content-Length", 0))
-        total = kept + length if length else source.num_bytes
+        total = kept + length if length else None
         # Photographs unpack to about their archive's size; unpacking checks the exact need.
-        archives.check_space(part.parent, 2 * total - kept, source.url)
-        bar = tqdm(
-            total=total or None,
-            initial=kept,
-            unit="B",
-            unit_scale=True,
-            desc=archive.name,
-            disable=not progress,
-        )
-        with part.open("ab") as file, bar:
+        archives.check_space(part.parent, kept + 2 * length, source.url)
+        options = {"unit": "B", "unit_scale": True, "desc": archive.name, "disable": not progress}
+        with part.open("ab") as file, tqdm(total=total, initial=kept, **options) as bar:
             for chunk in response.iter_content(CHUNK):
                 bar.update(file.write(chunk))
     size = part.stat().st_size
-    if length and size != total:
+    if total is not None and size != total:
         if size > total:
             os.truncate(part, 0)
         raise requests.ConnectionError(f"{size} of {total} bytes arrived")

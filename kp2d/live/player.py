@@ -103,9 +103,8 @@ def play(
                 pace = 0.0 if source.live else 1 / source.fps - (time.perf_counter() - begun)
                 waited = window.attend(painted, demo, pace, _snapshot(snapshots, count))
             now = time.perf_counter()
-            total = 1e3 * (now - begun - waited)
+            row = {"frame": count, **row, "total_ms": 1e3 * (now - begun - waited)}
             begun = now
-            row = {"frame": count, **row, "total_ms": total}
             demo.note({key[:-3]: value for key, value in row.items() if key.endswith("_ms")})
             rows.append(row)
             count += 1
@@ -113,7 +112,7 @@ def play(
                 table.write(row)
             if report is not None and now - reported > 2:
                 reported = now
-                report(f"frame {count}: {1e3 / total:.0f} FPS, {row['keypoints']} keypoints")
+                report(f"frame {count}: {1e3 / row['total_ms']:.0f} FPS, {row['keypoints']} keypoints")
             if count == max_frames or (window is not None and window.closed):
                 break
         else:
