@@ -198,17 +198,35 @@ def test_a_table_that_nobody_makes_is_named():
         readme.fill("<!-- table:headlin -->\n<!-- /table:headlin -->")
 
 
-def test_the_readmes_python_matches_two_pictures(tmp_path, monkeypatch, capsys):
-    """What a newcomer pastes first must run."""
-    (code,) = blocks(PAGES["README.md"], "python")
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+@pytest.fixture
+def two_pictures(tmp_path, monkeypatch):
+    """A folder with a.jpg and b.jpg, two parts of one photograph, in which code runs."""
     photograph = scenes.photograph(scenes.SCENES[0])
     for name, part in (("a.jpg", photograph[:, :-40]), ("b.jpg", photograph[:, 40:])):
         images.write_image(tmp_path / name, part)
     monkeypatch.chdir(tmp_path)
+
+
+def test_the_readmes_python_matches_two_pictures(two_pictures, capsys):
+    """What a newcomer pastes first must run."""
+    (code,) = blocks(PAGES["README.md"], "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
     exec(compile(code, "README.md", "exec"), {})
     counts = re.search(r"(\d+) matches, (\d+) inliers", capsys.readouterr().out)
     assert int(counts[2]) > 0.8 * int(counts[1]) > 100
+
+
+def test_python_on_small_devices_runs(two_pictures):
+    (code,) = blocks(PAGES["docs/devices.md"], "python")
+    names = {}
+    exec(compile(code, "docs/devices.md", "exec"), names)
+    assert names["features"].descriptors.shape == (len(names["features"].keypoints), 32)
+
+
+@every_page
+def test_python_in_a_page_is_python(page):
+    for code in blocks(PAGES[page], "python"):
+        compile(code, page, "exec")
 
 
 @pytest.mark.parametrize(
