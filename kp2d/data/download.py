@@ -261,7 +261,9 @@ def _validator(response: requests.Response) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the first line of what an error says, without the layers around it; else its type."""
+    """Returns what an error of ours says, of others the first line without the layers around it."""
+    if isinstance(error, checks.InputError):
+        return str(error)
     while reason := getattr(error.args[0] if error.args else None, "reason", None):
         error = reason
     text = checks.first_line(error)

@@ -283,7 +283,8 @@ def test_corrupt_archives_are_refused(server, tmp_path):
 
 def test_wrong_checksum_removes_the_archive(server, tmp_path):
     server.contents["/a.zip"] = make_zip(FILES)
-    with pytest.raises(checks.InputError, match=rf"sha256 0000.*from {server.url}/a\.zip"):
+    received = sha256(server.contents["/a.zip"])
+    with pytest.raises(checks.InputError, match=rf"sha256 0000.*{received} from {server.url}/a\.zip"):
         fetch(server, tmp_path, sha256="0" * 64)
     assert not list(tmp_path.glob("*.zip"))
 
@@ -352,11 +353,8 @@ def test_too_little_space_is_told_before_writing(server, tmp_path, monkeypatch):
     server.contents["/a.zip"] = make_zip(FILES)
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 10**5)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(
-        checks.InputError, match=r"^expected [\d.]+ GB of free space for http.*/a.zip"
-    ) as error:
+    with pytest.raises(checks.InputError, match=rf"^expected [\d.]+ GB .* {server.url}/a.zip.*{tmp_path}"):
         fetch(server, tmp_path)
-    assert str(tmp_path) in str(error.value)
     (tmp_path / "a.zip").write_bytes(server.contents["/a.zip"])
     with pytest.raises(checks.InputError, match=r"^expected [\d.]+ GB of free space for unpacking a.zip"):
         fetch(server, tmp_path)
