@@ -28,7 +28,7 @@ PAUSE = 2.0  # seconds before a cut-off transfer goes on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
+class Mirror:
     """One address of an archive.
 
     Attributes:
@@ -46,21 +46,21 @@ class Source:
         return PurePosixPath(unquote(urlsplit(self.url).path)).name
 
 
-def _coco(archive: str, sha256: str) -> tuple[Source, ...]:
+def _coco(archive: str, sha256: str) -> tuple[Mirror, ...]:
     """Returns both official addresses; hashes are those of TensorFlow Datasets, url_checksums/coco.txt."""
     hosts = ("http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org")
-    return tuple(Source(url=f"{host}/zips/{archive}", sha256=sha256) for host in hosts)
+    return tuple(Mirror(url=f"{host}/zips/{archive}", sha256=sha256) for host in hosts)
 
 
 # HPatches: the zip is the official one (README of hpatches/hpatches-dataset); the former server answers
 # rarely and no hash of its tar.gz is published.
-SOURCES = {
+MIRRORS = {
     "hpatches": (
-        Source(
+        Mirror(
             url="https://huggingface.co/datasets/vbalnt/hpatches/resolve/main/hpatches-sequences-release.zip",
             sha256="99cf7e1ca167896eb4ca2fe3d903beff6566243a3c0c8e07a13a2596648ad670",
         ),
-        Source(url="http://icvl.ee.ic.ac.uk/vbalnt/hpatches/hpatches-sequences-release.tar.gz"),
+        Mirror(url="http://icvl.ee.ic.ac.uk/vbalnt/hpatches/hpatches-sequences-release.tar.gz"),
     ),
     "coco": _coco("train2017.zip", "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929"),
     "coco-val": _coco("val2017.zip", "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"),
@@ -95,7 +95,7 @@ def download(
             the disk is too small, or the archive is damaged or unsafe; the message names the
             address and what to do.
     """
-    sources = _sources(checks.one_of("data set", name, SOURCES), url, sha256)
+    mirrors = _mirrors(checks.one_of("data set", name, MIRRORS), url, sha256)
     folder = Path(folder).expanduser() if folder is not None else paths.data() / name
     for record in sorted(folder.glob(f"*/{RECORD}")):
         if (files.read_json(record) or {}).get("name") == name:
@@ -103,52 +103,52 @@ def download(
             return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        source, archive, digest = _first_complete(sources, folder, progress)
-        record = {"name": name, "url": source.url, "sha256": digest}
+        mirror, archive, digest = _first_complete(mirrors, folder, progress)
+        record = {"name": name, "url": mirror.url, "sha256": digest}
         content = _unpack_whole(archive, folder, record, progress)
     except OSError as error:
         raise _disk_problem(error, folder) from error
-    if source.sha256 is None:
+    if mirror.sha256 is None:
         # Only now: a damaged archive must not become the measure of the next one.
         trusted = _beside(archive, ".sha256.json")
-        files.write_json(trusted, (files.read_json(trusted) or {}) | {source.url: digest})
+        files.write_json(trusted, (files.read_json(trusted) or {}) | {mirror.url: digest})
     archive.unlink(missing_ok=True)
     _beside(archive, ".json").unlink(missing_ok=True)
     log.info("Unpacked %s to %s.", archive.name, content)
     return folder
 
 
-def _sources(name: str, url: str | Iterable[str] | None, sha256: str | None) -> list[Source]:
-    """Returns the sources to try: the known ones, or those the caller names."""
+def _mirrors(name: str, url: str | Iterable[str] | None, sha256: str | None) -> list[Mirror]:
+    """Returns the mirrors to try: the known ones, or those the caller names."""
     if sha256 is not None:
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise checks.problem("a sha256 of 64 hexadecimal digits", repr(sha256))
     if url is None:
-        return [dataclasses.replace(source, sha256=sha256 or source.sha256) for source in SOURCES[name]]
+        return [dataclasses.replace(mirror, sha256=sha256 or mirror.sha256) for mirror in MIRRORS[name]]
     urls = [url] if isinstance(url, str) else list(url)
     for address in urls:
-        if urlsplit(address).scheme not in ("http", "https") or not Source(url=address).archive:
+        if urlsplit(address).scheme not in ("http", "https") or not Mirror(url=address).archive:
             raise checks.problem("an http(s) address of an archive", repr(address))
     if not urls:
         raise checks.problem("at least one address", "none")
-    return [Source(url=address, sha256=sha256) for address in urls]
+    return [Mirror(url=address, sha256=sha256) for address in urls]
 
 
-def _first_complete(sources: list[Source], folder: Path, progress: bool) -> tuple[Source, Path, str]:
-    """Returns the first source with a complete and verified archive, that file and its hash."""
+def _first_complete(mirrors: list[Mirror], folder: Path, progress: bool) -> tuple[Mirror, Path, str]:
+    """Returns the first mirror with a complete and verified archive, that file and its hash."""
     reasons = []
     # A mirror that has already sent something goes first: its transfer can be resumed.
-    for source in sorted(sources, key=lambda source: _origin(folder / source.archive)[0] != source.url):
-        archive = folder / source.archive
+    for mirror in sorted(mirrors, key=lambda mirror: _origin(folder / mirror.archive)[0] != mirror.url):
+        archive = folder / mirror.archive
         try:
             if not archive.exists():
-                _fetch(source, archive, progress)
-            return source, archive, _verify(source, archive)
+                _fetch(mirror, archive, progress)
+            return mirror, archive, _verify(mirror, archive)
         except archives.DiskSpaceError:
             raise
         except (checks.InputError, requests.RequestException) as error:
-            reasons.append(f"{source.url}: {_reason(error)}")
+            reasons.append(f"{mirror.url}: {_reason(error)}")
             log.warning("Mirror failed: %s", reasons[-1])
     remedy = "Check the connection, or name another mirror by its url."
     kept = sorted(path.name for path in folder.glob("*.part") if path.stat().st_size)
@@ -158,20 +158,20 @@ def _first_complete(sources: list[Source], folder: Path, progress: bool) -> tupl
     raise checks.problem("a complete archive from at least one mirror", received, remedy)
 
 
-def _verify(source: Source, archive: Path) -> str:
+def _verify(mirror: Mirror, archive: Path) -> str:
     """Returns the archive's sha256; an archive with another one than expected is removed."""
     log.info("Computing the sha256 of %s.", archive.name)
     digest = files.sha256(archive)
     # Hashes recorded on first use, by address; the file outlives the archive.
     trusted = files.read_json(_beside(archive, ".sha256.json")) or {}
-    expected = source.sha256 or trusted.get(source.url)
+    expected = mirror.sha256 or trusted.get(mirror.url)
     if expected is None:
-        log.warning("No hash of %s is known; %s is recorded on first use.", source.url, digest)
+        log.warning("No hash of %s is known; %s is recorded on first use.", mirror.url, digest)
     elif digest != expected:
         archive.unlink()
         raise checks.problem(
             f"an archive with sha256 {expected}",
-            f"{digest} from {source.url}",
+            f"{digest} from {mirror.url}",
             "The archive was removed; download again, or give the right hash by sha256.",
         )
     return digest
@@ -188,7 +188,7 @@ def _origin(archive: Path) -> tuple[str | None, str | None]:
     return card.get("url"), card.get("validator")
 
 
-def _fetch(source: Source, archive: Path, progress: bool) -> None:
+def _fetch(mirror: Mirror, archive: Path, progress: bool) -> None:
     """Transfers an archive to `*.part`, goes on after cut-offs while bytes arrive, and renames it.
 
     Raises:
@@ -201,7 +201,7 @@ def _fetch(source: Source, archive: Path, progress: bool) -> None:
     while True:
         before = part.stat().st_size
         try:
-            _receive(source, archive, part, progress)
+            _receive(mirror, archive, part, progress)
             break
         except requests.RequestException as error:
             size = part.stat().st_size
@@ -213,15 +213,15 @@ def _fetch(source: Source, archive: Path, progress: bool) -> None:
     part.replace(archive)
 
 
-def _receive(source: Source, archive: Path, part: Path, progress: bool) -> None:
+def _receive(mirror: Mirror, archive: Path, part: Path, progress: bool) -> None:
     """Makes one request for what is missing of a part, and appends what comes; arguments as `_fetch`."""
     kept = part.stat().st_size
     url, validator = _origin(archive)
     headers = {"Accept-Encoding": "identity"}
     # Only the same file is gone on with: its hash must be known, or the server say whether it has changed.
-    if kept and url == source.url and (validator or source.sha256):
+    if kept and url == mirror.url and (validator or mirror.sha256):
         headers |= {"Range": f"bytes={kept}-"} | ({"If-Range": validator} if validator else {})
-    with requests.get(source.url, headers=headers, timeout=TIMEOUT, stream=True) as response:
+    with requests.get(mirror.url, headers=headers, timeout=TIMEOUT, stream=True) as response:
         if response.status_code == 416:
             if response.headers.get("Content-Range") == f"bytes */{kept}":
                 return  # it was complete: a kill came before the renaming
@@ -237,12 +237,12 @@ def _receive(source: Source, archive: Path, part: Path, progress: bool) -> None:
                 log.info("Beginning %s anew: the server resumes nothing, or has another file.", part)
             os.truncate(part, 0)
             kept = 0
-            card = {"url": source.url, "validator": _validator(response)}
+            card = {"url": mirror.url, "validator": _validator(response)}
             files.write_json(_beside(archive, ".json"), card)
         length = int(response.headers.get("Content-Length", 0))
         total = kept + length if length else None
         # Photographs unpack to about their archive's size; unpacking checks the exact need.
-        archives.check_space(part.parent, kept + 2 * length, source.url)
+        archives.check_space(part.parent, kept + 2 * length, mirror.url)
         options = {"unit": "B", "unit_scale": True, "desc": archive.name, "disable": not progress}
         with part.open("ab") as file, tqdm(total=total, initial=kept, **options) as bar:
             for chunk in response.iter_content(CHUNK):

@@ -393,7 +393,7 @@ def test_bad_arguments_and_places_are_refused(tmp_path, monkeypatch, name, optio
         download.download(name, **{"folder": tmp_path} | options)
 
 
-def test_known_sources_are_well_formed():
-    for sources in download.SOURCES.values():
-        assert sources[0].sha256
-        assert all(source.archive.endswith((".zip", ".tar.gz")) for source in sources)
+def test_known_mirrors_are_well_formed():
+    for mirrors in download.MIRRORS.values():
+        assert mirrors[0].sha256
+        assert all(mirror.archive.endswith((".zip", ".tar.gz")) for mirror in mirrors)
