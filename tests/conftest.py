@@ -192,12 +192,10 @@ def report_home(project, tmp_path_factory):
     import base64
 
     import nbformat
-    import pandas as pd
 
     from kp2d import config, files
     from kp2d.data import samples
-    from kp2d.evaluate import evaluation, tables
-    from kp2d.methods import extractors
+    from kp2d.evaluate import comparison, tables
 
     folder = tmp_path_factory.mktemp("report") / "home"
     shutil.copytree(project / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
@@ -225,15 +223,11 @@ def report_home(project, tmp_path_factory):
         profile = config.profile("smoke")
         sequences = samples.prepare_profile(profile, progress=False)
         rules = config.protocol(image_size=profile.image_size, top_k=profile.top_k)
-        pairs, rows = [], []
-        for name in profile.methods:
-            extractor = extractors.from_name(name)
-            scored = evaluation.evaluate(extractor, sequences, rules, progress=False)
-            summary = evaluation.summarize(scored)
-            pairs.append(scored)
-            rows.append(tables.evaluation_rows(summary, extractor, rules, profile="smoke"))
-        tables.write_csv(folder / "results/smoke/evaluation.csv", pd.concat(rows))
-        tables.write_csv(folder / "results/smoke/pairs.csv", pd.concat(pairs))
+        rows, pairs = comparison.evaluate_methods(
+            profile.methods, sequences, rules, profile="smoke", progress=False
+        )
+        tables.write_csv(folder / "results/smoke/evaluation.csv", rows)
+        tables.write_csv(folder / "results/smoke/pairs.csv", pairs)
     nasty = "<script>alert(1)</script>,<b>&amp;\n<img src=x onerror=alert(1)>,2\n"
     files.write_text(folder / "results/smoke/nasty.csv", nasty)
     return folder

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+import pandas as pd
 
 from kp2d import checks
 
@@ -55,6 +56,32 @@ def intervals(
     tails = [(1 - level) / 2, (1 + level) / 2]
     ends[:, enough] = np.nanquantile(means[:, enough], tails, axis=0)
     return ends[0], ends[1]
+
+
+def end_names(name: str) -> tuple[str, str]:
+    """Returns what the columns of the ends of a column's interval are called: "d1_low" and "d1_high"."""
+    return f"{name}_low", f"{name}_high"
+
+
+def named_intervals(
+    values: pd.DataFrame, groups: Sequence[Hashable], *, minus: pd.DataFrame | None = None
+) -> dict[str, float]:
+    """Returns the intervals of the means of a table's columns as a row of results has them.
+
+    Args:
+        values: One row a pair, as for `intervals`.
+        groups: `[N]`, the sequence of each row.
+        minus: Columns in the same order, whose means are subtracted; None subtracts none.
+
+    Returns:
+        The ends by their names, `d1_low` and `d1_high` for a column `d1`.
+    """
+    subtracted = None if minus is None else minus.to_numpy()
+    lows, highs = intervals(values.to_numpy(), list(groups), minus=subtracted)
+    named: dict[str, float] = {}
+    for name, low, high in zip(values.columns, lows, highs, strict=True):
+        named |= dict(zip(end_names(name), (low, high), strict=True))
+    return named
 
 
 def _known_groups(values: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:

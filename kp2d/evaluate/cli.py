@@ -64,7 +64,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     """
     from kp2d import files, paths
     from kp2d.data import locations
-    from kp2d.evaluate import evaluation, tables
+    from kp2d.evaluate import comparison, tables
     from kp2d.train import cards
 
     protocol = _protocol(options)
@@ -77,20 +77,14 @@ def run_evaluate(options: argparse.Namespace) -> None:
         cards.check_card(options.card, extractor.settings().get("sha256"))
     profile = config.profile(options.profile).name
     sequences = locations.load(options.data, profile)
-    pairs = evaluation.evaluate(
-        extractor,
+    rows, pairs = comparison.evaluate_methods(
+        [extractor],
         sequences,
         protocol,
+        profile=profile if options.data == "sample" else "custom",
         cache=options.cache or paths.runs("custom") / "features",
         workers=options.workers,
         progress=sys.stderr.isatty(),
-    )
-    summary = evaluation.summarize(pairs, drop_unrepeated=protocol.drop_unrepeated)
-    rows = tables.evaluation_rows(
-        summary,
-        extractor,
-        protocol,
-        profile=profile if options.data == "sample" else "custom",
     )
     if options.pairs:
         tables.write_csv(options.pairs, pairs)

@@ -12,29 +12,33 @@ import pandas as pd
 from kp2d import checks, config
 from kp2d.config import Protocol
 from kp2d.data import datasets
-from kp2d.evaluate import bootstrap, evaluation, tables
+from kp2d.evaluate import averages, bootstrap, evaluation, tables
 from kp2d.methods import extractors
+from kp2d.methods.extractors import Extractor
 
+_COMPARED = ("repeatability", "localization_error", "matching_score", "corner_error")
 _EVALUATE_BOTH = "Evaluate both in 05 (its parameter methods), or leave 06 out: `stages=01,02,03,04,05`."
 
 
 def evaluate_methods(
-    methods: Sequence[str],
+    methods: Sequence[str | Extractor],
     sequences: Sequence[datasets.Sequence],
     protocol: Protocol,
     *,
     profile: str,
     cache: Path | None = None,
+    workers: int | None = None,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores several methods on a data set.
 
     Args:
-        methods: Names as for `extractors.from_name` ("sift", "kp2d_tiny_s:int8").
+        methods: Extractors, or names as for `extractors.from_name` ("sift", "kp2d_tiny_s:int8").
         sequences: From `datasets.load_sequences`.
         protocol: How to score.
         profile: The profile's name, for the rows.
         cache: Folder for exported features.
+        workers: Threads; None takes one a core.
         progress: Whether to show progress bars.
 
     Returns:
@@ -43,15 +47,17 @@ def evaluate_methods(
     Raises:
         InputError: If a method is unknown, named twice, or none is given, or no pair can be read.
     """
-    if not methods or len(set(methods)) < len(methods):
-        raise checks.problem("one or more different methods", repr(list(methods)))
-    chosen = [extractors.from_name(name) for name in methods]  # a wrong name fails before the first hour
-    rows, pairs = [], []
-    for extractor in chosen:
-        scores = evaluation.evaluate(extractor, sequences, protocol, cache=cache, progress=progress)
-        summary = evaluation.summarize(scores, drop_unrepeated=protocol.drop_unrepeated)
-        rows.append(tables.evaluation_rows(summary, extractor, protocol, profile=profile))
-        pairs.append(scores)
+    names = [method for method in methods if isinstance(method, str)]
+    if not methods or len(set(names)) < len(names):
+        raise checks.problem("one or more different methods", repr(names))
+    # A wrong name fails before the first hour.
+    chosen = [extractors.from_name(method) if isinstance(method, str) else method for method in methods]
+    how = {"cache": cache, "workers": workers, "progress": progress}
+    pairs = [evaluation.evaluate(extractor, sequences, protocol, **how) for extractor in chosen]
+    rows = [
+        averages.result_rows(scores, extractor, protocol, profile=profile)
+        for extractor, scores in zip(chosen, pairs, strict=True)
+    ]
     return pd.concat(rows, ignore_index=True), pd.concat(pairs, ignore_index=True)
 
 
@@ -103,7 +109,11 @@ def weight_bytes(methods: Sequence[str]) -> dict[tuple[str, str], int]:
         methods: As for `extractors.from_name`.
     """
     chosen = [extractors.from_name(name) for name in methods]
-    return {(each.name, each.precision): each.bytes for each in chosen if hasattr(each, "bytes")}
+    return {
+        (extractor.name, extractor.precision): extractor.bytes
+        for extractor in chosen
+        if hasattr(extractor, "bytes")
+    }
 
 
 def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
@@ -135,9 +145,8 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
         for subset in [*scores["subset"].unique(), "all"]:
             part = scores if subset == "all" else scores[scores["subset"] == subset]
             for top_k, chosen in part.groupby("top_k"):
-                for metric in ("repeatability", "localization_error", "matching_score", "corner_error"):
-                    setting = {"subset": subset, "top_k": top_k, "metric": metric}
-                    rows.append({**dict(zip(names, key, strict=True)), **setting, **_tally(chosen, metric)})
+                setting = {**dict(zip(names, key, strict=True)), "subset": subset, "top_k": top_k}
+                rows += [{**setting, "metric": metric, **_tally(chosen, metric)} for metric in _COMPARED]
     return pd.DataFrame(rows)
 
 
@@ -149,32 +158,27 @@ def paired(pairs: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
         reference: Scores a pair of one method.
     """
     key = ["sequence", "index", "top_k"]
-    read, base = (each[each["status"] != "skipped"] for each in (pairs, reference))
-    return read.merge(base, on=key, suffixes=("", "_reference"))
+    return _read(pairs).merge(_read(reference), on=key, suffixes=("", "_reference"))
 
 
-def difference_intervals(joined: pd.DataFrame, metrics: Sequence[str]) -> dict[str, float]:
-    """Returns the 95 % interval of mean differences from the reference, `<metric>_low` and `<metric>_high`.
+def differences(joined: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Returns by how much metrics are above the reference's, pair by pair.
 
     Args:
-        joined: From `paired`, of one method at one k.
+        joined: From `paired`.
         metrics: Columns.
     """
-    ours, theirs = (
-        joined[[f"{metric}{end}" for metric in metrics]].to_numpy(float) for end in ("", "_reference")
-    )
-    ends = bootstrap.intervals(ours - theirs, list(joined["sequence"]))
-    return {
-        f"{metric}_{end}": values[index]
-        for index, metric in enumerate(metrics)
-        for end, values in zip(("low", "high"), ends, strict=True)
-    }
+    reference = joined[[f"{metric}_reference" for metric in metrics]].astype(float)
+    return joined[list(metrics)].astype(float) - reference.set_axis(list(metrics), axis=1)
+
+
+def _read(pairs: pd.DataFrame) -> pd.DataFrame:
+    return pairs[pairs["status"] != "skipped"]
 
 
 def _tally(joined: pd.DataFrame, metric: str) -> dict[str, float]:
+    difference = differences(joined, [metric]).set_axis(["difference"], axis=1)
     ours, theirs = joined[metric].astype(float), joined[f"{metric}_reference"].astype(float)
-    difference = ours - theirs
-    ends = difference_intervals(joined, [metric])
     if metric.endswith("_error"):  # smaller is better, and NaN (none found) is worst
         ours, theirs = -ours.fillna(float("inf")), -theirs.fillna(float("inf"))
     return {
@@ -183,10 +187,9 @@ def _tally(joined: pd.DataFrame, metric: str) -> dict[str, float]:
         "num_better": int((ours > theirs).sum()),
         "num_equal": int((ours == theirs).sum()),
         "num_worse": int((ours < theirs).sum()),
-        "num_compared": int(difference.notna().sum()),
-        "mean_difference": difference.mean(),
-        "difference_low": ends[f"{metric}_low"],
-        "difference_high": ends[f"{metric}_high"],
+        "num_compared": int(difference["difference"].notna().sum()),
+        "mean_difference": difference["difference"].mean(),
+        **bootstrap.named_intervals(difference, joined["sequence"]),
     }
 
 
@@ -206,7 +209,7 @@ def failures(
         Columns dataset, pair, subset, reason (empty: a homography was found, but a wrong one), corner_error,
         num_matches, num_inliers, repeatability, matching_score, and `<reference>_corner_error`.
     """
-    ours, theirs = (_of(pairs, name, top_k) for name in (method, reference))
+    ours, theirs = _of(pairs, method, top_k), _of(pairs, reference, top_k)
     failed = ours[~(ours["corner_error"] <= limit)]
     order = failed["corner_error"].fillna(np.inf).sort_values(ascending=False, kind="stable").index
     facts = ("reason", "corner_error", "num_matches", "num_inliers", "repeatability", "matching_score")
@@ -217,9 +220,8 @@ def failures(
 
 def _of(pairs: pd.DataFrame, method: str, top_k: int) -> pd.DataFrame:
     """Returns the pairs that were read, of one method at one precision and k."""
-    name, _, precision = method.partition(":")
-    chosen = pairs[(pairs["method"] == name) & (pairs["precision"] == (precision or "float32"))]
-    return chosen[(chosen["top_k"] == top_k) & (chosen["status"] != "skipped")]
+    chosen = tables.of_method(pairs, method)
+    return _read(chosen[chosen["top_k"] == top_k])
 
 
 def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) -> pd.DataFrame:
@@ -239,15 +241,14 @@ def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) ->
     Raises:
         InputError: If the method is SIFT itself, or was not evaluated.
     """
-    name, _, precision = method.partition(":")
-    if name == "sift":
+    if method.partition(":")[0] == "sift":
         raise checks.problem("a method other than SIFT to compare with it", repr(method))
-    if not ((pairs["method"] == name) & (pairs["precision"] == (precision or "float32"))).any():
+    if tables.of_method(pairs, method).empty:
         known = ", ".join(sorted(pairs["method"].unique()))
         remedy = "Name one that 05 has evaluated, with its precision: -p 06.method=…"
         raise checks.problem(f"scores of {method}", f"those of {known}", remedy)
     key = ["pair", "subset"]
-    ours, theirs = (_of(pairs, name, top_k) for name in (method, "sift"))
+    ours, theirs = _of(pairs, method, top_k), _of(pairs, "sift", top_k)
     errors = theirs[[*key, "corner_error"]].merge(ours[[*key, "corner_error"]], on=key)
     errors.columns = [*key, "sift", method]
     errors["difference"] = errors[method] - errors["sift"]
@@ -285,31 +286,36 @@ def compare_protocols(
         choices that make the difference each by itself, as "half_pixel=False"; and the effects: the metrics
         under each other protocol minus those under "kp2d", with 95 % intervals.
     """
-    choices = config.PROTOCOLS["kp2dtiny"]
-    rules = dict(config.PROTOCOLS) | {f"{name}={value}": {name: value} for name, value in choices.items()}
-    fixed = {"image_size": protocol.image_size, "top_k": protocol.top_k, "seed": protocol.seed}
-    names = [(each.name, each.precision) for each in map(extractors.from_name, methods)]
-    results = {}
-    for name, changes in rules.items():
-        chosen = config.protocol(**changes, **fixed)
-        scored = tuple(_those_of(each, names, protocol.top_k) for each in (rows, pairs))
-        if chosen != protocol:
-            scored = evaluate_methods(
-                methods, sequences, chosen, profile=profile, cache=cache, progress=progress
-            )
-        results[name] = (*scored, chosen)
-    table = pd.concat([each.assign(protocol=name) for name, (each, *_) in results.items()], ignore_index=True)
-    _, ours, base = results.pop("kp2d")
+    rules = _protocols(protocol)
+    known = _those_of(rows, methods, protocol), _those_of(pairs, methods, protocol)
+    how = {"profile": profile, "cache": cache, "progress": progress}
+    scored = {
+        name: known if rule == protocol else evaluate_methods(methods, sequences, rule, **how)
+        for name, rule in rules.items()
+    }
+    table = pd.concat([part.assign(protocol=name) for name, (part, _) in scored.items()], ignore_index=True)
+    ours = scored["kp2d"][1]
     effects = [
-        protocol_effect(theirs, ours, rules, base).assign(protocol=name)
-        for name, (_, theirs, rules) in results.items()
+        protocol_effect(theirs, ours, rules[name], rules["kp2d"]).assign(protocol=name)
+        for name, (_, theirs) in scored.items()
+        if name != "kp2d"
     ]
     return table[["protocol", *rows.columns]], pd.concat(effects, ignore_index=True)
 
 
-def _those_of(table: pd.DataFrame, names: Sequence[tuple[str, str]], top_k: Sequence[int]) -> pd.DataFrame:
+def _protocols(protocol: Protocol) -> dict[str, Protocol]:
+    """Returns the known rules, and ours with one of the reference code's choices each, by name."""
+    choices = config.PROTOCOLS["kp2dtiny"]
+    changes = dict(config.PROTOCOLS) | {f"{name}={value}": {name: value} for name, value in choices.items()}
+    fixed = {"image_size": protocol.image_size, "top_k": protocol.top_k, "seed": protocol.seed}
+    return {name: config.protocol(**changed, **fixed) for name, changed in changes.items()}
+
+
+def _those_of(table: pd.DataFrame, methods: Sequence[str], protocol: Protocol) -> pd.DataFrame:
+    """Returns what a table has of some methods at the protocol's k."""
+    names = [(extractor.name, extractor.precision) for extractor in map(extractors.from_name, methods)]
     known = pd.MultiIndex.from_frame(table[["method", "precision"]]).isin(names)
-    return table[known & table["top_k"].isin(top_k)]
+    return table[known & table["top_k"].isin(protocol.top_k)]
 
 
 def protocol_effect(
@@ -327,24 +333,18 @@ def protocol_effect(
         One row a method × precision × runtime × data set × subset × k, the columns of the metrics holding
         differences of the means, with the ends of their 95 % intervals from the bootstrap over sequences.
     """
-    key = ["sequence", "index"]
-    before = {tuple(identity.values()): scores for identity, scores in evaluation.by_setting(reference)}
-    found = []
-    for identity, scores in evaluation.by_setting(pairs):
-        both = [
-            each[each["status"] != "skipped"].sort_values(key)
-            for each in (scores, before[tuple(identity.values())])
-        ]
-        theirs, ours = (
-            evaluation.counted(each, drop_unrepeated=rule.drop_unrepeated)[list(tables.METRICS)]
-            for each, rule in zip(both, (rules, base), strict=True)
-        )
-        low, high = bootstrap.intervals(theirs.to_numpy(), list(both[0]["sequence"]), minus=ours.to_numpy())
-        change = theirs.mean() - ours.mean()
-        ends = {
-            f"{metric}_{end}": values[index]
-            for index, metric in enumerate(tables.METRICS)
-            for end, values in (("low", low), ("high", high))
-        }
-        found.append({**identity, **change.to_dict(), **ends})
-    return pd.DataFrame(found)
+    before = {tuple(setting.values()): scores for setting, scores in averages.by_setting(reference)}
+    effects = []
+    for setting, scores in averages.by_setting(pairs):
+        theirs = _values(scores, rules)
+        ours = _values(before[tuple(setting.values())], base)
+        change = (theirs.mean() - ours.mean()).to_dict()
+        sequences = theirs.index.get_level_values("sequence")
+        effects.append({**setting, **change, **bootstrap.named_intervals(theirs, sequences, minus=ours)})
+    return pd.DataFrame(effects)
+
+
+def _values(scores: pd.DataFrame, rules: Protocol) -> pd.DataFrame:
+    """Returns the metrics of the pairs that were read, as rules count them, by sequence and index."""
+    read = _read(scores).set_index(["sequence", "index"]).sort_index()
+    return averages.counted(read, drop_unrepeated=rules.drop_unrepeated)

@@ -1,9 +1,11 @@
-"""Owns loop 2 of the evaluation: every pair scored at every k, and the averages of those scores."""
+"""Owns loop 2 of the evaluation: every pair of a data set matched and scored at every k."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,133 @@ from kp2d import checks, geometry, provenance
 from kp2d.config import Protocol
 from kp2d.data import datasets, locations
 from kp2d.data.datasets import ImagePair
-from kp2d.evaluate import bootstrap, metrics
+from kp2d.evaluate import metrics
 from kp2d.evaluate.feature_store import FeatureStore, parallel
+from kp2d.evaluate.tables import COUNTS, METRICS, MMA
 from kp2d.methods import matching
 from kp2d.methods.extractors import Extractor
 from kp2d.methods.features import Features
-from kp2d.methods.registration import Registration, confident, register_features
+from kp2d.methods.registration import confident, register_features
 
 logger = logging.getLogger(__name__)
 
-MEANS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
-_MMA = tuple(f"mma_{threshold}" for threshold in metrics.MMA_THRESHOLDS)
-_COUNTS = ("num_keypoints", "num_matches", "num_inliers")
+_PAIR = ("pair", "sequence", "subset", "index")
+_SCORES = ("top_k", "status", "reason", *METRICS, *MMA, "corner_error", *COUNTS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MatchedPair:
+    """Two images brought together just as they are scored.
+
+    Attributes:
+        features0: The k best of image 0 among those visible in both images, best first.
+        features1: Likewise of image 1.
+        matches: int64 `[K, 2]` indices into both, best score first.
+        inliers: bool `[K]`, the matches that agree with the estimated homography.
+        homography: `[3, 3]`, the true one, image 0 to image 1.
+        estimated: `[3, 3]`, the one found; None without one.
+        corner_error: Mean distance of the corners under both, px; infinite without an estimate, or where it
+            throws a corner behind the horizon.
+    """
+
+    features0: Features
+    features1: Features
+    matches: np.ndarray
+    inliers: np.ndarray
+    homography: np.ndarray
+    estimated: np.ndarray | None
+    corner_error: float
+
+    @property
+    def match_errors(self) -> np.ndarray:
+        """Returns how far each match misses its true place in image 1; float64 `[K]` px."""
+        keypoints0, keypoints1 = self.features0.keypoints, self.features1.keypoints
+        return metrics.match_errors(keypoints0, keypoints1, self.matches, self.homography)
+
+    @property
+    def failure(self) -> str:
+        """Returns why no homography was found that has a corner error; "" if one was."""
+        counts = len(self.features0), len(self.features1)
+        if 0 in counts:
+            return f"no keypoint in the shared view of image {counts.index(0)}"
+        if self.estimated is None:
+            return f"no homography from {len(self.matches)} matches"
+        if not np.isfinite(self.corner_error):
+            return "the estimated homography throws a corner behind the horizon"
+        return ""
+
+
+def read_pair(
+    pair: ImagePair, store: FeatureStore, protocol: Protocol
+) -> tuple[Features, Features, np.ndarray]:
+    """Returns what of a pair is matched and scored.
+
+    Args:
+        pair: The pair.
+        store: The method's features at the protocol's size.
+        protocol: The score threshold, and how homographies are carried through the resize.
+
+    Returns:
+        The confident features of image 0 and of image 1, best first, and the true homography `[3, 3]` at the
+        protocol's size.
+
+    Raises:
+        InputError: If an image or the homography cannot be read.
+    """
+    exported0, exported1 = store.get(pair.path0), store.get(pair.path1)
+    homography = true_homography(pair, exported0.own_size, exported1.own_size, protocol)
+    features0 = confident(exported0.features, store.extractor, protocol)
+    features1 = confident(exported1.features, store.extractor, protocol)
+    return features0, features1, homography
+
+
+def true_homography(
+    pair: ImagePair, own_size0: tuple[int, int], own_size1: tuple[int, int], protocol: Protocol
+) -> np.ndarray:
+    """Returns a pair's homography `[3, 3]` at the protocol's size, from its own sizes (height, width) px.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    return geometry.rescale_homography(
+        pair.homography(), own_size0, own_size1, protocol.image_size, half_pixel=protocol.half_pixel
+    )
+
+
+def match_pair(
+    features0: Features, features1: Features, homography: np.ndarray, protocol: Protocol, *, top_k: int
+) -> MatchedPair:
+    """Matches two images and estimates their homography, just as they are scored.
+
+    Args:
+        features0: Confident ones of image 0 at the protocol's size, best first.
+        features1: Likewise of image 1.
+        homography: `[3, 3]`, the true one, image 0 to image 1 at that size.
+        protocol: The size, and RANSAC's threshold, iterations and seed.
+        top_k: Features kept an image, of those visible in the other one.
+    """
+    size = protocol.image_size
+    visible0 = geometry.visible(features0.keypoints, homography, size)
+    visible1 = geometry.visible(features1.keypoints, np.linalg.inv(homography), size)
+    found = register_features(
+        features0.take(visible0), features1.take(visible1), top_k=top_k, protocol=protocol
+    )
+    estimated, corner_error = found.estimate.homography, np.inf
+    if estimated is not None:
+        corner_error = geometry.corner_error(estimated, homography, size)
+    return MatchedPair(
+        features0=found.features0,
+        features1=found.features1,
+        matches=found.matches[::-1],
+        inliers=found.estimate.inliers[::-1],
+        homography=homography,
+        estimated=estimated,
+        corner_error=corner_error,
+    )
 
 
 def score_pair(
-    features0: Features,
-    features1: Features,
-    homography: np.ndarray,
-    protocol: Protocol,
+    features0: Features, features1: Features, homography: np.ndarray, protocol: Protocol
 ) -> list[dict[str, Any]]:
     """Scores one pair at every k of the protocol.
 
@@ -40,9 +150,9 @@ def score_pair(
     matching score uses the k best of all (KP2D's rule).
 
     Args:
-        features0: Of image 0 at the protocol's size, best first.
-        features1: Likewise of image 1.
-        homography: `[3, 3]`, image 0 to image 1 at that size.
+        features0: As for `match_pair`.
+        features1: Likewise.
+        homography: Likewise.
         protocol: Sizes, thresholds and k.
 
     Returns:
@@ -50,77 +160,59 @@ def score_pair(
         when no point is repeated (repeatability is then 0), no homography is found, or the one found throws a
         corner behind the horizon (d1, d3 and d5 are then 0).
     """
-    shared = shared_features(features0, features1, homography, protocol.image_size)
-    return [_score(features0, features1, *shared, homography, k, protocol) for k in protocol.top_k]
+    rows = []
+    for top_k in protocol.top_k:
+        matched = match_pair(features0, features1, homography, protocol, top_k=top_k)
+        best0, best1 = features0.take(slice(top_k)), features1.take(slice(top_k))
+        score = _matching_score(best0, best1, homography, protocol)
+        num_keypoints = (len(best0) + len(best1)) / 2
+        rows.append(
+            {
+                "top_k": top_k,
+                **_scores(matched, protocol),
+                "matching_score": score,
+                "num_keypoints": num_keypoints,
+            }
+        )
+    return rows
 
 
-def shared_features(
-    features0: Features, features1: Features, homography: np.ndarray, image_size: tuple[int, int]
-) -> tuple[Features, Features]:
-    """Returns the features of each image that are visible in the other one, too."""
-    return (
-        features0.take(geometry.visible(features0.keypoints, homography, image_size)),
-        features1.take(geometry.visible(features1.keypoints, np.linalg.inv(homography), image_size)),
-    )
-
-
-def _score(
-    features0: Features,
-    features1: Features,
-    shared0: Features,
-    shared1: Features,
-    homography: np.ndarray,
-    top_k: int,
-    protocol: Protocol,
-) -> dict[str, Any]:
-    weakest_first = slice(None, None, -1)  # ties go to the weaker point, see `register_features`
-    best0, best1 = (each.take(slice(top_k)).take(weakest_first) for each in (features0, features1))
-    found = register_features(shared0, shared1, top_k=top_k, protocol=protocol)
-    keypoints0, keypoints1 = found.features0.keypoints, found.features1.keypoints
+def _scores(matched: MatchedPair, protocol: Protocol) -> dict[str, Any]:
+    """Returns what is measured on the matched points of a pair."""
     repeatability, localization_error = metrics.repeatability(
-        keypoints0, keypoints1, homography, threshold=protocol.distance_threshold
-    )
-    matching_score = metrics.matching_score(
-        best0.keypoints,
-        best1.keypoints,
-        matching.descriptor_distances(best0.descriptors, best1.descriptors),
-        homography,
-        protocol.image_size,
+        matched.features0.keypoints,
+        matched.features1.keypoints,
+        matched.homography,
         threshold=protocol.distance_threshold,
     )
-    errors = metrics.match_errors(keypoints0, keypoints1, found.matches, homography)
-    missed = found.estimate.homography is None
-    corner_error = (
-        np.inf
-        if missed
-        else geometry.corner_error(found.estimate.homography, homography, protocol.image_size)
-    )
-    reason = _failure(found, repeatability, corner_error)
+    error = matched.corner_error
+    reason = matched.failure or ("no repeated keypoint" if repeatability == 0 else "")
     return {
-        "top_k": top_k,
         "status": "failed" if reason else "ok",
         "reason": reason,
         "repeatability": repeatability,
         "localization_error": localization_error,
-        **{f"d{limit}": float(corner_error <= limit) for limit in (1, 3, 5)},
-        "matching_score": matching_score,
-        **dict(zip(_MMA, metrics.matching_accuracy(errors), strict=True)),
-        "corner_error": corner_error if np.isfinite(corner_error) else np.nan,
-        "num_keypoints": (len(best0) + len(best1)) / 2,
-        "num_matches": len(found.matches),
-        "num_inliers": int(found.estimate.inliers.sum()),
+        **{f"d{limit}": float(error <= limit) for limit in (1, 3, 5)},
+        **dict(zip(MMA, metrics.matching_accuracy(matched.match_errors), strict=True)),
+        "corner_error": error if np.isfinite(error) else np.nan,
+        "num_matches": len(matched.matches),
+        "num_inliers": int(matched.inliers.sum()),
     }
 
 
-def _failure(found: Registration, repeatability: float, corner_error: float) -> str:
-    counts = len(found.features0), len(found.features1)
-    if 0 in counts:
-        return f"no keypoint in the shared view of image {counts.index(0)}"
-    if found.estimate.homography is None:
-        return f"no homography from {len(found.matches)} matches"
-    if not np.isfinite(corner_error):
-        return "the estimated homography throws a corner behind the horizon"
-    return "no repeated keypoint" if repeatability == 0 else ""
+def _matching_score(
+    features0: Features, features1: Features, homography: np.ndarray, protocol: Protocol
+) -> float:
+    weakest_first = slice(None, None, -1)  # ties go to the weaker point, see `register_features`
+    weak0, weak1 = features0.take(weakest_first), features1.take(weakest_first)
+    return metrics.matching_score(
+        weak0.keypoints,
+        weak1.keypoints,
+        matching.descriptor_distances(weak0.descriptors, weak1.descriptors),
+        homography,
+        protocol.image_size,
+        threshold=protocol.distance_threshold,
+    )
 
 
 def evaluate(
@@ -151,47 +243,19 @@ def evaluate(
     Raises:
         InputError: If there are no pairs, or none of them could be read.
     """
-    store = export_features(
-        extractor, sequences, protocol.image_size, cache=cache, workers=workers, progress=progress
-    )
     pairs = [pair for sequence in sequences for pair in sequence.pairs]
-
-    def score(pair: ImagePair) -> list[dict[str, Any]]:
-        key = {"pair": pair.name, "sequence": pair.sequence, "subset": pair.subset, "index": pair.index}
-        try:
-            exported0, exported1 = store.get(pair.path0), store.get(pair.path1)
-            homography = geometry.rescale_homography(
-                pair.homography(),
-                exported0.own_size,
-                exported1.own_size,
-                protocol.image_size,
-                half_pixel=protocol.half_pixel,
-            )
-        except checks.InputError as error:
-            return _skipped(key, error, protocol)
-        features0, features1 = (
-            confident(exported.features, extractor, protocol) for exported in (exported0, exported1)
-        )
-        return [{**key, **row} for row in score_pair(features0, features1, homography, protocol)]
-
-    label = f"{extractor.name} {extractor.precision}: scores"
-    scored = parallel(score, pairs, workers or provenance.workers(), label, progress)
-    for sequence in sequences:
-        key = {"pair": sequence.name, "sequence": sequence.name, "subset": sequence.subset, "index": 0}
-        scored += [
-            _skipped(key, f"{problem.what} {problem.remedy}", protocol) for problem in sequence.problems
-        ]
-    table = pd.DataFrame(
-        [row for rows in scored for row in rows],
-        columns=["pair", "sequence", "subset", "index", *_PAIR_COLUMNS],
+    store = export_features(
+        extractor, pairs, protocol.image_size, cache=cache, workers=workers, progress=progress
     )
-    skipped = table[table["status"] == "skipped"].drop_duplicates(["pair", "reason"])
-    for pair, reason in skipped[["pair", "reason"]].itertuples(index=False):
-        logger.warning("skipped %s: %s", pair, reason)
-    if len(table) == len(skipped) * len(protocol.top_k):
-        raise checks.InputError(
-            f"none of the {len(pairs)} pairs could be read; the first: {skipped.iloc[0]['reason']}"
-        )
+    label = f"{extractor.name} {extractor.precision}: scores"
+    scored = parallel(
+        lambda pair: _rows(pair, store, protocol), pairs, workers or provenance.workers(), label, progress
+    )
+    for sequence in sequences:
+        key = dict(zip(_PAIR, (sequence.name, sequence.name, sequence.subset, 0), strict=True))
+        scored += [_skipped(key, f"{why.what} {why.remedy}", protocol) for why in sequence.problems]
+    table = pd.DataFrame([row for rows in scored for row in rows], columns=[*_PAIR, *_SCORES])
+    _report_skipped(table, len(pairs))
     table.insert(0, "method", extractor.name)
     table.insert(1, "precision", extractor.precision)
     table.insert(2, "runtime", extractor.runtime)
@@ -201,20 +265,44 @@ def evaluate(
     return table
 
 
+def _rows(pair: ImagePair, store: FeatureStore, protocol: Protocol) -> list[dict[str, Any]]:
+    """Returns one row a k of a pair, those of one that cannot be read as well."""
+    key = dict(zip(_PAIR, (pair.name, pair.sequence, pair.subset, pair.index), strict=True))
+    try:
+        features0, features1, homography = read_pair(pair, store, protocol)
+    except checks.InputError as error:
+        return _skipped(key, str(error), protocol)
+    return [{**key, **scores} for scores in score_pair(features0, features1, homography, protocol)]
+
+
+def _skipped(key: dict[str, Any], reason: str, protocol: Protocol) -> list[dict[str, Any]]:
+    return [{**key, "top_k": k, "status": "skipped", "reason": reason} for k in protocol.top_k]
+
+
+def _report_skipped(table: pd.DataFrame, num_pairs: int) -> None:
+    """Logs what was skipped, each pair once; refuses a table of nothing else."""
+    skipped = table[table["status"] == "skipped"]
+    for pair, reason in skipped[["pair", "reason"]].drop_duplicates().itertuples(index=False):
+        logger.warning("skipped %s: %s", pair, reason)
+    if len(skipped) == len(table):
+        first = skipped.iloc[0]["reason"]
+        raise checks.InputError(f"none of the {num_pairs} pairs could be read; the first: {first}")
+
+
 def export_features(
     extractor: Extractor,
-    sequences: Sequence[datasets.Sequence],
+    pairs: Sequence[ImagePair],
     image_size: tuple[int, int],
     *,
     cache: Path | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> FeatureStore:
-    """Extracts the features of every image of a data set that is part of a pair.
+    """Extracts the features of every image of some pairs.
 
     Args:
         extractor: The method.
-        sequences: From `datasets.load_sequences`.
+        pairs: Of a data set.
         image_size: (height, width) px.
         cache: Folder that keeps them; what lies there is not extracted again.
         workers: Threads; None takes one a core.
@@ -226,100 +314,18 @@ def export_features(
     Raises:
         InputError: If there are no pairs.
     """
-    pairs = [pair for sequence in sequences for pair in sequence.pairs]
     if not pairs:
-        raise checks.problem("at least one image pair", f"{len(sequences)} sequences without any")
+        raise checks.problem("at least one image pair", "none")
     if workers is not None and workers < 1:
         raise checks.problem("one or more workers", workers)
     store = FeatureStore(extractor, image_size, cache)
     images = sorted({path for pair in pairs for path in (pair.path0, pair.path1)})
     threads = (workers or provenance.workers()) if extractor.concurrent else 1
     label = f"{extractor.name} {extractor.precision}: features"
-    parallel(lambda path: _readable(store, path), images, threads, label, progress)
+    parallel(lambda path: _export(store, path), images, threads, label, progress)
     return store
 
 
-_PAIR_COLUMNS = ("top_k", "status", "reason", *MEANS, *_MMA, "corner_error", *_COUNTS)
-
-
-def _skipped(key: dict[str, Any], reason: object, protocol: Protocol) -> list[dict[str, Any]]:
-    return [{**key, "top_k": k, "status": "skipped", "reason": str(reason)} for k in protocol.top_k]
-
-
-def _readable(store: FeatureStore, path: Path) -> bool:
-    try:
+def _export(store: FeatureStore, path: Path) -> None:
+    with contextlib.suppress(checks.InputError):  # scoring reports it, with the pair it belongs to
         store.get(path)
-    except checks.InputError:
-        return False  # scoring reports it, with the pair it belongs to
-    return True
-
-
-def summarize(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataFrame:
-    """Averages pair scores into one row a method × precision × runtime × data set × subset × k.
-
-    Localization error is averaged over the pairs that have one; everything else over all pairs that were
-    read, failed ones counting 0. Beside each metric stand the ends of its 95 % interval (`d1_low`,
-    `d1_high`), from the bootstrap over sequences.
-
-    Args:
-        pairs: From `evaluate`; several methods may be concatenated.
-        drop_unrepeated: Leave pairs without a repeated point out of the repeatability (KP2Dtiny's choice).
-
-    Returns:
-        Rows in the order of appearance, each data set's subsets followed by "all".
-    """
-    rows = []
-    for identity, scores in by_setting(pairs):
-        rows.append({**identity, **_average(scores, drop_unrepeated)})
-    return pd.DataFrame(rows)
-
-
-def by_setting(pairs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yields what one average is taken over (method, precision, runtime, data set, subset, k) and its pairs.
-
-    Args:
-        pairs: From `evaluate`; several methods may be concatenated. Without the column `dataset`, all pairs
-            belong to one.
-    """
-    names = [name for name in ("method", "precision", "runtime", "dataset") if name in pairs]
-    for key, group in pairs.groupby(names, sort=False):
-        for subset in [*sorted(group["subset"].unique(), key=_subset_order), "all"]:
-            chosen = group if subset == "all" else group[group["subset"] == subset]
-            for top_k, scores in chosen.groupby("top_k", sort=True):
-                yield {**dict(zip(names, key, strict=True)), "subset": subset, "top_k": top_k}, scores
-
-
-def counted(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataFrame:
-    """Returns the metrics of pairs as their means take them: NaN where a pair is left out of one.
-
-    Args:
-        pairs: From `evaluate`, those that were read.
-        drop_unrepeated: Leave pairs without a repeated point out of the repeatability.
-    """
-    values = pairs[list(MEANS)].astype(float)
-    if drop_unrepeated:
-        values["repeatability"] = values["repeatability"].where(values["repeatability"] > 0)
-    return values
-
-
-def _subset_order(subset: str) -> tuple[int, str]:
-    known = ("viewpoint", "illumination")
-    return (known.index(subset) if subset in known else len(known), subset)
-
-
-def _average(scores: pd.DataFrame, drop_unrepeated: bool) -> dict[str, Any]:
-    read = scores[scores["status"] != "skipped"]
-    values = read[[*_MMA, *_COUNTS]].astype(float).join(counted(read, drop_unrepeated=drop_unrepeated))
-    low, high = bootstrap.intervals(values[list(MEANS)].to_numpy(), list(read["sequence"]))
-    errors = read["corner_error"].to_numpy(dtype=float)
-    return {
-        "num_pairs": len(read),
-        "num_sequences": read["sequence"].nunique(),
-        "num_failed": int((read["status"] == "failed").sum()),
-        "num_skipped": len(scores) - len(read),
-        **values.mean().to_dict(),
-        **{f"{metric}_low": low[index] for index, metric in enumerate(MEANS)},
-        **{f"{metric}_high": high[index] for index, metric in enumerate(MEANS)},
-        "auc_3": metrics.area_under_curve(errors, 3),
-        "auc_5": metrics.area_under_curve(errors, 5),
-    }

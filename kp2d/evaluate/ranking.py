@@ -13,7 +13,7 @@ import pandas as pd
 from kp2d import checks, files, provenance
 from kp2d.config import Protocol, fingerprint
 from kp2d.data import datasets
-from kp2d.evaluate import evaluation, tables
+from kp2d.evaluate import averages, evaluation, tables
 from kp2d.methods import learned
 from kp2d.train.bench import bench_train
 from kp2d.train.recipes import TrainConfig, from_recipe, replace
@@ -139,10 +139,10 @@ def rank(
         extractor = learned.load(config.preset, weights=result.weights_path)
         pairs = evaluation.evaluate(extractor, sequences, protocol, progress=progress)
         told = {"variant": name, "changes": _told(VARIANTS[name]), "dataset": dataset}
-        parts.append(_rows(evaluation.summarize(pairs), config, told, seconds, speed))
+        parts.append(_rows(averages.summarize(pairs), config, told, seconds, speed))
     table = pd.concat(parts, ignore_index=True)
     best = table[table["subset"] == "all"].sort_values(["d3", "d1"], ascending=False, kind="stable")
-    order = {name: place for place, name in enumerate(best["variant"])}
+    order = {name: rank for rank, name in enumerate(best["variant"])}
     return table.sort_values(
         "variant", key=lambda column: column.map(order), kind="stable", ignore_index=True
     )

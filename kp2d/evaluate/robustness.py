@@ -13,7 +13,7 @@ import pandas as pd
 from kp2d import checks, images, provenance
 from kp2d.config import Protocol
 from kp2d.data import datasets, locations, views
-from kp2d.evaluate import evaluation, tables
+from kp2d.evaluate import averages, evaluation
 from kp2d.evaluate.feature_store import parallel
 from kp2d.methods import extractors, registration
 from kp2d.methods.extractors import Extractor
@@ -85,33 +85,46 @@ def study(
     if not wanted or any(scale <= 0 for scale in scales):
         raise checks.problem("photographs and positive scales", f"{len(wanted)} and {list(scales)}")
     workers = provenance.workers()
-    amounts = {"rotation": rotations, "scale": scales}
-    both = [(*photograph, kind) for photograph in wanted for kind in amounts]
+    kinds = {"rotation": rotations, "scale": scales}
     shown = parallel(
-        lambda each: _show(*each, amounts[each[2]], protocol.image_size), both, workers, "views", progress
+        lambda view: _show(*view, protocol.image_size),
+        [(*photograph, *kind) for photograph in wanted for kind in kinds.items()],
+        workers,
+        "views",
+        progress,
     )
     parts = []
     for name in methods:
         extractor = extractors.from_name(name)
-        label = f"{extractor.name} {extractor.precision}"
-        found = parallel(
-            lambda each, extractor=extractor: _extract(extractor, each, protocol),
-            shown,
-            workers if extractor.concurrent else 1,
-            f"{label}: features",
-            progress,
-        )
-        tasks = [(*each, amount) for each in zip(shown, found, strict=True) for amount in each[0].pairs]
-        scored = parallel(lambda task: _score(*task, protocol), tasks, workers, f"{label}: scores", progress)
-        pairs = pd.DataFrame([row for rows in scored for row in rows])
-        pairs[["method", "precision", "runtime"]] = extractor.name, extractor.precision, extractor.runtime
+        pairs = _score_views(extractor, shown, protocol, workers, progress)
         for (_, kind, amount), part in pairs.groupby(["dataset", "subset", "amount"], sort=False):
-            summary = evaluation.summarize(part)
-            summary = summary[summary["subset"] == kind]
-            rows = tables.evaluation_rows(summary, extractor, protocol, profile=profile)
+            rows = averages.result_rows(part, extractor, protocol, profile=profile)
+            rows = rows[rows["subset"] == kind]
             rows.insert(0, "amount", float(amount))
             parts.append(rows)
     return pd.concat(parts, ignore_index=True)
+
+
+def _score_views(
+    extractor: Extractor, shown: Sequence[_Views], protocol: Protocol, workers: int, progress: bool
+) -> pd.DataFrame:
+    """Scores a method on pairs of views, a row a pair and k."""
+    label = f"{extractor.name} {extractor.precision}"
+    features = parallel(
+        lambda views_shown: _extract(extractor, views_shown, protocol),
+        shown,
+        workers if extractor.concurrent else 1,
+        f"{label}: features",
+        progress,
+    )
+    pairs = [
+        (views_of, extracted, amount)
+        for views_of, extracted in zip(shown, features, strict=True)
+        for amount in views_of.pairs
+    ]
+    scored = parallel(lambda pair: _score(*pair, protocol), pairs, workers, f"{label}: scores", progress)
+    table = pd.DataFrame([row for rows in scored for row in rows])
+    return table.assign(method=extractor.name, precision=extractor.precision, runtime=extractor.runtime)
 
 
 def _show(
@@ -129,8 +142,8 @@ def _show(
                 view = views.sample_view(image, matrix, image_size)
                 shown.append(np.clip(np.rint(view), 0, 255).astype(np.uint8))
         homography = np.linalg.solve(matrices[1], matrices[0])
-        places = (known[matrix.tobytes()] for matrix in matrices)
-        pairs[amount] = (*places, homography / homography[2, 2])
+        first, second = (known[matrix.tobytes()] for matrix in matrices)
+        pairs[amount] = first, second, homography / homography[2, 2]
     return _Views(dataset=dataset, photograph=str(path), kind=kind, images=shown, pairs=pairs)
 
 

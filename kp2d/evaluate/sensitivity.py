@@ -17,7 +17,7 @@ from tqdm import tqdm
 from kp2d import files, images, provenance
 from kp2d.config import Protocol, fingerprint
 from kp2d.data import datasets
-from kp2d.evaluate import bootstrap, comparison, evaluation, tables
+from kp2d.evaluate import averages, bootstrap, comparison, evaluation, tables
 from kp2d.methods import extractors
 from kp2d.methods.decode import normalized
 from kp2d.methods.learned import NetworkExtractor, compile_predict
@@ -26,7 +26,7 @@ from kp2d.quantize import calibration, convert, quantization
 from kp2d.quantize.quantization import Calibrated, FloatNetwork, PostTraining
 
 HEADS = ("score", "offset", "descriptor")
-_METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score", "auc_3")
+_COMPARED = (*tables.METRICS, "auc_3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,28 +61,28 @@ def variants(num_images: int = calibration.NUM_IMAGES, most_images: int = 500) -
     """
     plain = {"correct_bias": False, "equalize": None, "spread_scores": False, "refine": False}
 
-    def one(group: str, name: str, **changes: Any) -> Variant:
+    def variant(group: str, name: str, **changes: Any) -> Variant:
         return Variant(**{"group": group, "name": name, "num_images": num_images, **changes})
 
     counts = [count for count in (1, 5, 20, 100, 500) if count <= most_images]
     without = {part: tuple(other for other in PARTS if other != part) for part in PARTS}
     return [
-        one("all int8", "post-training"),
-        *(one("calibration images", f"{count}", num_images=count) for count in counts),
-        one("calibration data", "noise", data="noise"),
-        one("ranges", "smallest to largest", options=PostTraining(method="minmax", refine=False)),
-        one("ranges", "percentiles", options=PostTraining(method="percentile")),
-        one("corrections", "none", options=PostTraining(**plain)),
-        one("corrections", "channels not evened", options=PostTraining(equalize=None)),
-        one("corrections", "biases as they are", options=PostTraining(correct_bias=False)),
-        one("corrections", "scores not spread", options=PostTraining(spread_scores=False)),
-        one("corrections", "ranges not refined", options=PostTraining(refine=False)),
-        one("corrections", "none, smallest to largest", options=PostTraining(method="minmax", **plain)),
-        one("kernels", "one scale each", scheme=Scheme(per_channel=False)),
-        one("kernels", "4 bits", scheme=Scheme(weight_bits=4)),
-        *(one("float32 again", part, scheme=Scheme(parts=without[part])) for part in PARTS),
-        *(one("descriptor bits", f"{bits}", scheme=Scheme(descriptor_bits=bits)) for bits in (6, 4, 2)),
-        *(one("score threshold", f"{limit}", score_threshold=limit) for limit in (0.3, 0.5, 0.7)),
+        variant("all int8", "post-training"),
+        *(variant("calibration images", f"{count}", num_images=count) for count in counts),
+        variant("calibration data", "noise", data="noise"),
+        variant("ranges", "smallest to largest", options=PostTraining(method="minmax", refine=False)),
+        variant("ranges", "percentiles", options=PostTraining(method="percentile")),
+        variant("corrections", "none", options=PostTraining(**plain)),
+        variant("corrections", "channels not evened", options=PostTraining(equalize=None)),
+        variant("corrections", "biases as they are", options=PostTraining(correct_bias=False)),
+        variant("corrections", "scores not spread", options=PostTraining(spread_scores=False)),
+        variant("corrections", "ranges not refined", options=PostTraining(refine=False)),
+        variant("corrections", "none, smallest to largest", options=PostTraining(method="minmax", **plain)),
+        variant("kernels", "one scale each", scheme=Scheme(per_channel=False)),
+        variant("kernels", "4 bits", scheme=Scheme(weight_bits=4)),
+        *(variant("float32 again", part, scheme=Scheme(parts=without[part])) for part in PARTS),
+        *(variant("descriptor bits", f"{bits}", scheme=Scheme(descriptor_bits=bits)) for bits in (6, 4, 2)),
+        *(variant("score threshold", f"{limit}", score_threshold=limit) for limit in (0.3, 0.5, 0.7)),
     ]
 
 
@@ -128,9 +128,9 @@ class Study:
         calibrated = functools.cache(self._calibrate)
 
         def row(group: str, name: str, scored: _Scores, limit: float) -> dict[str, Any]:
-            scores, base = scored.means, float_scores(limit)
-            deltas = {f"delta_{metric}": scores[metric] - base.means[metric] for metric in _METRICS}
-            return {"group": group, "variant": name, **scores, **deltas, **scored.delta_intervals(base)}
+            base = float_scores(limit)
+            deltas = {f"delta_{metric}": scored.means[metric] - base.means[metric] for metric in _COMPARED}
+            return {"group": group, "variant": name, **scored.means, **deltas, **scored.delta_intervals(base)}
 
         rows = [row("float32", "", float_scores(0.0), 0.0)]
         for variant in tqdm(chosen, desc="variants", disable=not progress, leave=False):
@@ -138,10 +138,9 @@ class Study:
             ready = calibrated(variant.data, variant.num_images, options.equalize, options.spread_scores)
             network = quantization.quantize(ready, self.source.config, options, variant.scheme)
             predict = compile_predict(network)
-            scores = self._scores(predict, _digest(network, variant.scheme), limit)
-            got = [predict(image) for image in inputs]
-            noise = {f"sqnr_{head}": head_sqnr(wanted, got, head) for head in HEADS}
-            rows.append({**row(variant.group, variant.name, scores, limit), **noise})
+            scored = self._scores(predict, _digest(network, variant.scheme), limit)
+            noise = _head_noise(wanted, [predict(image) for image in inputs])
+            rows.append({**row(variant.group, variant.name, scored, limit), **noise})
         return pd.DataFrame(rows)
 
     def inputs(self, count: int = 8) -> list[np.ndarray]:
@@ -172,28 +171,25 @@ class Study:
         plain = compile_predict(self.source.network)
         inputs = self.inputs()
         wanted = [plain(image) for image in inputs]
-        parts, facts, first, float_pairs = [], [], None, None
+        parts, facts = [], []
         for kind, model in {"float32": self.source.method, **models}.items():
             extractor = extractors.from_name(model) if isinstance(model, str) else model
-            pairs = evaluation.evaluate(
-                extractor, self.sequences, self.protocol, cache=self.cache, progress=False
-            )
-            rows = tables.evaluation_rows(
-                evaluation.summarize(pairs), extractor, self.protocol, profile=profile
+            rows, pairs = comparison.evaluate_methods(
+                [extractor], self.sequences, self.protocol, profile=profile, cache=self.cache, progress=False
             )
             parts.append(rows.assign(kind=kind))
             scores = _average_of_all(pairs)
-            if first is None:
-                first, float_pairs = scores, pairs
+            if kind == "float32":
+                base, base_pairs = scores, pairs
             got = [extractor.predict(np.round((image + 1) * 127.5).astype(np.uint8)) for image in inputs]
             facts.append(
                 {
                     "kind": kind,
                     "precision": extractor.precision,
                     "bytes": extractor.bytes,
-                    **{f"sqnr_{head}": head_sqnr(wanted, got, head) for head in HEADS},
-                    **{f"delta_{name}": scores[name] - first[name] for name in _METRICS},
-                    **_delta_intervals(pairs, float_pairs, top_k=max(self.protocol.top_k)),
+                    **_head_noise(wanted, got),
+                    **{f"delta_{name}": scores[name] - base[name] for name in _COMPARED},
+                    **_delta_intervals(pairs, base_pairs, top_k=max(self.protocol.top_k)),
                 }
             )
         return pd.concat(parts, ignore_index=True), pd.DataFrame(facts)
@@ -219,45 +215,52 @@ class Study:
             sha256=key,
             runtime="keras",
         )
-        rows, scored = [], []
+        rows, values = [], []
         for seed in range(self.seeds):
             protocol = replace(self.protocol, seed=seed, score_threshold=score_threshold)
             pairs = evaluation.evaluate(extractor, self.sequences, protocol, cache=self.cache, progress=False)
             rows.append(_average_of_all(pairs))
             read = pairs[(pairs["status"] != "skipped") & (pairs["top_k"] == max(protocol.top_k))]
-            scored.append(read[list(evaluation.MEANS)].to_numpy(float))
-        means = {name: float(np.mean([row[name] for row in rows])) for name in _METRICS}
-        return _Scores(means=means, values=np.mean(scored, axis=0), sequences=tuple(read["sequence"]))
+            values.append(read[list(tables.METRICS)].to_numpy(float))
+        means = {name: float(np.mean([row[name] for row in rows])) for name in _COMPARED}
+        mean_values = pd.DataFrame(
+            np.mean(values, axis=0), columns=[f"delta_{name}" for name in tables.METRICS]
+        )
+        return _Scores(means=means, values=mean_values, sequences=tuple(read["sequence"]))
 
 
 def _average_of_all(pairs: pd.DataFrame) -> pd.Series:
     """Returns the means over all pairs, those of several data sets together, at the largest k."""
-    summary = evaluation.summarize(pairs.drop(columns="dataset"))
+    summary = averages.summarize(pairs.drop(columns="dataset"))
     return summary[summary["subset"] == "all"].iloc[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Scores:
-    """Means over all pairs, and `[pairs, metrics]` the metrics of each pair, both averaged over the seeds."""
+    """Means over all pairs, and metrics pair by pair as `delta_<metric>`, both averaged over the seeds."""
 
     means: dict[str, float]
-    values: np.ndarray
+    values: pd.DataFrame
     sequences: tuple[str, ...]
 
     def delta_intervals(self, base: _Scores) -> dict[str, float]:
-        low, high = bootstrap.intervals(self.values, self.sequences, minus=base.values)
-        return {
-            f"delta_{name}_{end}": values[index]
-            for index, name in enumerate(evaluation.MEANS)
-            for end, values in (("low", low), ("high", high))
-        }
+        return bootstrap.named_intervals(self.values, self.sequences, minus=base.values)
 
 
 def _delta_intervals(pairs: pd.DataFrame, float_pairs: pd.DataFrame, *, top_k: int) -> dict[str, float]:
     """Returns the ends of the intervals of `delta_<metric>`; the area under the curve is no mean of pairs."""
     joined = comparison.paired(pairs, float_pairs)
-    ends = comparison.difference_intervals(joined[joined["top_k"] == top_k], evaluation.MEANS)
-    return {f"delta_{name}": value for name, value in ends.items()}
+    joined = joined[joined["top_k"] == top_k]
+    deltas = comparison.differences(joined, tables.METRICS).add_prefix("delta_")
+    return bootstrap.named_intervals(deltas, joined["sequence"])
+
+
+def _head_noise(
+    wanted: Sequence[Mapping[str, np.ndarray]], got: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, float]:
+    """Returns `sqnr_<head>`, signal to quantization noise of each head over images, in dB."""
+    maps = {head: [[heads[f"{head}_map"] for heads in images] for images in (wanted, got)] for head in HEADS}
+    return {f"sqnr_{head}": sqnr(*both) for head, both in maps.items()}
 
 
 def write_models(
@@ -340,13 +343,6 @@ def sqnr(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
         float(np.square(np.subtract(a, b, dtype=np.float64)).sum()) for a, b in zip(wanted, got, strict=True)
     )
     return float(min(120.0, 10 * np.log10(max(signal, 1e-12) / max(noise, 1e-12 * max(signal, 1e-12)))))
-
-
-def head_sqnr(
-    wanted: Sequence[Mapping[str, np.ndarray]], got: Sequence[Mapping[str, np.ndarray]], head: str
-) -> float:
-    """Returns the signal to quantization noise ratio of a head ("score") over images, in dB."""
-    return sqnr([heads[f"{head}_map"] for heads in wanted], [heads[f"{head}_map"] for heads in got])
 
 
 def _beyond(statistics: calibration.TensorStatistics, low: float, high: float) -> float:

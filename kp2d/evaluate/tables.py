@@ -9,20 +9,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from kp2d import checks, files, paths, provenance
-from kp2d.config import Protocol, fingerprint
-from kp2d.methods.extractors import Extractor
+from kp2d import checks, files, paths
+from kp2d.evaluate import bootstrap, metrics
 
 METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
-INTERVALS = tuple(f"{metric}_{end}" for metric in METRICS for end in ("low", "high"))
-MMA = tuple(f"mma_{threshold}" for threshold in range(1, 11))
+INTERVALS = tuple(name for metric in METRICS for name in bootstrap.end_names(metric))
+MMA = tuple(f"mma_{threshold}" for threshold in metrics.MMA_THRESHOLDS)
+COUNTS = ("num_keypoints", "num_matches", "num_inliers")  # means over pairs
+SUBSETS = ("viewpoint", "illumination", "all")  # in the order of tables and charts
 EVALUATION_COLUMNS = (
     *("method", "precision", "runtime", "profile", "dataset", "subset"),
     *("num_pairs", "num_sequences", "num_failed", "num_skipped", "image_height", "image_width", "top_k"),
     *METRICS,
     *INTERVALS,
     *MMA,
-    *("auc_3", "auc_5", "num_keypoints", "num_matches", "num_inliers", "bytes_per_keypoint"),
+    *("auc_3", "auc_5", *COUNTS, "bytes_per_keypoint"),
     *("score_threshold", "distance_threshold", "half_pixel", "drop_unrepeated"),
     *("matcher", "estimator", "ransac_threshold", "ransac_iterations", "calibration", "seed"),
     *("device", "config_hash", "git_commit"),
@@ -85,40 +86,21 @@ HEADINGS = {  # as short as a table on a page wants them
 }
 
 
-def evaluation_rows(
-    summary: pd.DataFrame, extractor: Extractor, protocol: Protocol, *, profile: str
-) -> pd.DataFrame:
-    """Completes averages to result rows that repeat their whole protocol.
+def subset_rank(subset: str) -> tuple[int, str]:
+    """Returns what to sort subsets by: the known ones first, others by name."""
+    return (SUBSETS.index(subset) if subset in SUBSETS else len(SUBSETS), str(subset))
 
-    Args:
-        summary: One method's rows from `evaluation.summarize`.
-        extractor: The method.
-        protocol: How it was scored.
-        profile: The profile's name, or "custom".
 
-    Returns:
-        The rows with the columns `EVALUATION_COLUMNS`.
-    """
-    binary = getattr(extractor, "binary", False)
-    return summary.assign(
-        profile=profile,
-        image_height=protocol.image_size[0],
-        image_width=protocol.image_size[1],
-        bytes_per_keypoint=extractor.descriptor_bytes,
-        score_threshold=protocol.score_threshold if extractor.probabilistic else 0.0,
-        distance_threshold=protocol.distance_threshold,
-        half_pixel=protocol.half_pixel,
-        drop_unrepeated=protocol.drop_unrepeated,
-        matcher="mutual-hamming" if binary else "mutual-l2",
-        estimator="opencv-ransac",
-        ransac_threshold=protocol.ransac_threshold,
-        ransac_iterations=protocol.ransac_iterations,
-        calibration=extractor.calibration,
-        seed=protocol.seed,
-        device=provenance.device(extractor.runtime),
-        config_hash=fingerprint(protocol, extractor.settings()),
-        git_commit=provenance.git_commit(),
-    )[list(EVALUATION_COLUMNS)]
+def of_method(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Returns the rows of a method, "sift" or "kp2d_tiny_s:int8"; of float32 where no precision is named."""
+    name, _, precision = method.partition(":")
+    return rows[(rows["method"] == name) & (rows["precision"] == (precision or "float32"))]
+
+
+def of_size(rows: pd.DataFrame, image_size: tuple[int, int]) -> pd.DataFrame:
+    """Returns the rows of one image size, (height, width) px."""
+    height, width = image_size
+    return rows[(rows["image_height"] == height) & (rows["image_width"] == width)]
 
 
 def write_csv(path: Path | str, rows: pd.DataFrame) -> Path:
@@ -211,24 +193,31 @@ def paper(name: str) -> pd.DataFrame:
     return read_csv(paths.paper() / f"{name}.csv", ("source", "doubt"))
 
 
-def with_intervals(rows: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+def with_intervals(
+    rows: pd.DataFrame, metrics: Sequence[str] = METRICS, *, form: str = "{} ({})"
+) -> pd.DataFrame:
     """Returns a table whose metrics are text with their 95 % intervals: "0.834 (0.790 to 0.871)".
 
     Args:
         rows: A table with `<metric>`, `<metric>_low` and `<metric>_high`.
         metrics: Which columns.
+        form: What value and interval are put into, where there is an interval.
     """
     rows = rows.copy()
     for metric in metrics:
-        values = rows[[metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False, name=None)
-        rows[metric] = [_interval(*each) for each in values]
+        records = rows[[metric, *bootstrap.end_names(metric)]].itertuples(index=False, name=None)
+        rows[metric] = [_with_interval(metric, value, interval_text(*ends), form) for value, *ends in records]
     return rows
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    if pd.isna(value):
-        return "–"
-    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"
+def _with_interval(metric: str, value: float, interval: str, form: str) -> str:
+    text = cell_text(metric, float(value))
+    return form.format(text, interval) if interval and not pd.isna(value) else text
+
+
+def interval_text(low: float, high: float) -> str:
+    """Returns an interval as every table shows it, "0.790 to 0.871"; "" if there is none."""
+    return "" if pd.isna(low) else f"{low:.3f} to {high:.3f}"
 
 
 def markdown(rows: pd.DataFrame, columns: Sequence[str] = ()) -> str:

@@ -17,9 +17,10 @@ from kp2d import checks, config, files, geometry, images, paths, provenance
 from kp2d.config import Protocol
 from kp2d.data import datasets
 from kp2d.data.datasets import ImagePair
-from kp2d.evaluate import evaluation, metrics
+from kp2d.evaluate import evaluation
+from kp2d.evaluate.evaluation import MatchedPair
 from kp2d.evaluate.feature_store import FeatureStore, parallel
-from kp2d.methods import extractors, matching, registration
+from kp2d.methods import extractors, matching
 from kp2d.viz import showcase
 
 logger = logging.getLogger(__name__)
@@ -79,9 +80,9 @@ def write_browser(folder: Path, profile: config.Profile, *, progress: bool = Tru
     stores, notes = _stores(profile, pairs, protocol, progress)
     if not stores:
         return Browser(notes=tuple(notes))
-    write = functools.partial(_write_pair, folder / FOLDER, stores=stores, protocol=protocol)
-    entries, workers = list(enumerate(pairs)), provenance.workers()
-    written = parallel(lambda entry: write(*entry), entries, workers, "match browser", progress)
+    write = functools.partial(_write_pair, folder, stores=stores, protocol=protocol)
+    numbered, workers = list(enumerate(pairs)), provenance.workers()
+    written = parallel(lambda entry: write(*entry), numbered, workers, "match browser", progress)
     records = [record for record in written if isinstance(record, dict)]
     notes += [problem for problem in written if isinstance(problem, str)]
     if not records:
@@ -102,28 +103,17 @@ def _stores(
     profile: config.Profile, pairs: Sequence[ImagePair], protocol: Protocol, progress: bool
 ) -> tuple[dict[str, FeatureStore], list[str]]:
     """Extracts the features of all pictures, unless kept ones fit; says which methods cannot be had."""
-    pictures = sorted({path for pair in pairs for path in (pair.path0, pair.path1)})
-    workers, cache = provenance.workers(), paths.runs(profile.name) / "features"
+    cache = paths.runs(profile.name) / "features"
     stores, notes = {}, []
     for name in profile.methods:
         try:
-            extractor = extractors.from_name(name)
-            store = FeatureStore(extractor, protocol.image_size, cache)
-            run_at_once = workers if extractor.concurrent else 1
-            parallel(functools.partial(_extract, store), pictures, run_at_once, f"{name}: features", progress)
+            stores[name] = evaluation.export_features(
+                extractors.from_name(name), pairs, protocol.image_size, cache=cache, progress=progress
+            )
         except (checks.InputError, ModuleNotFoundError) as error:
             logger.warning("%s is left out: %s", name, error)
             notes.append(f"{name} is left out: {error}")
-        else:
-            stores[name] = store
     return stores, notes
-
-
-def _extract(store: FeatureStore, picture: Path) -> None:
-    try:
-        store.get(picture)
-    except checks.InputError as error:
-        logger.debug("%s", error)  # the pair it belongs to is named when its turn comes
 
 
 def _method_entry(name: str, store: FeatureStore) -> dict[str, Any]:
@@ -136,86 +126,81 @@ def _write_pair(
 ) -> dict[str, Any] | str:
     """Writes a pair's pictures and matches; returns its entry in the index, or why it is left out."""
     try:
-        image0, image1, homography = _read_pair(pair, protocol)
-        found = {name: match_pair(pair, store, homography, protocol) for name, store in stores.items()}
+        originals = [images.read_image(path) for path in (pair.path0, pair.path1)]
+        sizes = [image.shape[:2] for image in originals]
+        homography = evaluation.true_homography(pair, *sizes, protocol)
+        by_method = {name: _by_top_k(pair, store, protocol) for name, store in stores.items()}
     except checks.InputError as error:
         return f"{pair.name} is left out: {error}"
-    name = f"pair{number:02d}"
-    for position, image in enumerate((image0, image1)):
-        images.write_image(folder / f"{name}_{position}.jpg", image)
-    frame = geometry.warp_points(geometry.corners(protocol.image_size), homography)
-    _write_script(folder / f"{name}.js", f"KP2D.matches[{number}] = {_json(found)};")
-    entry = {"id": number, "name": pair.name, "subset": pair.subset, "frame": _points(frame)}
+    entry = {
+        "id": number,
+        "name": pair.name,
+        "subset": pair.subset,
+        "frame": _frame(homography, protocol.image_size),
+        "script": f"{FOLDER}/pair{number:02d}.js",
+        "image0": f"{FOLDER}/pair{number:02d}_0.jpg",
+        "image1": f"{FOLDER}/pair{number:02d}_1.jpg",
+    }
+    shown = _shown_size(sizes, protocol.image_size)
+    for key, image in zip(("image0", "image1"), originals, strict=True):
+        images.write_image(folder / entry[key], images.resize_image(image, shown))
+    _write_script(folder / entry["script"], f"KP2D.matches[{number}] = {_json(by_method)};")
+    return entry
+
+
+def _shown_size(own_sizes: Sequence[tuple[int, int]], wanted: tuple[int, int]) -> tuple[int, int]:
+    """Returns how large the page shows pictures: as a method sees them, or larger where they allow it."""
+    fitting = min(side / want for size in own_sizes for side, want in zip(size, wanted, strict=True))
+    zoom = min(max(fitting, 1.0), MAX_ZOOM)
+    return round(wanted[0] * zoom), round(wanted[1] * zoom)
+
+
+def _by_top_k(pair: ImagePair, store: FeatureStore, protocol: Protocol) -> dict[str, dict[str, Any]]:
+    """Returns what the page draws of a pair by one method, just as it is scored, by k.
+
+    That is `matches`, best score first, each as x0, y0, x1, y1 (px), distance of the descriptors and distance
+    from the true place (px; null behind the horizon); `frame`, the corners of image 0 by the estimated
+    homography, and `error`, how far they are off on average (px), both null without one; `reason`, why there
+    is no error.
+    """
+    features0, features1, homography = evaluation.read_pair(pair, store, protocol)
+    matched = {
+        top_k: evaluation.match_pair(features0, features1, homography, protocol, top_k=top_k)
+        for top_k in protocol.top_k
+    }
     return {
-        **entry,
-        **{key: f"{FOLDER}/{name}{end}" for key, end in (("script", ".js"), ("image0", "_0.jpg"))},
-        "image1": f"{FOLDER}/{name}_1.jpg",
+        str(top_k): {
+            "matches": _match_rows(pair_at_k),
+            "frame": _frame(pair_at_k.estimated, protocol.image_size),
+            "error": _number(pair_at_k.corner_error, 2),
+            "reason": _reason(pair_at_k),
+        }
+        for top_k, pair_at_k in matched.items()
     }
 
 
-def _read_pair(pair: ImagePair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns both pictures as large as the page shows them, and the homography at the protocol's size."""
-    _, _, homography = showcase.load_pair(pair, protocol)
-    originals = [images.read_image(path) for path in (pair.path0, pair.path1)]
-    wanted = protocol.image_size
-    fitting = min(side / want for image in originals for side, want in zip(image.shape, wanted, strict=False))
-    zoom = min(max(fitting, 1.0), MAX_ZOOM)
-    shown = tuple(round(side * zoom) for side in wanted)
-    image0, image1 = (images.resize_image(image, shown) for image in originals)
-    return image0, image1, homography
-
-
-def match_pair(
-    pair: ImagePair, store: FeatureStore, homography: np.ndarray, protocol: Protocol
-) -> dict[str, dict[str, Any]]:
-    """Matches one pair just as it is scored.
-
-    Args:
-        pair: The pair.
-        store: The method's features.
-        homography: `[3, 3]`, image 0 to image 1 at the protocol's size.
-        protocol: Size, k and thresholds.
-
-    Returns:
-        By k: `matches`, best score first, each as x0, y0, x1, y1 (px), distance of the descriptors and
-        distance from the true place (px; null behind the horizon); `frame`, the corners of image 0 by the
-        estimated homography, and `error`, how far they are off on average (px), both null without one;
-        `reason`, why there is no error.
-
-    Raises:
-        InputError: If an image cannot be read.
-    """
-    features = [
-        registration.confident(store.get(path).features, store.extractor, protocol)
-        for path in (pair.path0, pair.path1)
-    ]
-    shared = evaluation.shared_features(*features, homography, protocol.image_size)
-    return {str(k): _match(shared, homography, k, protocol) for k in protocol.top_k}
-
-
-def _match(shared: tuple, homography: np.ndarray, top_k: int, protocol: Protocol) -> dict[str, Any]:
-    found = registration.register_features(*shared, top_k=top_k, protocol=protocol)
-    matches = found.matches[::-1]  # best first
-    features0, features1 = found.features0, found.features1
-    errors = metrics.match_errors(features0.keypoints, features1.keypoints, matches, homography)
+def _match_rows(matched: MatchedPair) -> list[list[float | None]]:
+    features0, features1, matches = matched.features0, matched.features1, matched.matches
     distances = matching.match_distances(features0.descriptors, features1.descriptors, matches)
     ends = np.hstack([features0.keypoints[matches[:, 0]], features1.keypoints[matches[:, 1]]])
-    rows = [
+    return [
         [*(round(float(value), 1) for value in end), round(float(distance), 3), _number(error, 3)]
-        for end, distance, error in zip(ends, distances, errors, strict=True)
+        for end, distance, error in zip(ends, distances, matched.match_errors, strict=True)
     ]
-    estimated, frame, error = found.estimate.homography, None, None
-    reason = "none found"
-    if estimated is not None:
-        frame = _points(geometry.warp_points(geometry.corners(protocol.image_size), estimated))
-        error = _number(geometry.corner_error(estimated, homography, protocol.image_size), 2)
-        reason = "a corner behind the horizon" if error is None else ""
-    return {"matches": rows, "frame": frame, "error": error, "reason": reason}
 
 
-def _points(points: np.ndarray) -> list[list[float]] | None:
-    """Returns corners as a script takes them; None if one of them is behind the horizon."""
-    return np.round(points, 1).tolist() if np.isfinite(points).all() else None
+def _reason(matched: MatchedPair) -> str:
+    if matched.estimated is None:
+        return "none found"
+    return "" if math.isfinite(matched.corner_error) else "a corner behind the horizon"
+
+
+def _frame(homography: np.ndarray | None, image_size: tuple[int, int]) -> list[list[float]] | None:
+    """Returns the corners of image 0 in image 1 as a script takes them; None if one is behind the horizon."""
+    if homography is None:
+        return None
+    corners = geometry.warp_points(geometry.corners(image_size), homography)
+    return np.round(corners, 1).tolist() if np.isfinite(corners).all() else None
 
 
 def _number(value: float, digits: int) -> float | None:

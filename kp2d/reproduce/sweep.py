@@ -14,7 +14,7 @@ import pandas as pd
 
 from kp2d import checks, config, files, paths, provenance
 from kp2d.data import datasets
-from kp2d.evaluate import evaluation, tables
+from kp2d.evaluate import bootstrap, comparison, evaluation, tables
 from kp2d.methods import extractors, learned
 from kp2d.reproduce import jobs
 
@@ -233,7 +233,7 @@ def extract(combination: Combination, sweep: Sweep, progress: bool, *, report: j
     with _one_at_a_time:
         evaluation.export_features(
             extractors.from_name(combination.method),
-            datasets.load_sequences(sweep.data),
+            [pair for sequence in datasets.load_sequences(sweep.data) for pair in sequence.pairs],
             combination.protocol.image_size,
             cache=sweep.folder / "features",
             progress=progress,
@@ -257,19 +257,15 @@ def score(
     Raises:
         InputError: If the data set is missing, or the rows cannot be written.
     """
-    extractor = extractors.from_name(combination.method)
-    sequences = datasets.load_sequences(sweep.data)
-    protocol = combination.protocol
     with _one_at_a_time:
-        pairs = evaluation.evaluate(
-            extractor, sequences, protocol, cache=sweep.folder / "features", progress=progress
+        table, _ = comparison.evaluate_methods(
+            [combination.method],
+            datasets.load_sequences(sweep.data),
+            combination.protocol,
+            profile=sweep.profile,
+            cache=sweep.folder / "features",
+            progress=progress,
         )
-    table = tables.evaluation_rows(
-        evaluation.summarize(pairs, drop_unrepeated=protocol.drop_unrepeated),
-        extractor,
-        protocol,
-        profile=sweep.profile,
-    )
     rows = table.to_dict("records")
     files.write_json(combination.record, {**combination.state, "rows": rows})
     report(f"{combination.name}: done")
@@ -293,7 +289,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
         for metric in tables.METRICS:
             row[f"{metric}_mean"] = group[metric].mean()
             row[f"{metric}_std"] = group[metric].std(ddof=min(1, len(group) - 1))
-            row |= {name: group[name].mean() for name in (f"{metric}_low", f"{metric}_high")}
+            row |= {name: group[name].mean() for name in bootstrap.end_names(metric)}
         found.append(row)
     return pd.DataFrame(found)
 

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from kp2d import checks
+from kp2d.evaluate import metrics, tables
 from kp2d.viz import figures, panels
-
-MMA_THRESHOLDS = tuple(range(1, 11))  # px
 
 # Metric → (axis label, larger is better, top of the axis or None for the data's own).
 METRICS: dict[str, tuple[str, bool, float | None]] = {
@@ -23,7 +22,7 @@ METRICS: dict[str, tuple[str, bool, float | None]] = {
     "matching_score": ("matching score (fraction)", True, 1.0),
     "corner_error": ("mean corner error (px)", False, None),
     "num_inliers": ("inliers (count)", True, None),
-    **{f"mma_{t}": (f"matching accuracy at {t} px (fraction)", True, 1.0) for t in MMA_THRESHOLDS},
+    **{f"mma_{t}": (f"matching accuracy at {t} px (fraction)", True, 1.0) for t in metrics.MMA_THRESHOLDS},
 }
 _CORNER_LIMITS = 0.1, 100.0  # px; beyond it a homography is as useless as none
 
@@ -42,7 +41,7 @@ def plot_mma(rows: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -
     Raises:
         InputError: If columns or rows are missing, or a method has several rows for one subset.
     """
-    columns = [f"mma_{threshold}" for threshold in MMA_THRESHOLDS]
+    columns = list(tables.MMA)
     rows = panels.checked_table(rows, ["method", "subset", *columns], once_by=["subset"])
     rows = panels.name_subsets(rows)
     subsets = panels.subsets_of(rows)
@@ -53,7 +52,7 @@ def plot_mma(rows: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -
             part = rows[rows["subset"] == subset]
             for method, precision, line in panels.by_method(part):
                 values = line[columns].iloc[0].to_numpy(float)
-                panel.plot(MMA_THRESHOLDS, values, **figures.method_style(method, precision))
+                panel.plot(metrics.MMA_THRESHOLDS, values, **figures.method_style(method, precision))
                 ends[panel, method, precision] = values[-1]
             panels.set_limits(panel, (0.5, 10.3), (0, 1.0), range(1, 11), "threshold (px)")
             panel.set_title(panels.panel_title(subset, part.get("num_pairs")))

@@ -13,9 +13,8 @@ from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
 from kp2d import checks
+from kp2d.evaluate import tables
 from kp2d.viz import figures
-
-SUBSETS = ("viewpoint", "illumination", "all")
 
 
 def checked_table(
@@ -57,10 +56,10 @@ def name_subsets(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([part.assign(subset=prefix + part["subset"]) for prefix, part in parts])
 
 
-def subset_rank(subset: str) -> tuple[str, int, str]:
-    """Returns what to sort subsets by: the data set that they may name, and the house's order."""
+def subset_rank(subset: str) -> tuple:
+    """Returns what to sort subsets by: the data set that they may name, and the order of tables."""
     dataset, _, name = str(subset).rpartition(": ")
-    return (dataset, SUBSETS.index(name) if name in SUBSETS else len(SUBSETS), name)
+    return (dataset, *tables.subset_rank(name))
 
 
 def subsets_of(rows: pd.DataFrame) -> list[str]:

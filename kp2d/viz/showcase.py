@@ -15,8 +15,9 @@ from kp2d import checks, geometry, images
 from kp2d.config import Protocol
 from kp2d.data import datasets, samples
 from kp2d.data.datasets import ImagePair
-from kp2d.evaluate import evaluation
-from kp2d.methods import extractors, registration
+from kp2d.evaluate import evaluation, tables
+from kp2d.evaluate.feature_store import FeatureStore
+from kp2d.methods import extractors
 from kp2d.viz import pictures
 
 
@@ -38,24 +39,6 @@ def presentable(sequences: Sequence[datasets.Sequence]) -> list[datasets.Sequenc
     return sequences
 
 
-def load_pair(pair: ImagePair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns both images at the protocol's size, uint8 RGB `[H, W, 3]`, and the homography 0 → 1 there.
-
-    Raises:
-        InputError: If an image or the homography cannot be read.
-    """
-    originals = [images.read_image(path) for path in (pair.path0, pair.path1)]
-    homography = geometry.rescale_homography(
-        pair.homography(),
-        originals[0].shape[:2],
-        originals[1].shape[:2],
-        protocol.image_size,
-        half_pixel=protocol.half_pixel,
-    )
-    image0, image1 = (images.resize_image(image, protocol.image_size) for image in originals)
-    return image0, image1, homography
-
-
 def match_panel(pair: ImagePair, method: str, protocol: Protocol, *, top_k: int) -> dict[str, Any]:
     """Matches one pair just as it is scored, and returns what `viz.draw_matches` and `viz.gallery` draw.
 
@@ -64,30 +47,30 @@ def match_panel(pair: ImagePair, method: str, protocol: Protocol, *, top_k: int)
         method: As for `extractors.from_name`.
         protocol: Size, thresholds, seed.
         top_k: Keypoints kept an image.
+
+    Raises:
+        InputError: If an image or the homography cannot be read.
     """
-    image0, image1, homography = load_pair(pair, protocol)
-    extractor = extractors.from_name(method)
-    features0, features1 = (
-        registration.confident(extractor.extract(image), extractor, protocol) for image in (image0, image1)
-    )
-    shared = evaluation.shared_features(features0, features1, homography, protocol.image_size)
-    found = registration.register_features(*shared, top_k=top_k, protocol=protocol)
-    inliers, estimated = found.estimate.inliers, found.estimate.homography
-    error = np.inf
-    if estimated is not None:
-        error = geometry.corner_error(estimated, homography, protocol.image_size)
+    store = FeatureStore(extractors.from_name(method), protocol.image_size)
+    features = evaluation.read_pair(pair, store, protocol)
+    matched = evaluation.match_pair(*features, protocol, top_k=top_k)
+    inliers, error = matched.inliers, matched.corner_error
     verdict = f"{error:.1f} px" if np.isfinite(error) else "failed"
     return {
-        "image0": image0,
-        "image1": image1,
-        "keypoints0": found.features0.keypoints,
-        "keypoints1": found.features1.keypoints,
-        "matches": found.matches[::-1],  # best first
-        "inliers": inliers[::-1],
-        "homography": homography,
-        "estimated": estimated,
+        "image0": _resized(pair.path0, protocol.image_size),
+        "image1": _resized(pair.path1, protocol.image_size),
+        "keypoints0": matched.features0.keypoints,
+        "keypoints1": matched.features1.keypoints,
+        "matches": matched.matches,
+        "inliers": inliers,
+        "homography": matched.homography,
+        "estimated": matched.estimated,
         "title": f"{pair.name} · {inliers.sum()}/{len(inliers)} inliers · {verdict}",
     }
+
+
+def _resized(path: Path, image_size: tuple[int, int]) -> np.ndarray:
+    return images.resize_image(images.read_image(path), image_size)
 
 
 def ranked_pairs(
@@ -101,8 +84,7 @@ def ranked_pairs(
         method: As for `extractors.from_name`.
         top_k: At which k.
     """
-    name, _, precision = method.partition(":")
-    chosen = scores[(scores["method"] == name) & (scores["precision"] == (precision or "float32"))]
+    chosen = tables.of_method(scores, method)
     chosen = chosen[(chosen["top_k"] == top_k) & (chosen["status"] != "skipped")]
     errors = chosen.set_index(["sequence", "index"])["corner_error"].fillna(np.inf)
     pairs = {(pair.sequence, pair.index): pair for s in sequences for pair in s.pairs}
@@ -119,9 +101,13 @@ def describe_failures(failed: pd.DataFrame, pairs: Sequence[ImagePair], protocol
     """
     known = {pair.name: pair for pair in pairs}
     rows = failed[failed["pair"].isin(known)].reset_index(drop=True)
-    true = [load_pair(known[name], protocol)[2] for name in rows["pair"]]
-    moves = [geometry.similarity(homography, protocol.image_size) for homography in true]
+    moves = [_similarity(known[name], protocol) for name in rows["pair"]]
     return rows.assign(rotation=[move[0] for move in moves], scale=[move[1] for move in moves])
+
+
+def _similarity(pair: ImagePair, protocol: Protocol) -> tuple[float, float]:
+    sizes = (images.read_image(path).shape[:2] for path in (pair.path0, pair.path1))
+    return geometry.similarity(evaluation.true_homography(pair, *sizes, protocol), protocol.image_size)
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
@@ -163,9 +149,9 @@ def draw_methods(pair: ImagePair, methods: Sequence[str], protocol: Protocol, *,
 
 def draw_detections(pair: ImagePair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
     """Draws the keypoints of several methods on the first image of a pair, side by side."""
-    image = load_pair(pair, protocol)[0]
-    found = {method: extractors.from_name(method).extract(image).take(slice(top_k)) for method in methods}
-    detections = {extractors.label(name): (f.keypoints, f.scores) for name, f in found.items()}
+    image = _resized(pair.path0, protocol.image_size)
+    features = {method: extractors.from_name(method).extract(image).take(slice(top_k)) for method in methods}
+    detections = {extractors.label(name): (best.keypoints, best.scores) for name, best in features.items()}
     return pictures.compare_keypoints(image, detections)
 
 
@@ -194,7 +180,7 @@ def _small(path: Path, width: int = 240) -> np.ndarray:
     try:
         image = images.read_image(path)
     except checks.InputError:
-        return np.full((180, width, 3), 255, np.uint8)  # an empty place; the evaluation says why
+        return np.full((180, width, 3), 255, np.uint8)  # left empty; the evaluation says why
     height = max(round(image.shape[0] * width / image.shape[1]), 8)
     return images.resize_image(image, (height, width))
 

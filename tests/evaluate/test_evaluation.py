@@ -9,7 +9,7 @@ import pytest
 
 from kp2d import checks, config, images
 from kp2d.data import datasets
-from kp2d.evaluate import evaluation, feature_store
+from kp2d.evaluate import averages, evaluation, feature_store
 from kp2d.methods import extractors, registration
 
 
@@ -129,7 +129,7 @@ def test_blank_images_fail_with_a_reason_and_count_zero(tmp_path):
     scores = evaluate(datasets.load_sequences(tmp_path))
     assert (scores["status"] == "failed").all()
     assert "no keypoint in the shared view of image 0" in scores["reason"].iloc[0]
-    row = evaluation.summarize(scores).iloc[0]
+    row = averages.summarize(scores).iloc[0]
     assert (row["num_pairs"], row["num_failed"], row["repeatability"], row["d5"]) == (1, 1, 0, 0)
     assert np.isnan(row["localization_error"])
 
@@ -143,7 +143,7 @@ def test_unreadable_pairs_are_skipped_named_and_counted(sequences, tiny_dataset,
     skipped = scores[scores["status"] == "skipped"]
     assert len(skipped) == 2
     assert skipped["repeatability"].isna().all()
-    rows = evaluation.summarize(scores)
+    rows = averages.summarize(scores)
     total = rows[rows["subset"] == "all"].iloc[0]
     assert total["num_skipped"] == 1
     assert total["num_pairs"] + 1 == sum(len(sequence.pairs) for sequence in sequences)
@@ -154,7 +154,7 @@ def test_a_missing_homography_is_counted_too(tiny_dataset, caplog):
     with caplog.at_level(logging.WARNING):
         scores = evaluate(datasets.load_sequences(tiny_dataset))
     assert "H_1_2" in caplog.text
-    rows = evaluation.summarize(scores)
+    rows = averages.summarize(scores)
     assert rows[rows["subset"] == "all"]["num_skipped"].eq(1).all()
 
 
@@ -185,14 +185,14 @@ def test_summary_averages_by_hand():
             **{name: [8, 0, 8, np.nan] for name in ("num_keypoints", "num_matches", "num_inliers")},
         }
     )
-    rows = evaluation.summarize(pairs).set_index("subset")
+    rows = averages.summarize(pairs).set_index("subset")
     assert list(rows.index) == ["viewpoint", "illumination", "odd", "all"]
     assert rows.loc["viewpoint", "repeatability"] == 0.25
     assert rows.loc["viewpoint", "localization_error"] == 1.0
     assert rows.loc["all", "d1"] == pytest.approx(2 / 3)
     assert rows.loc["all", "auc_5"] == pytest.approx((0.9 + 0 + 0.2) / 3)
     assert rows.loc["all", ["num_pairs", "num_failed", "num_skipped"]].tolist() == [3, 1, 1]
-    dropped = evaluation.summarize(pairs, drop_unrepeated=True).set_index("subset")
+    dropped = averages.summarize(pairs, drop_unrepeated=True).set_index("subset")
     assert rows.loc["viewpoint", ["repeatability_low", "repeatability_high"]].tolist() == [0.0, 0.5]
     assert rows.loc["illumination", ["d1_low", "d1_high"]].isna().all()  # one sequence
     assert dropped.loc["viewpoint", "repeatability"] == 0.5

@@ -8,7 +8,7 @@ import pytest
 
 from kp2d import checks, config
 from kp2d.data import datasets
-from kp2d.evaluate import comparison, evaluation, paper, tables
+from kp2d.evaluate import averages, comparison, evaluation, paper, tables
 from kp2d.methods import extractors
 
 
@@ -90,10 +90,9 @@ def test_rows_say_how_a_network_was_calibrated_and_what_computes_it(tiny_dataset
     protocol = config.protocol(image_size=(96, 128), top_k=(50,))
     int8 = extractors.create("kp2d_nano", precision="int8")
     scores = evaluation.evaluate(int8, sequences, protocol, progress=False)
-    summary = evaluation.summarize(scores)
 
     def row(extractor):
-        return tables.evaluation_rows(summary, extractor, protocol, profile="p").iloc[0]
+        return averages.result_rows(scores, extractor, protocol, profile="p").iloc[0]
 
     assert row(int8)["calibration"].startswith("100 of 4,422 photographs")
     assert row(extractors.create("sift"))["calibration"] == "none"
@@ -107,7 +106,7 @@ def test_score_threshold_is_recorded_only_where_it_has_a_meaning(tiny_dataset):
     protocol = config.protocol("kp2dtiny", image_size=(96, 128), top_k=(50,))
     extractor = extractors.create("sift")
     scores = evaluation.evaluate(extractor, sequences, protocol, progress=False)
-    rows = tables.evaluation_rows(evaluation.summarize(scores), extractor, protocol, profile="p")
+    rows = averages.result_rows(scores, extractor, protocol, profile="p")
     assert rows["score_threshold"].eq(0).all()
     assert not rows["half_pixel"].any()
 

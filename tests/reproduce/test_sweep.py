@@ -10,7 +10,7 @@ from small_cluster import SmallCluster, stop
 
 from kp2d import checks, cli, config, paths
 from kp2d.data import datasets
-from kp2d.evaluate import evaluation, tables
+from kp2d.evaluate import averages, evaluation, tables
 from kp2d.methods import extractors
 from kp2d.reproduce import cluster, jobs, sweep
 
@@ -47,7 +47,7 @@ def test_rows_are_those_of_an_evaluation_and_a_second_run_computes_nothing(wante
         config.protocol(image_size=(96, 128), top_k=(50, 100), seed=1),
         progress=False,
     )
-    expected = evaluation.summarize(pairs)
+    expected = averages.summarize(pairs)
     mine = rows[(rows["method"] == "orb") & (rows["seed"] == 1)].reset_index(drop=True)
     pd.testing.assert_frame_equal(mine[list(expected.columns)], expected)
 
