@@ -5,30 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kp2d.methods.learned import NetworkExtractor
+    from kp2d.methods.extractors import Extractor
 
 __version__ = "0.1.0"
 
 
-def load(name: str, *, precision: str | None = None, **running: Any) -> NetworkExtractor:
-    """Loads a network with the weights that come with this package, or a model that you made.
+def load(name: str, *, precision: str | None = None, **running: Any) -> Extractor:
+    """Loads a keypoint method: a classical one, a network that this package ships, or a model that you made.
 
     Args:
-        name: "kp2d_tiny_s", or another of `kp2d.methods.learned.shipped()`; or the path of a `.tflite` model,
-            be it compiled for the Edge TPU or not, or of trained weights.
+        name: "sift", "kp2d_tiny_s:int8", or another of `kp2d.methods.extractors.methods()`; or the path of a
+            `.tflite` model, be it compiled for the Edge TPU or not, or of trained weights.
         precision: "float32" (the default for a name), "int8" (the best int8 network there is) or "int8_ptq"
             (without training).
         **running: Of an int8 network: `runtime`, `threads`, `use_tpu` …; see
-            `kp2d.methods.runtimes.TFLiteModel`.
+            `kp2d.methods.runtimes.TFLiteModel`. Of a classical method OpenCV's settings (`nfeatures=500`).
 
     Returns:
-        The network behind `extract(image) -> Features`.
+        The method behind `extract(image) -> Features`.
 
     Raises:
-        InputError: If there are no such weights, or nothing to run them.
+        InputError: If there is no such method, or nothing to run it.
     """
-    from kp2d.methods import learned  # so that `import kp2d` costs nothing
+    from kp2d.methods import extractors  # so that `import kp2d` costs nothing
 
-    if learned.is_path(name):
-        return learned.load_trained(name, precision=precision, **running)
-    return learned.load(name, precision=precision or "float32", **running)
+    return extractors.load(name, precision=precision, **running)

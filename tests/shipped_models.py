@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from kp2d.methods import learned, tflite_file
+from kp2d.methods import tflite_file, weights
 from kp2d.quantize import lowering, rewriting
 from kp2d.quantize.flatbuffer import Model
 
 
 def shipped(name="kp2d_tiny_s", size=(88, 88)):
     """An int8 model of this package for an image of another size."""
-    model = Model.parse((learned.PRETRAINED / f"{name}{learned.SUFFIXES['int8']}").read_bytes())
+    model = Model.parse(weights.shipped_path(name, "int8").read_bytes())
     rewriting.resize(model, size)
     return model
 

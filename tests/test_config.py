@@ -120,6 +120,8 @@ def test_profiles_can_be_used_and_share_no_name():
     for name, profile in config.PROFILES.items():
         assert profile.name == name and config.profile(name) is profile
         config.protocol(image_size=profile.image_size, top_k=profile.top_k)
-        assert {method.partition(":")[0] for method in profile.methods} <= set(extractors.methods())
+        assert {extractors.Method.parse(method).name for method in profile.methods} <= set(
+            extractors.methods()
+        )
         assert "sift" in profile.methods  # 06 compares with it
         assert profile.num_images >= 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kp2d import checks, files
 from kp2d.arguments import image_size
-from kp2d.methods import learned, tflite_file, tpu
+from kp2d.methods import tflite_file, tpu, weights
 from kp2d.methods.tflite_file import COMPILED
 
 
@@ -91,9 +91,9 @@ def run_compile(options: argparse.Namespace) -> None:
         raise checks.problem("a model that is not compiled yet", str(path), "Name the one it was made of.")
     size = options.image_size or tuple(about["image_size"])
     output = options.output or _default_output(path, size)
-    if not output.name.endswith(f"{COMPILED}{learned.MODEL}"):
-        raise checks.problem(f"an output that ends with {COMPILED}{learned.MODEL}", str(output))
-    prepared = output.with_name(f"{output.stem.removesuffix(COMPILED)}{learned.MODEL}")
+    if not output.name.endswith(f"{COMPILED}{weights.MODEL}"):
+        raise checks.problem(f"an output that ends with {COMPILED}{weights.MODEL}", str(output))
+    prepared = output.with_name(f"{output.stem.removesuffix(COMPILED)}{weights.MODEL}")
     for target in (output, prepared):
         files.check_writable(target)
     model = Model.parse(data)
@@ -127,12 +127,12 @@ def run_compile(options: argparse.Namespace) -> None:
 
 def _default_output(path: Path, size: tuple[int, int]) -> Path:
     stem, ending = path.stem.removesuffix(".int8"), f"_{size[0]}x{size[1]}"
-    return Path(f"{stem.removesuffix(ending)}{ending}{COMPILED}{learned.MODEL}")
+    return Path(f"{stem.removesuffix(ending)}{ending}{COMPILED}{weights.MODEL}")
 
 
 def _path(model: str) -> Path:
     """Finds a model by its path or a shipped network's name."""
-    if learned.is_path(model):
+    if weights.is_path(model):
         return Path(model).expanduser()
-    checks.one_of("shipped network in int8", model, learned.shipped("int8"))
-    return learned.PRETRAINED / f"{model}{learned.SUFFIXES['int8']}"
+    checks.one_of("shipped network in int8", model, weights.shipped("int8"))
+    return weights.shipped_path(model, "int8")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kp2d import checks, files
 from kp2d.device import compiler, edgetpu
-from kp2d.methods import learned
+from kp2d.methods import weights
 from kp2d.methods.runtimes import TFLiteModel
 from kp2d.quantize import convert, lowering, quantization, rewriting
 from kp2d.quantize.flatbuffer import Model
@@ -45,13 +45,13 @@ def write_models(
         raise checks.problem("at least one network", "none")
     rows = []
     for name in networks:
-        checks.one_of("shipped network", name, learned.shipped())
+        checks.one_of("shipped network", name, weights.shipped())
         source = quantization.load_float(name)
         for size in image_sizes:
             for precision in precisions:
                 export = convert.Export(name=name, precision=precision, image_size=size)
                 if export.integer:
-                    shipped = learned.PRETRAINED / f"{name}{learned.SUFFIXES[precision]}"
+                    shipped = weights.shipped_path(name, precision)
                     model = Model.parse(shipped.read_bytes())
                     rewriting.resize(model, size)
                 else:

@@ -17,7 +17,7 @@ import pandas as pd
 from kp2d import checks, files, provenance
 from kp2d.data import samples, scenes
 from kp2d.images import resize_image
-from kp2d.methods import extractors, learned, matching, tflite_file
+from kp2d.methods import extractors, learned, matching, weights
 from kp2d.methods.extractors import Extractor
 
 PRECISIONS = ("float32", "float16", "int8_ptq", "int8")
@@ -70,8 +70,8 @@ def bench_latency(
     for precision in precisions:
         checks.one_of("precision", precision, PRECISIONS)
     for name in networks:
-        if not learned.is_path(name):
-            checks.one_of("shipped network", name, learned.shipped())
+        if not weights.is_path(name):
+            checks.one_of("shipped network", name, weights.shipped())
             if use_tpu:
                 raise checks.problem("compiled models", name, "Name files that kp2d compile made.")
     if not threads or not (networks or classical):
@@ -85,7 +85,7 @@ def bench_latency(
             for count in threads:
                 methods: dict[tuple[str, str], Extractor] = {
                     (name, kind): dataclasses.replace(
-                        learned.load_model(path, threads=count, runtime=runtime, use_tpu=use_tpu),
+                        learned.load(path, threads=count, runtime=runtime, use_tpu=use_tpu),
                         top_k=top_k,
                     )
                     for name, kind, path in models
@@ -101,13 +101,13 @@ def _models(
 ) -> Iterable[tuple[str, str, Path]]:
     """Yields name, precision and file of every model."""
     for name in networks:
-        if learned.is_path(name):
-            path = learned.find_weights(name)
-            yield path.name.removesuffix(learned.MODEL), tflite_file.open_model(path)[1]["precision"], path
+        if weights.is_path(name):
+            model = weights.resolve(name)
+            yield model.path.name.removesuffix(weights.MODEL), model.precision, model.path
             continue
         for precision in precisions:
             if precision not in _FLOAT:
-                yield name, precision, learned.PRETRAINED / f"{name}{learned.SUFFIXES[precision]}"
+                yield name, precision, weights.shipped_path(name, precision)
             else:
                 path = folder / f"{name}.{precision}.tflite"
                 yield name, precision, files.write_bytes(path, _converted(name, precision, image_size))
@@ -135,7 +135,7 @@ def _measure(
     cv2.setNumThreads(threads)
     try:
         for turn, (key, extractor) in itertools.product(range(repeats + _UNTIMED), methods.items()):
-            features, parts = extractors.timed(extractor, images[turn % len(images)])
+            features, parts = extractor.timed(images[turn % len(images)])
             parts = {"extract": sum(parts.values()), **parts}
             found[key].append(features.descriptors[:top_k])
             for part, spent in parts.items():

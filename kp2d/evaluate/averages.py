@@ -27,7 +27,7 @@ def result_rows(
     Returns:
         The rows with the columns `tables.EVALUATION_COLUMNS`.
     """
-    binary = getattr(extractor, "binary", False)
+    binary = extractor.binary
     summary = summarize(pairs, drop_unrepeated=protocol.drop_unrepeated)
     return summary.assign(
         profile=profile,

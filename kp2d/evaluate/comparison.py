@@ -33,7 +33,7 @@ def evaluate_methods(
     """Scores several methods on a data set.
 
     Args:
-        methods: Extractors, or names as for `extractors.from_name` ("sift", "kp2d_tiny_s:int8").
+        methods: Extractors, or names as for `extractors.create` ("sift", "kp2d_tiny_s:int8").
         sequences: From `datasets.load_sequences`.
         protocol: How to score.
         profile: The profile's name, for the rows.
@@ -51,7 +51,7 @@ def evaluate_methods(
     if not methods or len(set(names)) < len(names):
         raise checks.problem("one or more different methods", repr(names))
     # A wrong name fails before the first hour.
-    chosen = [extractors.from_name(method) if isinstance(method, str) else method for method in methods]
+    chosen = [extractors.create(method) if isinstance(method, str) else method for method in methods]
     how = {"cache": cache, "workers": workers, "progress": progress}
     pairs = [evaluation.evaluate(extractor, sequences, protocol, **how) for extractor in chosen]
     rows = [
@@ -74,7 +74,7 @@ def evaluate_sizes(
     """Scores methods at several sizes.
 
     Args:
-        methods: Names as for `extractors.from_name`.
+        methods: Names as for `extractors.create`.
         image_sizes: (height, width) px.
         sequences: From `datasets.load_sequences`.
         protocol: How to score.
@@ -106,14 +106,10 @@ def weight_bytes(methods: Sequence[str]) -> dict[tuple[str, str], int]:
     """Returns the bytes of the file of each network's weights, by method and precision; others have none.
 
     Args:
-        methods: As for `extractors.from_name`.
+        methods: As for `extractors.create`.
     """
-    chosen = [extractors.from_name(name) for name in methods]
-    return {
-        (extractor.name, extractor.precision): extractor.bytes
-        for extractor in chosen
-        if hasattr(extractor, "bytes")
-    }
+    chosen = [extractors.create(name) for name in methods]
+    return {(extractor.name, extractor.precision): extractor.bytes for extractor in chosen if extractor.bytes}
 
 
 def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
@@ -200,7 +196,7 @@ def failures(
 
     Args:
         pairs: Scores a pair, from `evaluate_methods`.
-        method: As for `extractors.from_name`.
+        method: As for `extractors.create`.
         top_k: At which k.
         limit: A larger corner error is a failure, px.
         reference: A method whose corner error is set beside.
@@ -229,7 +225,7 @@ def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) ->
 
     Args:
         pairs: Scores a pair, from `evaluate_methods`.
-        method: As for `extractors.from_name`.
+        method: As for `extractors.create`.
         top_k: At which k.
         count: Pairs of either kind.
 
@@ -241,7 +237,7 @@ def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) ->
     Raises:
         InputError: If the method is SIFT itself, or was not evaluated.
     """
-    if method.partition(":")[0] == "sift":
+    if extractors.Method.parse(method).name == "sift":
         raise checks.problem("a method other than SIFT to compare with it", repr(method))
     if tables.of_method(pairs, method).empty:
         known = ", ".join(sorted(pairs["method"].unique()))
@@ -313,7 +309,7 @@ def _protocols(protocol: Protocol) -> dict[str, Protocol]:
 
 def _those_of(table: pd.DataFrame, methods: Sequence[str], protocol: Protocol) -> pd.DataFrame:
     """Returns what a table has of some methods at the protocol's k."""
-    names = [(extractor.name, extractor.precision) for extractor in map(extractors.from_name, methods)]
+    names = [(extractor.name, extractor.precision) for extractor in map(extractors.create, methods)]
     known = pd.MultiIndex.from_frame(table[["method", "precision"]]).isin(names)
     return table[known & table["top_k"].isin(protocol.top_k)]
 

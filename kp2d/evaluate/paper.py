@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from kp2d.evaluate import tables
-from kp2d.methods import learned, networks
+from kp2d.methods import networks, weights
 
 RESULTS = ("hpatches_320x240", "comparison")  # tables of measured results
 _SETTING = ["method", "precision", "image_height", "image_width", "top_k"]
@@ -63,8 +63,8 @@ def beside_models() -> pd.DataFrame:
         rows.append((name, "parameters", count, int(printed["parameters"])))
         for quantity, size in (("float_mb", 4 * count), ("int8_mb", count)):
             rows.append((name, quantity, round(size / 2**20, 4), printed[quantity]))
-        if name in learned.shipped("int8"):
-            model = learned.PRETRAINED / f"{name}{learned.SUFFIXES['int8']}"
+        if name in weights.shipped("int8"):
+            model = weights.shipped_path(name, "int8")
             rows.append((name, "int8_file_mb", round(model.stat().st_size / 2**20, 4), math.nan))
     table = pd.DataFrame(
         [(*row, round(row[2] - row[3], 4)) for row in rows],

@@ -136,7 +136,7 @@ def rank(
             raise checks.problem("a number of steps for every variant", f"{count} for {name!r}")
         config = replace(config, steps=count)
         result = train(config, progress=progress)
-        extractor = learned.load(config.preset, weights=result.weights_path)
+        extractor = learned.load(result.weights_path)
         pairs = evaluation.evaluate(extractor, sequences, protocol, progress=progress)
         told = {"variant": name, "changes": _told(VARIANTS[name]), "dataset": dataset}
         parts.append(_rows(averages.summarize(pairs), config, told, seconds, speed))

@@ -66,7 +66,7 @@ def study(
     shows the middle of the photograph larger in image 1; it gains no detail by that, as with digital zoom.
 
     Args:
-        methods: As for `extractors.from_name`.
+        methods: As for `extractors.create`.
         photographs: By the name of their data set.
         protocol: Size, k and thresholds.
         profile: For the rows.
@@ -95,7 +95,7 @@ def study(
     )
     parts = []
     for name in methods:
-        extractor = extractors.from_name(name)
+        extractor = extractors.create(name)
         pairs = _score_views(extractor, shown, protocol, workers, progress)
         for (_, kind, amount), part in pairs.groupby(["dataset", "subset", "amount"], sort=False):
             rows = averages.result_rows(part, extractor, protocol, profile=profile)

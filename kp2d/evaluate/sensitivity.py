@@ -157,7 +157,7 @@ class Study:
 
         Args:
             models: How a model is made to the extractor, or its name as for
-                `kp2d.methods.extractors.from_name`.
+                `kp2d.methods.extractors.create`.
             profile: The profile's name, for the rows.
 
         Returns:
@@ -173,7 +173,7 @@ class Study:
         wanted = [plain(image) for image in inputs]
         parts, facts = [], []
         for kind, model in {"float32": self.source.method, **models}.items():
-            extractor = extractors.from_name(model) if isinstance(model, str) else model
+            extractor = extractors.create(model) if isinstance(model, str) else model
             rows, pairs = comparison.evaluate_methods(
                 [extractor], self.sequences, self.protocol, profile=profile, cache=self.cache, progress=False
             )

@@ -11,6 +11,7 @@ import pandas as pd
 
 from kp2d import checks, files, paths
 from kp2d.evaluate import bootstrap, metrics
+from kp2d.methods.extractors import Method
 
 METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
 INTERVALS = tuple(name for metric in METRICS for name in bootstrap.end_names(metric))
@@ -93,8 +94,8 @@ def subset_rank(subset: str) -> tuple[int, str]:
 
 def of_method(rows: pd.DataFrame, method: str) -> pd.DataFrame:
     """Returns the rows of a method, "sift" or "kp2d_tiny_s:int8"; of float32 where no precision is named."""
-    name, _, precision = method.partition(":")
-    return rows[(rows["method"] == name) & (rows["precision"] == (precision or "float32"))]
+    named = Method.parse(method)
+    return rows[(rows["method"] == named.name) & (rows["precision"] == (named.precision or "float32"))]
 
 
 def of_size(rows: pd.DataFrame, image_size: tuple[int, int]) -> pd.DataFrame:

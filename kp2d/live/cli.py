@@ -104,7 +104,7 @@ def run_demo(options: argparse.Namespace) -> None:
         _say(trouble)
     written = [str(target.path) for target in (recorder, table) if target is not None and summary.frames]
     told = f"{summary.line()}; wrote {', '.join(written)}" if written else summary.line()
-    print(f"{demo.label(extractor)}: {told}")
+    print(f"{extractor.label}: {told}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -123,19 +123,14 @@ def _check(options: argparse.Namespace) -> None:
 
 def _extractor(options: argparse.Namespace) -> Extractor:
     """Makes the method; unlike other verbs, in int8 unless told, and with as many threads as told."""
-    from kp2d.methods import learned
+    from kp2d.methods import extractors, weights
 
-    method, precision = options.method, options.precision
-    names = ("runtime", "threads", "use_tpu")
-    given: dict[str, Any] = {name: getattr(options, name) for name in names}
-    if learned.is_path(method) and method.endswith(learned.MODEL):
-        return learned.load_trained(method, precision=precision, **given)
-    if method in learned.shipped("int8"):
-        precision = precision or "int8"
-        if precision != "float32":
-            return learned.load(method, precision=precision, **given)
-    arguments.refuse_unused(options, ("threads",), method, "an option of .tflite models")
-    return method_cli.extractor_from(options)
+    method = extractors.Method.parse(options.method, options.precision)
+    if method.precision is None and method.name in weights.shipped("int8"):
+        method = extractors.Method(method.name, "int8")
+    if method.precision in (None, "float32") and not method.name.endswith(weights.MODEL):
+        arguments.refuse_unused(options, ("threads",), options.method, "an option of .tflite models")
+    return method_cli.extractor_from(options, method)
 
 
 def _troubles(source: Any) -> Iterator[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from kp2d import checks, geometry, images
 from kp2d.config import Protocol
 from kp2d.live import canvas, tracking, video
-from kp2d.methods import extractors, learned, matching, registration
+from kp2d.methods import matching, registration
 from kp2d.methods.extractors import Extractor
 from kp2d.methods.features import Features
 
@@ -56,14 +56,6 @@ class Settings:
             score_threshold=self.score_threshold,
             ransac_threshold=self.ransac_threshold,
         )
-
-
-def label(extractor: Extractor) -> str:
-    """Returns how a method is named on the screen; only networks come in several precisions."""
-    if not isinstance(extractor, learned.NetworkExtractor):
-        return extractor.name
-    where = " on Edge TPU" if "edgetpu" in extractor.runtime else ""
-    return f"{extractor.name} {extractor.precision}{where}"
 
 
 def seen_size(frame_size: tuple[int, int], cell: int) -> tuple[int, int]:
@@ -107,8 +99,7 @@ class Demo:
             InputError: If the reference has too few keypoints, or a size does not fit the method.
         """
         self.settings = settings or Settings()
-        if isinstance(extractor, learned.NetworkExtractor):
-            extractor = dataclasses.replace(extractor, top_k=self.settings.top_k)
+        extractor = dataclasses.replace(extractor, top_k=self.settings.top_k)
         if self.settings.image_size is not None and extractor.cell > 1:
             checks.fits_cells(self.settings.image_size, extractor.cell)
         self.extractor = extractor
@@ -212,7 +203,7 @@ class Demo:
         """Returns the best features in the picture's own pixels, and milliseconds a step."""
         own_size = checks.is_image(image).shape[:2]
         image_size = self.settings.image_size or seen_size(own_size, self.extractor.cell)
-        features, spent = extractors.timed(self.extractor, images.resize_image(image, image_size))
+        features, spent = self.extractor.timed(images.resize_image(image, image_size))
         features = registration.confident(features, self.extractor, self.settings.protocol())
         features = features.take(slice(self.settings.top_k))
         back = geometry.resize_matrix(image_size, own_size)
@@ -258,7 +249,7 @@ class Demo:
             scores=features.scores,
             trails=tracks.trails,
             match=match,
-            title=label(self.extractor),
+            title=self.extractor.label,
             rate=f"{1e3 / mean['total']:.0f} FPS" if mean.get("total") else "",
             status=lines if mean else lines[:-1],
             mirror=self.settings.mirror,

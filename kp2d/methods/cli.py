@@ -43,11 +43,14 @@ def add_tpu(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def extractor_from(options: argparse.Namespace) -> extractors.Extractor:
+def extractor_from(
+    options: argparse.Namespace, method: extractors.Method | None = None
+) -> extractors.Extractor:
     """Makes the method that was asked for.
 
     Args:
-        options: From a parser with `add_arguments`.
+        options: From a parser with `add_arguments`; and `threads`, of a verb that has it.
+        method: Which that is; None asks the options.
 
     Returns:
         The extractor.
@@ -55,6 +58,5 @@ def extractor_from(options: argparse.Namespace) -> extractors.Extractor:
     Raises:
         InputError: As `kp2d.methods.extractors.create`.
     """
-    return extractors.create(
-        options.method, precision=options.precision, runtime=options.runtime, use_tpu=options.use_tpu
-    )
+    given = {name: vars(options).get(name) for name in ("runtime", "use_tpu", "threads")}
+    return extractors.create(method or extractors.Method.parse(options.method, options.precision), **given)

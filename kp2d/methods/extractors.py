@@ -1,4 +1,4 @@
-"""Owns the keypoint methods: one `extract(image) -> Features` for every one of them."""
+"""Owns the keypoint methods: how they are named, and one `extract(image) -> Features` for every one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
 from kp2d import checks
-from kp2d.methods import learned
+from kp2d.methods import learned, weights
 from kp2d.methods.features import Features
 
 
@@ -24,23 +23,29 @@ class Extractor(Protocol):
         name: The method ("sift").
         precision: "float32" or "int8".
         runtime: What computes it ("opencv", "litert" …).
+        label: How it is named where one method is shown; of networks the precision is told, too.
         concurrent: Whether `extract` may be called from several threads at once.
         probabilistic: Whether scores are probabilities, so that a score threshold has a meaning.
+        binary: Whether descriptors are packed bits, compared by the Hamming distance.
         cell: What both sides of an image must be divisible by, px; 1 for classical methods.
+        top_k: Features kept an image; None keeps all. `dataclasses.replace` changes it.
+        bytes: Of the file of its weights; 0 for classical methods.
+        descriptor_bytes: Of one keypoint's descriptor.
         calibration: What the ranges of an int8 network were chosen by; "none" for what is computed in float.
     """
 
     name: str
     precision: str
     runtime: str
+    label: str
     concurrent: bool
     probabilistic: bool
+    binary: bool
     cell: int
+    top_k: int | None
+    bytes: int
+    descriptor_bytes: int
     calibration: str
-
-    @property
-    def descriptor_bytes(self) -> int:
-        """Returns the bytes of one keypoint's descriptor."""
 
     def settings(self) -> dict[str, Any]:
         """Returns everything that determines the result; part of the key of exported features."""
@@ -55,14 +60,70 @@ class Extractor(Protocol):
             Features in the image's own pixels, best score first.
         """
 
+    def timed(self, image: np.ndarray) -> tuple[Features, dict[str, float]]:
+        """Finds keypoints and says how long that took.
+
+        Args:
+            image: As for `extract`.
+
+        Returns:
+            The features, and milliseconds: "network" and "decode", or "extract" where a method is one step.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A keypoint method and its precision, as command lines, notebooks and settings name them.
+
+    Attributes:
+        name: One out of `methods()`, the name of results, or the path of a model or of trained weights.
+        precision: None leaves it open: "float32" of a name, what it is of a file.
+    """
+
+    name: str
+    precision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, precision: str | None = None) -> Method:
+        """Reads "METHOD", "METHOD:PRECISION" or a path.
+
+        Args:
+            text: What was given.
+            precision: What was given beside it.
+
+        Returns:
+            The method, which need not exist: `create` checks that.
+
+        Raises:
+            InputError: If a part is missing, or two different precisions are given.
+        """
+        if weights.is_path(text):
+            return cls(text, precision)
+        name, colon, told = text.partition(":")
+        if colon and not (name and told):
+            raise checks.problem(
+                "METHOD or METHOD:PRECISION", repr(text), "Write for example kp2d_tiny_s:int8."
+            )
+        if told and precision not in (None, told):
+            raise checks.problem(f"one precision of {name}", f"{told} in '{text}' and {precision} beside it")
+        return cls(name, told or precision)
+
+    def __str__(self) -> str:
+        return self.name if self.precision is None or self.is_path else f"{self.name}:{self.precision}"
+
+    @property
+    def is_path(self) -> bool:
+        """Tells whether the name is a path."""
+        return weights.is_path(self.name)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassicalExtractor:
     """A detector and descriptor of OpenCV behind the common interface."""
 
     name: str
-    make: Callable[..., cv2.Feature2D]
-    options: dict[str, Any]  # arguments of `make`
+    detector: str  # name of OpenCV's function that makes it
+    options: dict[str, Any]  # arguments of that function
     width: int  # values a descriptor
     binary: bool = False
     root: bool = False  # RootSIFT's square root
@@ -71,24 +132,49 @@ class ClassicalExtractor:
     concurrent: bool = True
     probabilistic: bool = False
     cell: int = 1
+    top_k: int | None = None
+    bytes: int = 0
     calibration: str = "none"
+
+    @property
+    def label(self) -> str:
+        """See `Extractor`."""
+        return self.name
 
     @property
     def descriptor_bytes(self) -> int:
         """See `Extractor`."""
         return self.width if self.binary else 4 * self.width
 
+    def make(self) -> Any:
+        """Makes OpenCV's detector.
+
+        Raises:
+            InputError: If OpenCV refuses the options.
+        """
+        import cv2  # only here and below: a network in integers needs no OpenCV
+
+        try:
+            return getattr(cv2, self.detector)(**self.options)
+        except (cv2.error, TypeError, ValueError) as error:
+            raise checks.problem(f"options that OpenCV's {self.name} takes", repr(self.options)) from error
+
     def settings(self) -> dict[str, Any]:
         """See `Extractor.settings`."""
-        return {"method": self.name, **self.options, "opencv": cv2.__version__}
+        import cv2
+
+        kept = {} if self.top_k is None else {"top_k": self.top_k}
+        return {"method": self.name, **self.options, "opencv": cv2.__version__, **kept}
 
     def extract(self, image: np.ndarray) -> Features:
         """See `Extractor.extract`."""
+        import cv2
+
         checks.is_image_size(checks.is_image(image).shape[:2], "an image")  # OpenCV's ORB fails on a pixel
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        detector = self.make(**self.options)  # cheap, and no state is shared between threads
-        found, descriptors = detector.detectAndCompute(gray, None)
-        if not found:
+        detector = self.make()  # cheap, and no state is shared between threads
+        points, descriptors = detector.detectAndCompute(gray, None)
+        if not points:
             kind = np.uint8 if self.binary else np.float32
             descriptors = np.empty((0, self.width), dtype=kind)
         elif self.root:
@@ -96,117 +182,104 @@ class ClassicalExtractor:
         elif not self.binary:
             # OpenCV stores SIFT as whole numbers of 1/512 unit length; a constant keeps their order exactly.
             descriptors = descriptors / np.float32(512)
-        return Features(
-            keypoints=np.array([point.pt for point in found], dtype=np.float32).reshape(-1, 2),
-            scores=np.array([point.response for point in found], dtype=np.float32),
+        features = Features(
+            keypoints=np.array([point.pt for point in points], dtype=np.float32).reshape(-1, 2),
+            scores=np.array([point.response for point in points], dtype=np.float32),
             descriptors=descriptors,
         ).by_score()
+        return features if self.top_k is None else features.take(slice(self.top_k))
+
+    def timed(self, image: np.ndarray) -> tuple[Features, dict[str, float]]:
+        """See `Extractor.timed`."""
+        started = time.perf_counter()
+        features = self.extract(image)
+        return features, {"extract": 1e3 * (time.perf_counter() - started)}
 
 
 _SIFT = {"nfeatures": 2000, "contrastThreshold": 0.01}
+_ORB = {"nfeatures": 2000, "fastThreshold": 5}
 _CLASSICAL = {
-    "sift": {"make": cv2.SIFT_create, "options": _SIFT, "width": 128},
-    "rootsift": {"make": cv2.SIFT_create, "options": _SIFT, "width": 128, "root": True},
-    "orb": {
-        "make": cv2.ORB_create,
-        "options": {"nfeatures": 2000, "fastThreshold": 5},
-        "width": 32,
-        "binary": True,
-    },
+    extractor.name: extractor
+    for extractor in (
+        ClassicalExtractor(name="sift", detector="SIFT_create", options=_SIFT, width=128),
+        ClassicalExtractor(name="rootsift", detector="SIFT_create", options=_SIFT, width=128, root=True),
+        ClassicalExtractor(name="orb", detector="ORB_create", options=_ORB, width=32, binary=True),
+    )
 }
 
 
 def methods() -> tuple[str, ...]:
     """Returns the names of all methods: classical ones, and the networks that this package ships."""
-    return (*_CLASSICAL, *learned.shipped())
+    return (*_CLASSICAL, *weights.shipped())
 
 
-def create(
-    name: str,
-    *,
-    precision: str | None = None,
-    runtime: str | None = None,
-    use_tpu: bool | None = None,
-    **options: Any,
-) -> Extractor:
-    """Makes an extractor.
+def create(method: str | Method, *, precision: str | None = None, **options: Any) -> Extractor:
+    """Makes an extractor; a network's is made once a process.
 
     Args:
-        name: A method out of `methods()`; or a path, known by its "/" or its suffix: a `.tflite` model, or
-            weights that you trained (the folder of the run, or the `.weights.h5` file).
-        precision: "float32", and for networks "int8" or "int8_ptq"; None takes "float32", or what a file is.
-        runtime: None chooses: "opencv" for classical methods, "keras" for networks in float32, one of
-            `kp2d.methods.runtimes.RUNTIMES` for others.
-        use_tpu: Whether a network must run on an Edge TPU, or must not; None does as its model is compiled.
-        **options: Replace a classical method's own settings, by OpenCV's names (`nfeatures=500`).
+        method: One out of `methods()`, also as "METHOD:PRECISION"; or a path, known by its "/" or its suffix:
+            a `.tflite` model, or weights that you trained (the folder of the run, or the `.weights.h5` file).
+        precision: "float32", and for networks "int8" or "int8_ptq"; None takes the method's own, else
+            "float32" ("int8" for an Edge TPU), or what a file is.
+        **options: Of a classical method its own settings, by OpenCV's names (`nfeatures=500`); of a network
+            `runtime`, `threads`, `kernels`, `use_tpu`, `device`, see `kp2d.methods.runtimes.TFLiteModel`.
+            What is None is left open.
 
     Returns:
-        The extractor; a network's is made once a process.
+        The extractor.
 
     Raises:
         InputError: If the method, precision, runtime or an option is unknown.
     """
-    trained = learned.is_path(name)
-    if not trained:
-        checks.one_of("method", name, methods())
-    if name not in _CLASSICAL:
-        if options:
-            raise checks.problem(f"no options for {name}", ", ".join(options))
-        find = _trained if trained else _network
-        return find(name, precision, runtime, use_tpu)
-    checks.one_of(f"precision of {name}", "float32" if precision is None else precision, ["float32"])
-    checks.one_of(f"runtime of {name}", runtime or "opencv", ["opencv"])
+    chosen, options = _chosen(method, precision, options)
+    if chosen.name in _CLASSICAL:
+        return _classical(chosen, **options)
+    written = Path(chosen.name).stat().st_mtime_ns if chosen.is_path else 0
+    return _network(chosen, written, tuple(sorted(options.items())))
+
+
+def load(method: str | Method, *, precision: str | None = None, **options: Any) -> Extractor:
+    """Makes an extractor that is shared with no other caller; see `create`."""
+    chosen, options = _chosen(method, precision, options)
+    if chosen.name in _CLASSICAL:
+        return _classical(chosen, **options)
+    return learned.load(chosen.name, precision=chosen.precision, **options)
+
+
+def _chosen(
+    method: str | Method, precision: str | None, options: dict[str, Any]
+) -> tuple[Method, dict[str, Any]]:
+    """Returns a method that exists, its precision or file found, and the options that are given."""
+    chosen = Method.parse(str(method), precision)
+    options = {name: value for name, value in options.items() if value is not None}
+    if chosen.is_path:
+        return dataclasses.replace(chosen, name=str(weights.find(chosen.name))), options
+    checks.one_of("method", chosen.name, methods())
+    default = "int8" if options.get("use_tpu") and chosen.name not in _CLASSICAL else "float32"
+    return dataclasses.replace(chosen, precision=chosen.precision or default), options
+
+
+def _classical(
+    method: Method, *, runtime: str = "opencv", use_tpu: bool = False, **options: Any
+) -> ClassicalExtractor:
+    name = method.name
+    checks.one_of(f"precision of {name}", method.precision, ["float32"])
+    checks.one_of(f"runtime of {name}", runtime, ["opencv"])
     if use_tpu:
         raise checks.problem("a network for the Edge TPU", name, "Name a model that kp2d compile made.")
-    recipe = _CLASSICAL[name]
+    extractor = _CLASSICAL[name]
     for option in options:
-        checks.one_of(f"option of {name}", option, recipe["options"])
-    extractor = ClassicalExtractor(name=name, **{**recipe, "options": {**recipe["options"], **options}})
-    try:
-        extractor.make(**extractor.options)
-    except (cv2.error, TypeError, ValueError) as error:
-        raise checks.problem(f"options that OpenCV's {name} takes", repr(options)) from error
+        checks.one_of(f"option of {name}", option, extractor.options)
+    if options:
+        extractor = dataclasses.replace(extractor, options={**extractor.options, **options})
+        extractor.make()  # which refuses values that do not work
     return extractor
 
 
-@functools.cache
-def _network(name: str, precision: str | None, runtime: str | None, use_tpu: bool | None) -> Extractor:
-    if precision is None:
-        precision = "int8" if use_tpu else "float32"
+@functools.lru_cache(maxsize=32)
+def _network(method: Method, _written: int, options: tuple[tuple[str, Any], ...]) -> Extractor:
     # Cached, since reading and tracing takes a second.
-    return learned.load(name, precision=precision, runtime=runtime, use_tpu=use_tpu)
-
-
-def _trained(path: str, *how: Any) -> Extractor:
-    weights = learned.find_weights(path)
-    return _trained_network(weights, weights.stat().st_mtime_ns, *how)
-
-
-@functools.lru_cache(maxsize=16)
-def _trained_network(
-    weights: Path, _written: int, precision: str | None, runtime: str | None, use_tpu: bool | None
-) -> Extractor:
-    return learned.load_trained(weights, precision=precision, runtime=runtime, use_tpu=use_tpu)
-
-
-def timed(extractor: Extractor, image: np.ndarray) -> tuple[Features, dict[str, float]]:
-    """Finds keypoints and says how long that took.
-
-    Args:
-        extractor: Any method.
-        image: As for its `extract`.
-
-    Returns:
-        The features, and milliseconds: "network" and "decode", or "extract" where a method is one step.
-    """
-    started = time.perf_counter()
-    if not isinstance(extractor, learned.NetworkExtractor):
-        features = extractor.extract(image)
-        return features, {"extract": 1e3 * (time.perf_counter() - started)}
-    heads = extractor.heads(image)
-    between = time.perf_counter()
-    features = extractor.decode(heads)
-    return features, {"network": 1e3 * (between - started), "decode": 1e3 * (time.perf_counter() - between)}
+    return learned.load(method.name, precision=method.precision, **dict(options))
 
 
 def milliseconds(function: Callable[[], Any]) -> float:
@@ -216,20 +289,13 @@ def milliseconds(function: Callable[[], Any]) -> float:
     return 1e3 * (time.perf_counter() - started)
 
 
-def from_name(name: str) -> Extractor:
-    """Makes an extractor from one word: "sift", "METHOD:PRECISION", or the path of a model or weights."""
-    if learned.is_path(name):
-        return create(name)
-    method, colon, precision = name.partition(":")
-    return create(method, precision=precision if colon else None)
-
-
-def label(name: str) -> str:
+def label(method: str) -> str:
     """Returns how a method is named in pictures: its own words, or the short name of trained weights."""
-    return from_name(name).name if learned.is_path(name) else name.replace(":", " ")
+    named = Method.parse(method)
+    return create(named).name if named.is_path else str(named).replace(":", " ")
 
 
 def one_precision(names: Sequence[str]) -> list[str]:
     """Leaves out networks of which a later name has another precision: pictures show each once."""
-    last = {name.partition(":")[0]: name for name in names}
-    return [name for name in names if last[name.partition(":")[0]] == name]
+    last = {Method.parse(name).name: name for name in names}
+    return [name for name in names if name in last.values()]

@@ -13,7 +13,6 @@ import keras
 from keras import layers, ops
 
 from kp2d.checks import first_line, fits_cells, one_of, problem
-from kp2d.methods.normalization import BatchNormalization
 
 BATCH_NORM_MOMENTUM = 0.9
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name to Keras' dtype policy
@@ -61,14 +60,7 @@ class NetworkConfig:
 def to_coral(config: NetworkConfig, *, num_parameters: int) -> NetworkConfig:
     """Derives the variant for the Coral Edge TPU, which has no depth-to-space and no LeakyReLU.
 
-    It needs weights of its own: train it from scratch.
-
-    Args:
-        config: Architecture.
-        num_parameters: Of the variant.
-
-    Returns:
-        The architecture with every operator on the Edge TPU, named with "_coral" at the end.
+    It has `num_parameters` and needs weights of its own: train it from scratch.
     """
     return replace(
         config,
@@ -79,62 +71,57 @@ def to_coral(config: NetworkConfig, *, num_parameters: int) -> NetworkConfig:
     )
 
 
-PRESETS = {
-    config.name: config
-    for config in (
-        NetworkConfig(
-            name="kp2d_baseline",
-            stages=((32, 32), (64, 64), (128, 128), (256, 256)),
-            pools=(True, True, True),
-            head_channels=256,
-            upsampled_channels=128,
-            merge_channels=256,
-            descriptor_dim=256,
-            activation="leaky_relu",
-            num_parameters=5_317_219,
-        ),
-        NetworkConfig(
-            name="kp2d_tiny_s",
-            stages=((16, 32), (32, 32), (32, 64), (64, 64)),
-            pools=(True, False, True),
-            head_channels=64,
-            upsampled_channels=32,
-            merge_channels=64,
-            descriptor_dim=32,
-            activation="relu",
-            num_parameters=387_539,
-        ),
-        NetworkConfig(
-            name="kp2d_tiny_f",
-            stages=((16, 32), (32, 64), (64, 128), (128, 128)),
-            pools=(True, True, True),
-            head_channels=128,
-            upsampled_channels=128,
-            merge_channels=128,
-            descriptor_dim=64,
-            activation="relu",
-            num_parameters=1_849_011,
-        ),
-        NetworkConfig(  # ours: the topology of KP2DtinyS at a tenth of its arithmetic
-            name="kp2d_nano",
-            stages=((4, 8), (12, 12), (12, 12), (28, 32)),
-            pools=(True, False, True),
-            head_channels=16,
-            upsampled_channels=8,
-            merge_channels=16,
-            descriptor_dim=24,
-            activation="relu",
-            num_parameters=42_327,
-        ),
-    )
-}
+_PAPERS_AND_OURS = (
+    NetworkConfig(
+        name="kp2d_baseline",
+        stages=((32, 32), (64, 64), (128, 128), (256, 256)),
+        pools=(True, True, True),
+        head_channels=256,
+        upsampled_channels=128,
+        merge_channels=256,
+        descriptor_dim=256,
+        activation="leaky_relu",
+        num_parameters=5_317_219,
+    ),
+    NetworkConfig(
+        name="kp2d_tiny_s",
+        stages=((16, 32), (32, 32), (32, 64), (64, 64)),
+        pools=(True, False, True),
+        head_channels=64,
+        upsampled_channels=32,
+        merge_channels=64,
+        descriptor_dim=32,
+        activation="relu",
+        num_parameters=387_539,
+    ),
+    NetworkConfig(
+        name="kp2d_tiny_f",
+        stages=((16, 32), (32, 64), (64, 128), (128, 128)),
+        pools=(True, True, True),
+        head_channels=128,
+        upsampled_channels=128,
+        merge_channels=128,
+        descriptor_dim=64,
+        activation="relu",
+        num_parameters=1_849_011,
+    ),
+    NetworkConfig(  # ours: the topology of KP2DtinyS at a tenth of its arithmetic
+        name="kp2d_nano",
+        stages=((4, 8), (12, 12), (12, 12), (28, 32)),
+        pools=(True, False, True),
+        head_channels=16,
+        upsampled_channels=8,
+        merge_channels=16,
+        descriptor_dim=24,
+        activation="relu",
+        num_parameters=42_327,
+    ),
+)
+_CORAL_PARAMETERS = {"kp2d_baseline": 4_578_915, "kp2d_tiny_s": 341_203, "kp2d_tiny_f": 1_553_075}
+PRESETS = {config.name: config for config in _PAPERS_AND_OURS}
 PRESETS |= {
-    variant.name: variant
-    for variant in (
-        to_coral(PRESETS["kp2d_baseline"], num_parameters=4_578_915),
-        to_coral(PRESETS["kp2d_tiny_s"], num_parameters=341_203),
-        to_coral(PRESETS["kp2d_tiny_f"], num_parameters=1_553_075),
-    )
+    f"{name}_coral": to_coral(PRESETS[name], num_parameters=count)
+    for name, count in _CORAL_PARAMETERS.items()
 }
 
 
@@ -166,7 +153,7 @@ def build_network(
         preset: Name of a preset, or an architecture of your own.
         image_size: (height, width) px; None leaves a side open.
         dropout: Rate of the channel-wise dropout after every stage and inside every head (the
-            KP2D paper trains with 0.2); 0 leaves the layers out.
+            KP2D paper trains with 0.2). It changes neither the weights nor their order.
         precision: A key of `PRECISIONS`. `"bfloat16"` halves the bits of what flows through the
             convolutions; weights, batch statistics, scores and offsets stay float32.
 
@@ -188,7 +175,7 @@ class FloatParts:
 
     Args:
         config: Architecture.
-        dropout: Rate of the channel-wise dropout; 0 leaves the layers out.
+        dropout: Rate of the channel-wise dropout; 0 leaves it out.
         dtype: Keras' dtype policy of the convolutions.
     """
 
@@ -199,15 +186,14 @@ class FloatParts:
         """What the first convolution sees of the image."""
         return x
 
-    def block(self, x, channels: int, name: str):
-        """3×3 convolution, normalization, activation."""
+    def block(self, x, channels: int, name: str, *, drop: bool = False):
+        """3×3 convolution, normalization, activation; and dropout, where `drop` and a rate ask for it."""
         x = layers.Conv2D(channels, 3, padding="same", use_bias=False, name=name, dtype=self.dtype)(x)
         x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn", dtype=self.dtype)(x)
+        if drop and self._dropout:
+            act = ActivationAndDropout(self._config, self._dropout, name=f"{name}_act", dtype=self.dtype)
+            return act(x)
         return activation(self._config, f"{name}_act", self.dtype)(x)
-
-    def drop(self, x, name: str):
-        """Dropout, where it is wanted."""
-        return layers.SpatialDropout2D(self._dropout, name=name)(x) if self._dropout else x
 
     def output(self, x, channels: int, name: str, function: str | None):
         """Plain convolution at the end of a head, with its squashing function or none."""
@@ -241,15 +227,14 @@ def assemble(config: NetworkConfig, image_size: tuple[int | None, int | None], p
     x, skip = parts.image(image), None
     for index, (first, second) in enumerate(config.stages, start=1):
         x = parts.block(x, first, f"conv{index}a")
-        x = parts.block(x, second, f"conv{index}b")
-        x = parts.drop(x, f"dropout{index}")
+        x = parts.block(x, second, f"conv{index}b", drop=True)
         if index == 3:
             skip = x
         if index <= 3 and config.pools[index - 1]:
             x = layers.MaxPooling2D(2, name=f"pool{index}", dtype=parts.dtype)(x)
 
     def hidden(name: str):
-        return parts.drop(parts.block(x, config.head_channels, f"{name}_a"), f"{name}_dropout")
+        return parts.block(x, config.head_channels, f"{name}_a", drop=True)
 
     score_map = parts.output(hidden("score"), 1, "score", "sigmoid")
     offset_map = parts.output(hidden("offset"), 2, "offset", "tanh")
@@ -276,15 +261,21 @@ def activation(config: NetworkConfig, name: str, dtype: str | None = None) -> la
     return layers.Activation(config.activation, name=name, dtype=dtype)
 
 
-def load_weights(network: keras.Model, plain: keras.Model, path: str | Path) -> None:
-    """Reads weights into a network with or without dropout.
+def load_network(preset: str, path: str | Path) -> tuple[keras.Model, NetworkConfig]:
+    """Builds a preset's network for images of any size, with the weights of a file; see `load_weights`."""
+    config = get_preset(preset)
+    network = build_network(config)
+    load_weights(network, path)
+    return network, config
 
-    Keras stores weights by their order, and dropout layers change the order. The format holds arrays only,
-    and no other is accepted: nothing in such a file is ever executed.
+
+def load_weights(network: keras.Model, path: str | Path) -> None:
+    """Reads weights into a network.
+
+    The format holds arrays only, and no other is accepted: nothing in such a file is ever executed.
 
     Args:
         network: What to overwrite.
-        plain: The same network without dropout, as the file was saved; it is overwritten, too.
         path: A `.weights.h5` file.
 
     Raises:
@@ -293,15 +284,13 @@ def load_weights(network: keras.Model, plain: keras.Model, path: str | Path) -> 
     if not str(path).endswith(".weights.h5"):
         raise problem("a file that ends in .weights.h5", str(path), "Name the output of kp2d train.")
     try:
-        plain.load_weights(path)
+        network.load_weights(path)
     except Exception as error:  # the readers of HDF5 have no error of their own for damaged files
         raise problem(
-            f"a .weights.h5 file of {plain.name}",
+            f"a .weights.h5 file of {network.name}",
             f"{str(path)!r} ({first_line(error)})",
             "Check the path and the preset.",
         ) from error
-    if network is not plain:
-        assign_by_name(network, {variable.path: variable for variable in plain.weights})
 
 
 def assign_by_name(network: keras.Model, values: dict[str, object]) -> None:
@@ -313,6 +302,49 @@ def assign_by_name(network: keras.Model, values: dict[str, object]) -> None:
     """
     for variable in network.weights:
         variable.assign(values[variable.path])
+
+
+@keras.saving.register_keras_serializable("kp2d")
+class BatchNormalization(layers.BatchNormalization):
+    """Keras' BatchNormalization, fused while training on the TensorFlow backend.
+
+    The same variables and results; on a CPU a training step of KeypointNet takes about two thirds
+    of the time. Keras' name is kept because weight files are laid out by class name.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalizes `[B, H, W, C]` over all axes but the last."""
+        fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and mask is None
+        if not (fused and training and self.trainable):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        count = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, self.gamma.value, self.beta.value, epsilon=self.epsilon, is_training=True
+        )
+        variance = variance * (count - 1.0) / count  # the kernel returns the unbiased one
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        return outputs
+
+
+@keras.saving.register_keras_serializable("kp2d")
+class ActivationAndDropout(layers.Layer):
+    """An activation and, while training, channel-wise dropout of its result.
+
+    One layer, not two: weight files follow the order of layers, which one more in the middle would change.
+    """
+
+    def __init__(self, config: NetworkConfig, rate: float, **kwargs) -> None:
+        """Takes the architecture, whose activation it is, and the rate of the dropout."""
+        super().__init__(**kwargs)
+        self.activation = activation(config, "activation", self.dtype_policy)
+        self.dropout = layers.SpatialDropout2D(rate, name="dropout", dtype=self.dtype_policy)
+
+    def call(self, inputs, training=False):
+        """Activates and drops channels of `[B, H, W, C]`."""
+        return self.dropout(self.activation(inputs), training=training)
 
 
 @keras.saving.register_keras_serializable("kp2d")

@@ -201,17 +201,13 @@ class QuantizedParts:
         x = x if self._bare else ShiftPixels(name="shift")(x)
         return self._quantize(x, "image", PIXEL_RANGE, "both")
 
-    def block(self, x, channels: int, name: str):
-        """See `kp2d.methods.networks.FloatParts`."""
+    def block(self, x, channels: int, name: str, *, drop: bool = False):  # noqa: ARG002
+        """See `kp2d.methods.networks.FloatParts`; there is no dropout here."""
         x = self._convolve(x, channels, name)
         if self._config.activation == "relu":  # fused into the convolution, so only its result is stored
             return self._quantize(activation(self._config, f"{name}_act")(x), name, (0.0, 1.0), "low")
         x = self._quantize(x, f"{name}_in")
         return self._quantize(activation(self._config, f"{name}_act")(x), name)
-
-    def drop(self, x, name: str):  # noqa: ARG002
-        """No dropout here."""
-        return x
 
     def output(self, x, channels: int, name: str, function: str | None):
         """See `kp2d.methods.networks.FloatParts`."""

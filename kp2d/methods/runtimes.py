@@ -12,7 +12,7 @@ import numpy as np
 
 from kp2d import backend, provenance
 from kp2d.checks import InputError, first_line, one_of, problem
-from kp2d.methods import integrity, tflite_file, tflite_verifier, tpu
+from kp2d.methods import tflite_file, tflite_verifier, tpu, weights
 from kp2d.methods.decode import dequantize, sharpen
 
 # Name to the module that has an `Interpreter`, best first.
@@ -77,7 +77,7 @@ class TFLiteModel:
             raise problem("one or more threads", threads)
         one_of("kernels", kernels, KERNELS)
         data, self.metadata = tflite_file.open_model(path)
-        self.sha256 = integrity.check(path, data)
+        self.sha256 = weights.check(path, data)
         tflite_verifier.verify(data, path)  # the runtimes are C++, which a damaged file may crash
         self._on_tpu = _wants_tpu(path, data, self.metadata, use_tpu)
         self.runtime = choose(runtime, use_tpu=self._on_tpu)
@@ -261,7 +261,7 @@ def on_cpu(metadata: dict[str, Any]) -> str:
 def _shipped_name(metadata: dict[str, Any]) -> str:
     """The name of a model that comes with this package, at whatever size, else nothing."""
     name, precision = metadata["name"], metadata["precision"]
-    path = integrity.PRETRAINED / f"{name}.{precision}.tflite"
+    path = weights.PRETRAINED / f"{name}.{precision}{weights.MODEL}"
     if not path.is_file():
         return ""
     size = {"image_size": metadata["image_size"]}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kp2d import backend, checks, files, paths
 from kp2d.arguments import image_size, refuse_unused
 from kp2d.config import assignments
-from kp2d.methods import learned, tflite_file
+from kp2d.methods import tflite_file, weights
 
 if TYPE_CHECKING:
     from kp2d.quantize.flatbuffer import Model
@@ -114,14 +114,14 @@ def _model(options: argparse.Namespace) -> Model:
     for option in (option for option, given in asked.items() if given):
         if not precision.startswith("int8"):
             raise checks.problem(f"an int8 model for {option}", f"--precision {precision}")
-    if options.network.endswith(learned.MODEL):
+    if options.network.endswith(weights.MODEL):
         finished = Path(options.network).expanduser()
         refuse_unused(options, _TRAINING, "a finished model")
-    elif not learned.is_path(options.network):
-        checks.one_of("shipped network", options.network, learned.shipped())
-        shipped = precision in ("int8", "int8_ptq") and options.network in learned.shipped(precision)
+    elif not weights.is_path(options.network):
+        checks.one_of("shipped network", options.network, weights.shipped())
+        shipped = precision in ("int8", "int8_ptq") and options.network in weights.shipped(precision)
         if shipped and not (options.data or options.calibration):
-            finished = learned.PRETRAINED / f"{options.network}{learned.SUFFIXES[precision]}"
+            finished = weights.shipped_path(options.network, precision)
             refuse_unused(options, _TRAINING, "a shipped model, which is taken as it is")
     model = _convert(options, precision) if finished is None else _finished(finished, options)
     if options.target == "edgetpu":

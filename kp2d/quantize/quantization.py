@@ -14,9 +14,8 @@ from keras import ops
 
 from kp2d import files
 from kp2d.checks import one_of, problem
-from kp2d.methods import learned
 from kp2d.methods.learned import compile_predict
-from kp2d.methods.networks import NetworkConfig, assign_by_name, build_network, get_preset, load_weights
+from kp2d.methods.networks import NetworkConfig, assign_by_name, load_network
 from kp2d.methods.quantized import (
     FLOAT,
     INT8,
@@ -25,6 +24,7 @@ from kp2d.methods.quantized import (
     build_quantized_network,
     quantize_kernel,
 )
+from kp2d.methods.weights import MODEL, resolve
 from kp2d.quantize import calibration, folding
 from kp2d.train import checkpoint
 from kp2d.train.recipes import from_recipe
@@ -44,7 +44,7 @@ class FloatNetwork:
         network: From `kp2d.methods.networks.build_network`.
         config: Its architecture.
         sha256: Of the weights' file.
-        method: As for `kp2d.methods.extractors.from_name`.
+        method: As for `kp2d.methods.extractors.create`.
     """
 
     name: str
@@ -60,24 +60,11 @@ def load_float(name: str) -> FloatNetwork:
     Raises:
         InputError: If there are no such weights.
     """
-    method = name
-    if learned.is_path(name):
-        weights = learned.find_weights(name)
-        if not weights.name.endswith(learned.WEIGHTS):
-            raise problem("float weights, a .weights.h5 file", str(weights))
-        preset, stem = learned.preset_of(weights), weights.name.removesuffix(learned.WEIGHTS)
-        run = stem == preset and weights.with_name("config.json").is_file()
-        name = weights.parent.name if run else stem
-    else:
-        one_of("shipped network", name, learned.shipped())
-        weights = learned.PRETRAINED / f"{name}{learned.WEIGHTS}"
-        preset = (files.read_json(weights.with_name(f"{name}.json")) or {}).get("preset", name)
-    config = get_preset(preset)
-    network = build_network(config)
-    load_weights(network, network, weights)
-    return FloatNetwork(
-        name=name, method=method, network=network, config=config, sha256=files.sha256(weights)
-    )
+    if name.endswith(MODEL):
+        raise problem("float weights, a .weights.h5 file", name)
+    weights = resolve(name)
+    network, config = load_network(weights.preset, weights.path)
+    return FloatNetwork(name=weights.name, method=name, network=network, config=config, sha256=weights.sha256)
 
 
 @dataclass(frozen=True, kw_only=True)

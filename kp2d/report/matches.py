@@ -108,7 +108,7 @@ def _stores(
     for name in profile.methods:
         try:
             stores[name] = evaluation.export_features(
-                extractors.from_name(name), pairs, protocol.image_size, cache=cache, progress=progress
+                extractors.create(name), pairs, protocol.image_size, cache=cache, progress=progress
             )
         except (checks.InputError, ModuleNotFoundError) as error:
             logger.warning("%s is left out: %s", name, error)
@@ -117,7 +117,7 @@ def _stores(
 
 
 def _method_entry(name: str, store: FeatureStore) -> dict[str, Any]:
-    bits = bool(getattr(store.extractor, "binary", False))  # what distances count
+    bits = store.extractor.binary  # what distances count
     return {"name": name, "label": extractors.label(name), "bits": bits}
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from kp2d import backend, checks, config, files, paths
 from kp2d.data import datasets
 from kp2d.evaluate import tables
-from kp2d.methods import learned
+from kp2d.methods import weights
 from kp2d.reproduce import chain
 
 # What makes two rows measurements of the same thing.
@@ -51,7 +51,7 @@ def latencies(
     backend.quiet()
     from kp2d.device import latency
 
-    names = preset or learned.shipped()
+    names = preset or weights.shipped()
     return latency.bench_latency(names, image_size, threads=threads, precisions=precision, **running)
 
 

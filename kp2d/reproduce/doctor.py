@@ -21,7 +21,7 @@ import kp2d
 from kp2d import backend, checks, paths, provenance
 from kp2d.data import datasets
 from kp2d.device import compiler
-from kp2d.methods import integrity, learned, runtimes, tpu
+from kp2d.methods import learned, runtimes, tpu, weights
 from kp2d.reproduce import chain
 
 OK, ABSENT, BROKEN = "ok", "absent", "broken"  # broken: what is needed, or was asked for, does not work
@@ -274,11 +274,11 @@ def _tools() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    for precision, suffix in learned.SUFFIXES.items():
-        names = learned.shipped(precision)
+    for precision in weights.SUFFIXES:
+        names = weights.shipped(precision)
         try:
             for name in names:
-                integrity.check(learned.PRETRAINED / f"{name}{suffix}")
+                weights.check(weights.shipped_path(name, precision))
             status, value, remedy = OK, ", ".join(names), ""
         except (checks.InputError, OSError) as error:
             status, value, remedy = BROKEN, str(error), ""

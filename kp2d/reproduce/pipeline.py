@@ -12,7 +12,7 @@ from typing import Any
 
 from kp2d import checks, config, files, paths, provenance
 from kp2d.data import locations
-from kp2d.methods import integrity
+from kp2d.methods import weights
 from kp2d.reproduce import chain, jobs
 
 logger = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def _state(stage: chain.Stage, profile: str, settings: dict[str, Any]) -> dict[s
         "parameters": settings,
         "notebook": chain.cells_hash(stage.notebook),
         "kp2d": provenance.code_hash(source=chain.code(stage.notebook)),
-        "weights": integrity.shipped_hash(),
+        "weights": weights.shipped_hash(),
         "inputs": inputs,
     }
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from kp2d import checks, paths
 from kp2d.evaluate import tables
-from kp2d.methods import learned
+from kp2d.methods import weights
 
 _SIZE = (240, 320)
 _TUNED_ON = "bench"  # the real pairs by which settings were chosen; `bench2` lies beside them
@@ -111,7 +111,7 @@ def _networks() -> str:
 
 
 def _model_bytes(name: str) -> int:
-    return (learned.PRETRAINED / f"{name}{learned.SUFFIXES['int8']}").stat().st_size
+    return weights.shipped_path(name, "int8").stat().st_size
 
 
 def _against_sift() -> str:

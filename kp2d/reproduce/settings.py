@@ -11,7 +11,7 @@ import numpy as np
 
 from kp2d import backend, checks, config, images, paths
 from kp2d.data import datasets, locations, samples, scenes
-from kp2d.methods import extractors, learned
+from kp2d.methods import extractors, weights
 from kp2d.train.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class EvaluationSettings:
     """What is evaluated and how.
 
     Attributes:
-        methods: As for `extractors.from_name`.
+        methods: As for `extractors.create`.
         protocol: The rules; its size is that of the pictures.
         image_sizes: All sizes that are evaluated, (height, width) px, that of the protocol among them.
     """
@@ -41,7 +41,7 @@ class EvaluationSettings:
     @property
     def probabilistic(self) -> bool:
         """Tells whether any method's scores are probabilities, so that a score threshold does something."""
-        return any(extractors.from_name(name).probabilistic for name in self.methods)
+        return any(extractors.create(name).probabilistic for name in self.methods)
 
     def at_top_k(self, top_k: int = 0) -> config.Protocol:
         """Returns the rules with one k; 0 takes 300, or the largest that is evaluated.
@@ -73,7 +73,7 @@ def evaluation_settings(
     defaults = config.profile(profile)
     chosen = tuple(methods) or defaults.methods
     for name in chosen:
-        extractors.from_name(name)
+        extractors.create(name)
     rules = config.protocol(
         protocol,
         image_size=tuple(image_size) or defaults.image_size,
@@ -223,11 +223,11 @@ def shipped_models(network: str) -> dict[str, Any]:
     models: dict[str, Any] = {
         f"{precision}, shipped": f"{network}:{precision}"
         for precision in ("int8_ptq", "int8")
-        if network in learned.shipped(precision)
+        if network in weights.shipped(precision)
     }
     if "int8, shipped" in models:
-        path = learned.PRETRAINED / f"{network}{learned.SUFFIXES['int8']}"
-        models["int8, shipped, built-in kernels"] = learned.load_model(path, kernels="builtin")
+        built_in = extractors.load(network, precision="int8", kernels="builtin")
+        models["int8, shipped, built-in kernels"] = built_in
     return models
 
 

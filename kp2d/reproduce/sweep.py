@@ -15,7 +15,7 @@ import pandas as pd
 from kp2d import checks, config, files, paths, provenance
 from kp2d.data import datasets
 from kp2d.evaluate import bootstrap, comparison, evaluation, tables
-from kp2d.methods import extractors, learned
+from kp2d.methods import extractors, weights
 from kp2d.reproduce import jobs
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Sweep:
     """What is combined with what, and on which data.
 
     Attributes:
-        methods: As for `extractors.from_name`: "sift", "kp2d_tiny_s:int8", a path.
+        methods: As for `extractors.create`: "sift", "kp2d_tiny_s:int8", a path.
         image_sizes: (height, width), px.
         seeds: Of RANSAC.
         protocol: Everything else about the scoring; its size and seed are replaced.
@@ -61,7 +61,7 @@ class Combination:
     """One method at one size under one seed.
 
     Attributes:
-        method: As for `extractors.from_name`.
+        method: As for `extractors.create`.
         protocol: With the size and the seed.
         state: What its result depends on; a kept one with another state is not taken.
         record: File in which its rows are kept.
@@ -94,8 +94,8 @@ def shipped_networks(presets: Sequence[str], precisions: Sequence[str]) -> list[
         InputError: If there are no such weights.
     """
     for precision in precisions:
-        checks.one_of("precision", precision, learned.SUFFIXES)
-        shipped = learned.shipped(precision)
+        checks.one_of("precision", precision, weights.SUFFIXES)
+        shipped = weights.shipped(precision)
         for preset in presets:
             if preset not in shipped:
                 raise checks.problem(
@@ -108,7 +108,7 @@ def shipped_networks(presets: Sequence[str], precisions: Sequence[str]) -> list[
 
 def absolute(method: str) -> str:
     """Returns a method; if it is a path, one that holds in the other working directory of a worker, too."""
-    return str(learned.find_weights(method)) if learned.is_path(method) else method
+    return str(weights.find(method)) if weights.is_path(method) else method
 
 
 def combinations(sweep: Sweep) -> list[Combination]:
@@ -118,7 +118,7 @@ def combinations(sweep: Sweep) -> list[Combination]:
         InputError: If a method is unknown, has no weights in its precision, or does not take a size; or if
             there is no data.
     """
-    methods = {name: extractors.from_name(name) for name in sweep.methods}
+    methods = {name: extractors.create(name) for name in sweep.methods}
     _check_names(methods)
     for extractor, size in itertools.product(methods.values(), sweep.image_sizes):
         if extractor.cell > 1:
@@ -232,7 +232,7 @@ def extract(combination: Combination, sweep: Sweep, progress: bool, *, report: j
     report(f"{combination.features}: extracting features")
     with _one_at_a_time:
         evaluation.export_features(
-            extractors.from_name(combination.method),
+            extractors.create(combination.method),
             [pair for sequence in datasets.load_sequences(sweep.data) for pair in sequence.pairs],
             combination.protocol.image_size,
             cache=sweep.folder / "features",

@@ -12,7 +12,8 @@ from typing import Any
 from kp2d import files, provenance
 from kp2d.checks import problem
 from kp2d.data import datasets
-from kp2d.methods import learned, tflite_file
+from kp2d.methods import tflite_file
+from kp2d.methods.weights import PRETRAINED, WEIGHTS, card_of
 
 SOURCES = 20  # kinds of photographs that a card names at most
 METRIC_ROW = (  # columns of a result table that a card repeats; the first five tell its rows apart
@@ -49,7 +50,7 @@ def write_card(run: str | Path, *, note: str = "") -> Path:
     run = Path(run)
     stage, config = _stage(run)
     preset = networks.get_preset(stage["preset"])
-    weights = run / f"{preset.name}{learned.WEIGHTS}"
+    weights = run / f"{preset.name}{WEIGHTS}"
     sha256 = files.sha256(weights)
     before = _card_of(config.get("initial_weights"))
     stages = [*before.get("stages", []), stage]
@@ -99,7 +100,7 @@ def write_model_card(model: str | Path, *, calibration: str = "", run: str | Pat
         "stages": [] if run is None else [_stage(Path(run))[0]],
         "metrics": [],
     }
-    return files.write_json(model.with_name(f"{model.name.removesuffix(learned.MODEL)}.json"), card)
+    return files.write_json(card_of(model), card)
 
 
 def check_card(path: str | Path, sha256: str | None) -> None:
@@ -144,7 +145,7 @@ def add_metrics(path: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
     return files.write_json(path, {**card, "metrics": list(metrics.values())})
 
 
-def read_cards(folder: str | Path = learned.PRETRAINED) -> dict[Path, dict[str, Any]]:
+def read_cards(folder: str | Path = PRETRAINED) -> dict[Path, dict[str, Any]]:
     """Reads the cards of a folder of weights, those of the package if none is named.
 
     Args:
@@ -179,7 +180,7 @@ def _card_of(weights: str | None) -> dict[str, Any]:
     if weights is None:
         return {}
     path = Path(weights)
-    card = files.read_json(path.with_name(f"{path.name.removesuffix(learned.WEIGHTS)}.json")) or {}
+    card = files.read_json(card_of(path)) or {}
     if path.is_file() and card.get("sha256") == files.sha256(path):
         return card
     log.warning("%s has no card: what it was trained by is not known to the new one.", path)

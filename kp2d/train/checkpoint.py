@@ -53,7 +53,7 @@ class WeightAverage:
                 average += np.float32(1 - decay) * (weight - average)
 
     def copy_to(self, network: keras.Model) -> None:
-        """Writes the average into a network of the same architecture, with or without dropout.
+        """Writes the average into a network of the same architecture.
 
         Args:
             network: What to overwrite.

@@ -125,8 +125,7 @@ def _teacher(network_config: NetworkConfig, config: TrainConfig):
     if config.teacher is None:
         raise problem("train.teacher, the weights to learn from, with loss.distillation", None)
     network = build_network(network_config, config.image_size)
-    plain = build_network(network_config)
-    load_weights(network, plain, config.teacher)
+    load_weights(network, config.teacher)
     return lambda images: network(images, training=False)
 
 

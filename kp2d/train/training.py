@@ -143,8 +143,7 @@ def build_learner(
     """
     learner = KeypointLearner(network_config, config, replicas=replicas)
     if config.initial_weights is not None:
-        plain = build_plain(network_config, quantized=config.quantized)
-        load_weights(learner.network, plain, config.initial_weights)
+        load_weights(learner.network, config.initial_weights)
     # Keras clips the gradient of each replica, before they are summed.
     clip = config.clip_norm / replicas if config.clip_norm else None
     optimizer = keras.optimizers.Adam(learning_rate(config), global_clipnorm=clip)

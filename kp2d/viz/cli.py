@@ -39,7 +39,7 @@ def run_match(options: argparse.Namespace) -> None:
         InputError: If a value is refused, or a file cannot be used.
     """
     from kp2d import images
-    from kp2d.methods import extractors, registration
+    from kp2d.methods import registration
     from kp2d.viz import figures, pictures
 
     figures.check_target(options.output)  # before the work
@@ -64,7 +64,7 @@ def run_match(options: argparse.Namespace) -> None:
         registered.matches[::-1],  # best first
         inliers=estimate.inliers[::-1],
         estimated=estimate.homography,
-        title=f"{extractors.label(options.method)} {extractor.precision} · {facts}",
+        title=f"{extractor.name} {extractor.precision} · {facts}",
     )
     path = figures.save_figure(figure, options.output)
     if estimate.homography is None:

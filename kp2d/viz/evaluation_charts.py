@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from kp2d import checks
 from kp2d.evaluate import metrics, tables
+from kp2d.methods.extractors import Method
 from kp2d.viz import figures, panels
 
 # Metric → (axis label, larger is better, top of the axis or None for the data's own).
@@ -197,7 +198,7 @@ def plot_against(
         panel = axes or panels.make_panels(1, 1, None, width=figures.NARROW, height=3.6)[0]
         panel.plot([low, high], [low, high], color="#999999", linewidth=0.8, zorder=1)
         subsets = joined["subset_y"] if "subset_y" in joined else pd.Series("pairs", joined.index)
-        _against_points(panel, x, y, known, subsets, figures.method_style(method.partition(":")[0])["color"])
+        _against_points(panel, x, y, known, subsets, figures.method_style(Method.parse(method).name)["color"])
         pad = 0.02 * (high - low)
         limits = (low - pad, high + pad)
         if logarithmic:
@@ -246,10 +247,9 @@ def _against_points(
 
 def _of(pairs: pd.DataFrame, name: str) -> pd.DataFrame:
     """Returns the rows of one method; where it has several precisions, "METHOD:PRECISION" or float32."""
-    method, _, precision = name.partition(":")
-    checks.one_of("method", method, pairs["method"].unique())
-    part = pairs[pairs["method"] == method]
+    named = Method.parse(name)
+    checks.one_of("method", named.name, pairs["method"].unique())
+    part = pairs[pairs["method"] == named.name]
     held = list(part["precision"].unique())
-    if not precision:
-        precision = held[0] if len(held) == 1 else "float32"
-    return part[part["precision"] == checks.one_of(f"precision of {method}", precision, held)]
+    precision = named.precision or (held[0] if len(held) == 1 else "float32")
+    return part[part["precision"] == checks.one_of(f"precision of {named.name}", precision, held)]

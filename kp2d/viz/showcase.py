@@ -44,14 +44,14 @@ def match_panel(pair: ImagePair, method: str, protocol: Protocol, *, top_k: int)
 
     Args:
         pair: The pair.
-        method: As for `extractors.from_name`.
+        method: As for `extractors.create`.
         protocol: Size, thresholds, seed.
         top_k: Keypoints kept an image.
 
     Raises:
         InputError: If an image or the homography cannot be read.
     """
-    store = FeatureStore(extractors.from_name(method), protocol.image_size)
+    store = FeatureStore(extractors.create(method), protocol.image_size)
     features = evaluation.read_pair(pair, store, protocol)
     matched = evaluation.match_pair(*features, protocol, top_k=top_k)
     inliers, error = matched.inliers, matched.corner_error
@@ -81,7 +81,7 @@ def ranked_pairs(
     Args:
         scores: Scores a pair, from `evaluation.evaluate`.
         sequences: The pairs to choose from.
-        method: As for `extractors.from_name`.
+        method: As for `extractors.create`.
         top_k: At which k.
     """
     chosen = tables.of_method(scores, method)
@@ -150,7 +150,7 @@ def draw_methods(pair: ImagePair, methods: Sequence[str], protocol: Protocol, *,
 def draw_detections(pair: ImagePair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
     """Draws the keypoints of several methods on the first image of a pair, side by side."""
     image = _resized(pair.path0, protocol.image_size)
-    features = {method: extractors.from_name(method).extract(image).take(slice(top_k)) for method in methods}
+    features = {method: extractors.create(method).extract(image).take(slice(top_k)) for method in methods}
     detections = {extractors.label(name): (best.keypoints, best.scores) for name, best in features.items()}
     return pictures.compare_keypoints(image, detections)
 

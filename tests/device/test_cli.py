@@ -9,7 +9,7 @@ from shipped_models import as_compiled, prepared, restored
 
 from kp2d import cli
 from kp2d.device import compiler
-from kp2d.methods import learned, runtimes, tflite_file, tpu
+from kp2d.methods import runtimes, tflite_file, tpu, weights
 from kp2d.quantize.flatbuffer import Model
 
 LOG = """Edge TPU Compiler version 16.0.384591198
@@ -146,7 +146,7 @@ def test_what_needs_no_change_is_its_own_preparation(absent, tmp_path, capsys):
 
 def test_two_models_get_two_names(absent, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("kp2d_tiny_s", str(learned.PRETRAINED / "kp2d_tiny_s.int8_ptq.tflite")):
+    for name in ("kp2d_tiny_s", str(weights.shipped_path("kp2d_tiny_s", "int8_ptq"))):
         assert cli.main(["compile", name, "--image-size", "88x88"]) == 0
     names = ["kp2d_tiny_s.int8_ptq_88x88.tflite", "kp2d_tiny_s_88x88.tflite"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names

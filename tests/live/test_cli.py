@@ -13,7 +13,7 @@ from heavy_packages import HEAVY
 from kp2d import cli, images
 from kp2d.live import cli as demo_cli
 from kp2d.live import player
-from kp2d.methods import learned
+from kp2d.methods import weights
 
 
 def run(capsys, *arguments):
@@ -87,7 +87,7 @@ def test_wrong_input_is_one_clear_line(film, tmp_path, capsys, arguments, words)
 
 
 def test_a_model_file_is_a_method(film, capsys):
-    path = learned.PRETRAINED / "kp2d_tiny_s_88.int8.tflite"
+    path = weights.shipped_path("kp2d_tiny_s_88", "int8")
     code, out, _ = run(capsys, film, "--headless", "--max-frames", 2, "--method", path)
     assert (code, "kp2d_tiny_s_88 int8: 2 frames" in out) == (0, True)
 

@@ -9,7 +9,6 @@ from film import SIZE, photograph, to_frame
 
 from kp2d import checks, geometry
 from kp2d.live import demo, video
-from kp2d.methods import extractors
 
 
 def test_tracks_follow_the_true_motion(film, tiny):
@@ -80,16 +79,16 @@ def test_a_mirror_turns_the_picture_but_not_what_is_found(frames, orb):
 
 
 def test_each_step_is_timed(frames, tiny, orb):
-    features, spent = extractors.timed(tiny, frames[0])
+    features, spent = tiny.timed(frames[0])
     assert list(spent) == ["network", "decode"] and min(spent.values()) > 0
     np.testing.assert_array_equal(features.keypoints, tiny.extract(frames[0]).keypoints)
-    assert list(extractors.timed(orb, frames[0])[1]) == ["extract"]
+    assert list(orb.timed(frames[0])[1]) == ["extract"]
 
 
 def test_a_method_is_named_by_what_matters(tiny, orb):
-    assert (demo.label(tiny), demo.label(orb)) == ("kp2d_tiny_s int8", "orb")
+    assert (tiny.label, orb.label) == ("kp2d_tiny_s int8", "orb")
     on_tpu = dataclasses.replace(tiny, runtime="litert+edgetpu")
-    assert demo.label(on_tpu) == "kp2d_tiny_s int8 on Edge TPU"
+    assert on_tpu.label == "kp2d_tiny_s int8 on Edge TPU"
 
 
 def test_a_method_sees_the_frame_undistorted_unless_told():

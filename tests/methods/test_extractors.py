@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kp2d.checks import InputError
-from kp2d.methods import extractors, learned
+from kp2d.methods import extractors, weights
 from kp2d.methods.features import Features
 
 METHODS = {"sift": (np.float32, 128), "rootsift": (np.float32, 128), "orb": (np.uint8, 32)}
@@ -22,7 +22,7 @@ def same(first, second):
 
 
 def test_every_method_is_tested_here():
-    assert set(extractors.methods()) == {*METHODS, *learned.shipped()}
+    assert set(extractors.methods()) == {*METHODS, *weights.shipped()}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -152,11 +152,11 @@ def test_unknown_names_are_refused_with_the_nearest(arguments, options, said):
 
 
 def test_a_name_may_carry_its_precision():
-    assert extractors.from_name("orb").name == "orb"
-    assert extractors.from_name("sift:float32").precision == "float32"
+    assert extractors.create("orb").name == "orb"
+    assert extractors.create("sift:float32").precision == "float32"
     for wrong in ("sift:", "sift:int8", ":float32", "", "sift:float32:x"):
         with pytest.raises(InputError):
-            extractors.from_name(wrong)
+            extractors.create(wrong)
 
 
 def test_pictures_show_a_network_in_one_precision():

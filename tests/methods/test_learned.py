@@ -8,7 +8,7 @@ import pytest
 import kp2d
 from kp2d import files
 from kp2d.checks import InputError
-from kp2d.methods import extractors, learned
+from kp2d.methods import extractors, learned, weights
 from kp2d.train import training
 
 
@@ -20,27 +20,27 @@ def trained(small_run, tmp_path):
 
 def test_extractor_returns_features_in_pixels(trained):
     result, _ = trained
-    extractor = learned.load("test_small", weights=result.weights_path)
+    extractor = learned.load(result.weights_path)
     image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     features = extractor.extract(image)
     assert len(features) == 8 * 12
     assert features.descriptors.shape == (8 * 12, 8)
     assert np.all(features.keypoints >= 0) and np.all(features.keypoints <= [55, 39])
     assert np.all(np.diff(features.scores) <= 0)
-    again = learned.load("test_small", weights=result.weights_path).extract(image)
+    again = learned.load(result.weights_path).extract(image)
     np.testing.assert_array_equal(features.keypoints, again.keypoints)
     assert extractor.settings()["sha256"] == files.sha256(result.weights_path)
 
 
 def test_extractor_refuses_a_size_its_cells_do_not_tile(trained):
-    extractor = learned.load("test_small", weights=trained[0].weights_path)
+    extractor = learned.load(trained[0].weights_path)
     with pytest.raises(InputError, match="divisible by the cell 4"):
         extractor.extract(np.zeros((40, 57, 3), np.uint8))
 
 
 def test_missing_weights_are_refused(small_preset, tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        learned.load(small_preset, weights=tmp_path / "no.weights.h5")
+    with pytest.raises(InputError, match="none at"):
+        learned.load(tmp_path / "no.weights.h5")
     with pytest.raises(InputError, match="shipped network"):
         learned.load("kp2d_huge")
     with pytest.raises(InputError, match="precision"):
@@ -49,30 +49,30 @@ def test_missing_weights_are_refused(small_preset, tmp_path):
 
 def test_trained_weights_are_a_method_by_their_path(trained, tmp_path):
     result, run = trained
-    by_folder, by_file = extractors.from_name(str(run)), extractors.create(str(result.weights_path))
+    by_folder, by_file = extractors.create(str(run)), extractors.create(str(result.weights_path))
     assert by_folder is by_file
     assert (by_folder.name, by_folder.cell) == ("run", 4)
     renamed = tmp_path / "mine.weights.h5"
     renamed.write_bytes(result.weights_path.read_bytes())
     (tmp_path / "mine.json").write_text('{"preset": "test_small"}')
-    assert extractors.from_name(str(renamed)).name == "mine"
+    assert extractors.create(str(renamed)).name == "mine"
 
 
 def test_path_without_weights_is_refused(trained, tmp_path):
     with pytest.raises(InputError, match="output of kp2d train"):
-        extractors.from_name(str(tmp_path / "nowhere"))
+        extractors.create(str(tmp_path / "nowhere"))
     for name in "ab":
         (tmp_path / f"{name}.weights.h5").touch()
     with pytest.raises(InputError, match=r"received a\.weights\.h5, b\.weights\.h5"):
-        extractors.from_name(str(tmp_path))
+        extractors.create(str(tmp_path))
     with pytest.raises(InputError, match="do not tell one"):
-        extractors.from_name(str(tmp_path / "a.weights.h5"))
+        extractors.create(str(tmp_path / "a.weights.h5"))
 
 
 def test_every_shipped_network_loads_and_has_an_honest_card():
-    for name in learned.shipped():
+    for name in weights.shipped():
         extractor = kp2d.load(name)
-        card = json.loads((learned.PRETRAINED / f"{name}.json").read_text())
+        card = json.loads((weights.PRETRAINED / f"{name}.json").read_text())
         assert (extractor.name, extractor.sha256) == (name, card["sha256"])
         assert card["training_data"] and "dirty" not in card["git_commit"]
         assert card["cell"] == extractor.cell and card["descriptor_dim"] == extractor.descriptor_dim

@@ -5,17 +5,22 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from small_network import SMALL_CORAL
+from keras import layers
+from small_network import SMALL, SMALL_CORAL
 
 from kp2d.checks import InputError
+from kp2d.methods import weights
 from kp2d.methods.networks import (
     PRESETS,
+    ActivationAndDropout,
+    BatchNormalization,
     DepthToSpace,
     NearestUpsampling,
     assign_by_name,
     build_network,
     count_macs,
     get_preset,
+    load_weights,
 )
 from kp2d.train.learner import ContextNormalization, build_ionet
 
@@ -98,10 +103,22 @@ def test_a_network_for_the_edge_tpu_has_no_layer_that_it_lacks(name):
     assert "NearestUpsampling" in kinds and not kinds & {"DepthToSpace", "LeakyReLU"}
 
 
-def test_dropout_changes_no_weight():
+def test_dropout_changes_no_weight_and_no_order(tmp_path):
     plain, dropped = build_network("kp2d_tiny_s"), build_network("kp2d_tiny_s", dropout=0.2)
-    assert {w.path: w.shape for w in plain.weights} == {w.path: w.shape for w in dropped.weights}
-    assert sum(isinstance(x, keras.layers.SpatialDropout2D) for x in dropped.layers) == 7
+    assert [(w.path, w.shape) for w in plain.weights] == [(w.path, w.shape) for w in dropped.weights]
+    assert sum(isinstance(x, ActivationAndDropout) for x in dropped.layers) == 7
+    dropped.save_weights(tmp_path / "x.weights.h5")
+    load_weights(plain, tmp_path / "x.weights.h5")
+    for expected, received in zip(dropped.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(received, expected)
+    load_weights(dropped, weights.shipped_path("kp2d_tiny_s"))
+
+
+def test_dropout_drops_whole_channels_and_only_while_training():
+    layer, x = ActivationAndDropout(SMALL, 0.5), np.full((2, 3, 4, 40), 2.0, "float32")
+    np.testing.assert_array_equal(layer(x, training=False), x)
+    channels = keras.ops.convert_to_numpy(layer(x, training=True)).reshape(2, 12, 40)
+    assert (channels == channels[:, :1]).all() and set(np.unique(channels)) == {0.0, 4.0}
 
 
 def test_bfloat16_is_the_same_network_in_fewer_bits():
@@ -170,3 +187,81 @@ def test_context_normalization_over_points():
 def test_ionet_scores_every_pair():
     pairs = np.random.default_rng(0).normal(size=(2, 30, 5)).astype("float32")
     assert build_ionet()(pairs).shape == (2, 30)
+
+
+# Batch normalization: ours equals Keras' own.
+
+X = np.random.default_rng(0).normal(1.5, 2.0, (4, 6, 5, 3)).astype("float32")
+
+tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernel")
+
+
+def pair():
+    """Both layers with the same variables."""
+    both = [kind(momentum=0.9) for kind in (layers.BatchNormalization, BatchNormalization)]
+    for layer in both:
+        layer.build(X.shape)
+        layer.gamma.assign([0.5, 1.0, 2.0])
+        layer.beta.assign([-1.0, 0.0, 1.0])
+    return both
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_results_and_moving_statistics_are_keras(training):
+    theirs, ours = pair()
+    for _ in range(2):
+        expected, result = (keras.ops.convert_to_numpy(f(X, training=training)) for f in (theirs, ours))
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+    for name in ("moving_mean", "moving_variance"):
+        expected, result = (keras.ops.convert_to_numpy(getattr(f, name)) for f in (theirs, ours))
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+@tensorflow_only
+def test_gradients_are_keras():
+    import tensorflow as tf
+
+    gradients = []
+    for layer in pair():
+        x = tf.constant(X)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.sin(layer(x, training=True)))
+        gradients.append(tape.gradient(loss, [x, layer.gamma.value, layer.beta.value]))
+    for expected, result in zip(*gradients, strict=True):
+        np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+@tensorflow_only
+def test_training_uses_one_kernel():
+    import tensorflow as tf
+
+    _, ours = pair()
+    trace = tf.function(lambda x: ours(x, training=True)).get_concrete_function(tf.TensorSpec(X.shape))
+    assert "FusedBatchNormV3" in {operation.type for operation in trace.graph.get_operations()}
+
+
+def test_frozen_layer_keeps_its_statistics():
+    _, ours = pair()
+    ours.trainable = False
+    ours(X, training=True)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(ours.moving_mean), 0.0)
+
+
+def test_points_are_normalized_too():
+    points = X.reshape(4, 30, 3)
+    theirs, ours = layers.BatchNormalization(), BatchNormalization()
+    np.testing.assert_allclose(ours(points, training=True), theirs(points, training=True), atol=1e-5)
+
+
+def test_weight_files_are_interchangeable(tmp_path):
+    def model(kind):
+        return keras.Sequential(
+            [keras.Input((4, 4, 3)), layers.Conv2D(3, 1), kind(), layers.Activation("relu")]
+        )
+
+    theirs, ours = model(layers.BatchNormalization), model(BatchNormalization)
+    theirs.save_weights(tmp_path / "x.weights.h5")
+    ours.load_weights(tmp_path / "x.weights.h5")
+    for expected, result in zip(theirs.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_array_equal(result, expected)

@@ -11,7 +11,7 @@ import kp2d
 from kp2d import cli, files, images
 from kp2d.checks import InputError
 from kp2d.data import scenes
-from kp2d.methods import learned, runtimes, tflite_file
+from kp2d.methods import learned, runtimes, tflite_file, weights
 from kp2d.quantize import quantization
 
 
@@ -42,24 +42,24 @@ def test_pixels_enter_an_int8_model_exactly(model_file):
 
 def test_runtimes_are_refused_by_name(model_file, monkeypatch):
     with pytest.raises(InputError, match="Did you mean 'litert'"):
-        learned.load_model(model_file, runtime="liteer")
+        learned.load(model_file, runtime="liteer")
     with pytest.raises(InputError, match="kernels"):
-        learned.load_model(model_file, kernels="fast")
+        learned.load(model_file, kernels="fast")
     monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"a runtime for \.tflite models; received installed: none"):
-        learned.load_model(model_file)
+        learned.load(model_file)
 
 
 def test_a_model_file_is_a_method(model_file, tiny_dataset, tmp_path, capsys):
     image = random_pixels((96, 128))[0]
-    extractor = learned.load_trained(model_file)
+    extractor = learned.load(model_file)
     features = extractor.extract(image)
     assert (extractor.name, extractor.precision, extractor.runtime) == ("small", "int8_ptq", "litert")
     assert len(features) == 22 * 30
-    again = learned.load_trained(model_file, precision="int8_ptq").extract(image)
+    again = learned.load(model_file, precision="int8_ptq").extract(image)
     np.testing.assert_array_equal(features.keypoints, again.keypoints)
     with pytest.raises(InputError, match=r"precision of small\.tflite out of int8_ptq"):
-        learned.load_trained(model_file, precision="float32")
+        learned.load(model_file, precision="float32")
     rows = tmp_path / "rows.csv"
     options = ["--data", str(tiny_dataset), "--image-size", "96x128", "--top-k", "50", "--output", str(rows)]
     assert cli.main(["evaluate", "--method", str(model_file), *options, "--cache", str(tmp_path / "c")]) == 0
@@ -67,7 +67,7 @@ def test_a_model_file_is_a_method(model_file, tiny_dataset, tmp_path, capsys):
 
 
 def test_equal_int8_scores_keep_the_order_of_the_cells(model_file):
-    features = learned.load_model(model_file).extract(np.full((*SIZE, 3), 128, np.uint8))
+    features = learned.load(model_file).extract(np.full((*SIZE, 3), 128, np.uint8))
     ties = np.flatnonzero(np.diff(features.scores) == 0)
     assert len(ties) > 20
     rows = features.keypoints[:, 1] // 4 * 100 + features.keypoints[:, 0] // 4
@@ -79,7 +79,7 @@ def shipped_models():
     return [
         pytest.param(name, precision, id=f"{name}-{precision}")
         for precision in ("int8", "int8_ptq")
-        for name in learned.shipped(precision)
+        for name in weights.shipped(precision)
     ]
 
 
@@ -88,11 +88,11 @@ def size_of(name):
 
 
 def shipped_file(name, precision):
-    return learned.PRETRAINED / f"{name}{learned.SUFFIXES[precision]}"
+    return weights.shipped_path(name, precision)
 
 
 def test_every_shipped_network_has_int8_models():
-    assert learned.shipped("int8") == learned.shipped("int8_ptq") == learned.shipped()
+    assert weights.shipped("int8") == weights.shipped("int8_ptq") == weights.shipped()
 
 
 def test_every_shipped_model_has_an_honest_card():
@@ -143,7 +143,7 @@ def test_shipped_models_are_as_large_as_the_papers(name, precision):
 @pytest.mark.parametrize(("name", "precision"), shipped_models())
 def test_fast_kernels_differ_in_values_but_not_in_keypoints(name, precision):
     fast, exact = (
-        learned.load_model(shipped_file(name, precision), kernels=kernels) for kernels in runtimes.KERNELS
+        learned.load(shipped_file(name, precision), kernels=kernels) for kernels in runtimes.KERNELS
     )
     assert fast.settings() != exact.settings()
     image = photo("coffee", size_of(name))[0]

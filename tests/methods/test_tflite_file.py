@@ -38,7 +38,7 @@ def test_a_cut_off_model_is_refused(small, tmp_path):
     for part in (0, 3, 8, 40, 200, 1000, len(small.data) // 2, len(small.data) - 8):
         path.write_bytes(small.data[:part])
         with pytest.raises(InputError, match=r"\.tflite model"):
-            learned.load_model(path)
+            learned.load(path)
 
 
 def test_a_damaged_model_never_ends_in_a_traceback(small, tmp_path):
@@ -63,12 +63,12 @@ def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "foreign.tflite"
     path.write_bytes(converter.convert())
     with pytest.raises(InputError, match=r"made by kp2d; received .*foreign\.tflite, which does not say"):
-        learned.load_model(path)
+        learned.load(path)
     path.write_text("not a model at all")
     with pytest.raises(InputError, match="which is none"):
-        learned.load_model(path)
-    with pytest.raises(InputError, match=r"a \.tflite model; received .*no\.tflite: No such file"):
-        learned.load_model(tmp_path / "no.tflite")
+        learned.load(path)
+    with pytest.raises(InputError, match=r"a \.weights\.h5 or \.tflite file.*none at .*no\.tflite"):
+        learned.load(tmp_path / "no.tflite")
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_metadata_that_cannot_be_is_refused(small, tmp_path, change):
     with pytest.raises(InputError, match="does not say how to feed and decode"):
         model.metadata()
     with pytest.raises(InputError, match="does not say how to feed and decode"):
-        learned.load_model(tmp_path / "x.tflite")
+        learned.load(tmp_path / "x.tflite")

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from kp2d import checks, config, files, paths
-from kp2d.methods import integrity, learned
+from kp2d.methods import learned, weights
 from kp2d.reproduce import chain, pipeline
 
 WRITE = "from kp2d import files, paths\nfiles.write_text(paths.results(profile) / 'own.txt', 'done')\n"
@@ -183,14 +183,13 @@ def shipped(tmp_path, monkeypatch):
     """A copy of what this package ships of KP2DtinyS, to be damaged."""
     folder = (tmp_path / "pretrained").resolve()
     folder.mkdir()
-    for path in learned.PRETRAINED.glob("kp2d_tiny_s.*"):
+    for path in weights.PRETRAINED.glob("kp2d_tiny_s.*"):
         shutil.copy(path, folder)
-    monkeypatch.setattr(integrity, "PRETRAINED", folder)
-    monkeypatch.setattr(learned, "PRETRAINED", folder)
+    monkeypatch.setattr(weights, "PRETRAINED", folder)
     return folder
 
 
-@pytest.mark.parametrize(("precision", "suffix"), learned.SUFFIXES.items())
+@pytest.mark.parametrize(("precision", "suffix"), weights.SUFFIXES.items())
 def test_weights_that_are_not_the_published_ones_are_refused(shipped, precision, suffix):
     path = shipped / f"kp2d_tiny_s{suffix}"
     data = bytearray(path.read_bytes())
@@ -199,12 +198,12 @@ def test_weights_that_are_not_the_published_ones_are_refused(shipped, precision,
     with pytest.raises(checks.InputError, match=r"with sha256 [0-9a-f]{64}; received .*git checkout"):
         learned.load("kp2d_tiny_s", precision=precision)
     own = path.rename(shipped.parent / path.name)
-    assert integrity.check(own) == files.sha256(own), "weights of one's own are not compared"
+    assert weights.check(own) == files.sha256(own), "weights of one's own are not compared"
 
 
 def test_missing_weights_and_cards_are_named(shipped):
     with pytest.raises(checks.InputError, match=r"int8\.tflite; received no such file.*Install kp2d again"):
-        integrity.check(shipped / "kp2d_tiny_f.int8.tflite")
+        weights.check(shipped / "kp2d_tiny_f.int8.tflite")
     (shipped / "kp2d_tiny_s.int8.json").write_text("{")
     with pytest.raises(checks.InputError, match=r"the card .*kp2d_tiny_s\.int8\.json"):
         learned.load("kp2d_tiny_s", precision="int8")

@@ -23,13 +23,13 @@ from kp2d import checks, cli, files, images
 from kp2d.data import archives, datasets, samples
 from kp2d.device import edgetpu
 from kp2d.evaluate import tables
-from kp2d.methods import integrity, learned, networks, packed, runtimes, tflite_file, tflite_verifier
+from kp2d.methods import learned, networks, packed, runtimes, tflite_file, tflite_verifier, weights
 from kp2d.quantize.flatbuffer import Model
 from kp2d.reproduce import chain, pipeline
 from kp2d.train import checkpoint, runlog
 
 CALM = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-MODEL = (integrity.PRETRAINED / "kp2d_tiny_s_88.int8.tflite").read_bytes()
+MODEL = weights.shipped_path("kp2d_tiny_s_88", "int8").read_bytes()
 LARGE = 64 << 20  # bytes that no reader may need for a file of some kilobytes
 
 
@@ -297,7 +297,7 @@ def test_the_remedy_is_that_of_the_runtime_asked_for(monkeypatch, runtime, said)
 
 
 def test_the_models_of_this_package_are_whole():
-    for path in integrity.PRETRAINED.glob("*.tflite"):
+    for path in weights.PRETRAINED.glob("*.tflite"):
         tflite_verifier.verify(path.read_bytes(), path)
 
 
@@ -332,7 +332,7 @@ def test_weights(tmp_path, tiny, data):
     if not (tmp_path / "whole.weights.h5").exists():
         tiny.save_weights(tmp_path / "whole.weights.h5")
     path.write_bytes(data.draw(damaged((tmp_path / "whole.weights.h5").read_bytes(), within=4000)))
-    outcome(networks.load_weights, tiny, tiny, path)
+    outcome(networks.load_weights, tiny, path)
 
 
 def test_another_format_than_weights_is_never_opened(tmp_path, tiny, monkeypatch):
@@ -340,7 +340,7 @@ def test_another_format_than_weights_is_never_opened(tmp_path, tiny, monkeypatch
     monkeypatch.setattr(tiny, "load_weights", lambda *_: pytest.fail("opened"), raising=False)
     (tmp_path / "model.keras").write_bytes(b"PK")
     with pytest.raises(checks.InputError, match=r"ends in \.weights\.h5"):
-        networks.load_weights(tiny, tiny, tmp_path / "model.keras")
+        networks.load_weights(tiny, tmp_path / "model.keras")
 
 
 class Learner:
@@ -440,7 +440,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, kind, capsys):
         path.symlink_to("/dev/zero")
     for read in (
         *(images.read_image, datasets.read_homography, tables.read_csv, tflite_file.open_model),
-        *(chain.parameters, learned.load_model),
+        *(chain.parameters, learned.load),
     ):
         with pytest.raises(checks.InputError, match=r"x\.tflite"):
             read(path)
@@ -466,4 +466,4 @@ def test_a_damaged_card_of_weights_is_said(tmp_path, card):
     (tmp_path / "mine.json").write_text(card)
     (tmp_path / "mine.weights.h5").touch()
     with pytest.raises(checks.InputError, match=r"weights of a known network; received .*mine\.weights\.h5"):
-        learned.preset_of(tmp_path / "mine.weights.h5")
+        weights.resolve(tmp_path / "mine.weights.h5")

@@ -8,7 +8,7 @@ from heavy_packages import HEAVY
 
 from kp2d import images
 from kp2d.data import scenes
-from kp2d.methods import learned
+from kp2d.methods import learned, weights
 
 RUNTIMES = ("litert", "tflite-runtime")
 
@@ -56,7 +56,7 @@ def probe(light, model, kernels, image, folder, project):
 @pytest.mark.slow
 @pytest.mark.parametrize("light", RUNTIMES, indirect=True)
 @pytest.mark.parametrize(
-    "model", [f"{name}:{kind}" for kind in ("int8", "int8_ptq") for name in learned.shipped(kind)]
+    "model", [f"{name}:{kind}" for kind in ("int8", "int8_ptq") for name in weights.shipped(kind)]
 )
 def test_integers_are_the_same_on_a_small_device(light, model, tmp_path, project):
     name, _, precision = model.partition(":")

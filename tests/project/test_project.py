@@ -318,7 +318,7 @@ def test_a_small_device_can_import_and_extract(module, tmp_path):
 
 def test_the_light_modules_import_where_nothing_heavy_is_installed(tmp_path):
     """The hall, methods, live and every command line: what a device needs, and what says what is missing."""
-    networks = {"methods.networks", "methods.normalization", "methods.quantized"}
+    networks = {"methods.networks", "methods.quantized"}
     light = [
         f"kp2d.{name}".removesuffix(".__init__")
         for name in sorted(set(MODULES) - networks - {"__main__"})

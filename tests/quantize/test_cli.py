@@ -75,7 +75,7 @@ def test_training_on_the_grid_brings_the_network_nearer(small_preset, small, tmp
     (run,) = [path for path in (tmp_path / "int8_training").iterdir() if path.is_dir()]
     assert files.read_json(run / "config.json")["quantized"] is True
     with pytest.raises(InputError, match="weights in training for int8"):
-        learned.load_trained(run)
+        learned.load(run)
     assert cli.main(["quantize", str(weights), "-o", str(output), "--precision", "int8"]) == 2
     assert "--data PHOTOGRAPHS" in capsys.readouterr().err
     assert len(datasets.list_images(photos)) == 4
@@ -103,7 +103,7 @@ def test_it_is_trained_and_quantized_from_the_command_line(photos, small_preset,
     assert files.read_json(folder / "config.json")["preset"] == SMALL_CORAL.name
     assert cli.main([*train, "--steps", "2", "--disable-wandb"]) == 2  # without the option, another run
     assert "preset" in capsys.readouterr().err
-    assert len(learned.load_trained(folder).extract(random_pixels()[0])) > 0
+    assert len(learned.load(folder).extract(random_pixels()[0])) > 0
     model = tmp_path / "int8.tflite"
     quantize = ["quantize", str(folder), "-o", str(model), "--data", str(photos), "--image-size", "48x64"]
     quantize += ["--num-images", "1"]

@@ -10,7 +10,7 @@ from heavy_packages import HEAVY
 
 from kp2d import checks, cli
 from kp2d.device import compiler
-from kp2d.methods import integrity, learned, runtimes, tpu
+from kp2d.methods import learned, runtimes, tpu, weights
 from kp2d.reproduce import doctor
 
 
@@ -68,9 +68,8 @@ def test_a_wrong_environment_variable_is_broken(monkeypatch, capsys, variable, v
 
 def test_damaged_weights_and_missing_notebooks_are_broken(tmp_path, home, monkeypatch):
     folder = (tmp_path / "pretrained").resolve()
-    shutil.copytree(integrity.PRETRAINED, folder)
-    monkeypatch.setattr(integrity, "PRETRAINED", folder)
-    monkeypatch.setattr(learned, "PRETRAINED", folder)
+    shutil.copytree(weights.PRETRAINED, folder)
+    monkeypatch.setattr(weights, "PRETRAINED", folder)
     with (folder / "kp2d_tiny_s.int8.tflite").open("ab") as file:
         file.write(b"more")
     (home / "notebooks" / "03_quantize.ipynb").unlink()
@@ -136,11 +135,10 @@ def test_numpy_and_opencv_are_enough(home):
 
 def test_lost_weights_are_broken_and_loading_them_says_what_to_do(tmp_path, monkeypatch):
     folder = tmp_path / "pretrained"
-    shutil.copytree(learned.PRETRAINED, folder)
+    shutil.copytree(weights.PRETRAINED, folder)
     (folder / "kp2d_tiny_s.int8.tflite").unlink()
-    monkeypatch.setattr(learned, "PRETRAINED", folder)
-    monkeypatch.setattr(integrity, "PRETRAINED", folder)
-    assert "kp2d_tiny_s" in learned.shipped("int8")
+    monkeypatch.setattr(weights, "PRETRAINED", folder)
+    assert "kp2d_tiny_s" in weights.shipped("int8")
     broken = [finding for finding in doctor._weights() if finding.status == doctor.BROKEN]
     assert [finding.name for finding in broken] == ["int8"] and "kp2d_tiny_s.int8.tflite" in broken[0].value
     with pytest.raises(checks.InputError, match="git checkout"):

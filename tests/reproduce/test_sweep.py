@@ -42,7 +42,7 @@ def test_rows_are_those_of_an_evaluation_and_a_second_run_computes_nothing(wante
     assert sum(line.endswith("extracting features") for line in lines) == 2
 
     pairs = evaluation.evaluate(
-        extractors.from_name("orb"),
+        extractors.create("orb"),
         datasets.load_sequences(wanted.data),
         config.protocol(image_size=(96, 128), top_k=(50, 100), seed=1),
         progress=False,

@@ -36,7 +36,7 @@ def test_recipes_start_alike_and_leave_weights_that_are_methods(trained, small_p
     image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     scores = {}
     for name, folder in folders.items():
-        extractor = extractors.from_name(str(folder))
+        extractor = extractors.create(str(folder))
         assert extractor.name == extractors.label(str(folder)) == name
         scores[name] = extractor.extract(image).scores
     assert not np.array_equal(scores["untrained"], scores["kp2d"])

@@ -1,0 +1,200 @@
+"""Owns which weights a name or a path means, and that those in this package are the published ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+from kp2d import backend, checks, config, files, paths
+from kp2d.methods import tflite_file
+
+PRETRAINED = paths.PACKAGE / "pretrained"
+WEIGHTS, MODEL = ".weights.h5", ".tflite"
+# File of each precision; "int8" is the best int8 network there is, "int8_ptq" the one without training.
+SUFFIXES = {"float32": WEIGHTS, "int8": f".int8{MODEL}", "int8_ptq": f".int8_ptq{MODEL}"}
+_RESTORE = "Install kp2d again, or restore the file from the repository: git checkout -- kp2d/pretrained."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Weights of a network, checked but not yet loaded.
+
+    Attributes:
+        path: The file, absolute.
+        name: Of the method that they are.
+        preset: Which network they are of, a key of `kp2d.methods.networks.PRESETS`.
+        precision: "float32", "int8" …
+        sha256: Of the file.
+    """
+
+    path: Path
+    name: str
+    preset: str
+    precision: str
+    sha256: str
+
+    @property
+    def is_model(self) -> bool:
+        """Tells whether it is a `.tflite` model, not Keras' weights."""
+        return self.path.name.endswith(MODEL)
+
+    @property
+    def calibration(self) -> str:
+        """What the ranges of an int8 network were chosen by, as its card says; "none" of others."""
+        if not self.precision.startswith("int"):
+            return "none"
+        return (files.read_json(card_of(self.path)) or {}).get("calibration") or "unknown"
+
+
+def is_path(name: str) -> bool:
+    """Tells whether the name of a method is the path of a model or of trained weights ("runs/mine")."""
+    return "/" in name or os.sep in name or name.endswith((WEIGHTS, MODEL))
+
+
+def resolve(name: str | Path, precision: str | None = None) -> Weights:
+    """Finds the weights that a name or a path means.
+
+    Args:
+        name: A network that this package ships, or the path of a `.tflite` model, of a `.weights.h5` file, or
+            of the folder of a training run.
+        precision: A key of `SUFFIXES`; None takes "float32" of a shipped network, and what a file is.
+
+    Returns:
+        The weights. Those of a run are named after its folder, others after their file.
+
+    Raises:
+        InputError: If there are no such weights, they are damaged, it is unknown of which network they are,
+            or the precision is another.
+    """
+    if is_path(str(name)):
+        path = find(name)
+        return (_of_model if path.name.endswith(MODEL) else _of_training)(path, precision)
+    precision = checks.one_of(f"precision of {name}", precision or "float32", SUFFIXES)
+    checks.one_of(f"shipped network in {precision}", str(name), shipped(precision))
+    path = shipped_path(str(name), precision)
+    sha256 = check(path)
+    preset = (files.read_json(card_of(path)) or {}).get("preset", name)
+    return Weights(path=path, name=str(name), preset=preset, precision=precision, sha256=sha256)
+
+
+def find(path: str | Path) -> Path:
+    """Finds a model, or the weights of a training run.
+
+    Args:
+        path: The folder of the run, or the `.weights.h5` or `.tflite` file itself.
+
+    Returns:
+        The file, absolute.
+
+    Raises:
+        InputError: If there is none, or a folder holds several.
+    """
+    path = Path(path).expanduser().resolve()
+    candidates = sorted(path.glob(f"*{WEIGHTS}")) if path.is_dir() else [path]
+    if len(candidates) != 1 or not candidates[0].is_file():
+        raise checks.problem(
+            "a .weights.h5 or .tflite file, or the folder of a run with one",
+            ", ".join(file.name for file in candidates if file != path) or f"none at {path}",
+            "Name the output of kp2d train or kp2d quantize.",
+        )
+    return candidates[0]
+
+
+def _of_model(path: Path, precision: str | None) -> Weights:
+    data, metadata = tflite_file.open_model(path)
+    held = metadata["precision"]
+    checks.one_of(f"precision of {path.name}", precision or held, [held])
+    name = path.name.removesuffix(MODEL).removesuffix(f".{held}")
+    return Weights(path=path, name=name, preset=metadata["preset"], precision=held, sha256=check(path, data))
+
+
+def _of_training(path: Path, precision: str | None) -> Weights:
+    checks.one_of(f"precision of {path.name}", precision or "float32", ["float32"])
+    if not path.name.endswith(WEIGHTS):
+        raise checks.problem("a .weights.h5 or .tflite file", str(path), "Name the output of kp2d train.")
+    stem, run = path.name.removesuffix(WEIGHTS), files.read_json(path.with_name("config.json")) or {}
+    preset = _preset_of(path, run)
+    name = path.parent.name if run and stem == preset else stem
+    return Weights(path=path, name=name, preset=preset, precision="float32", sha256=check(path))
+
+
+def _preset_of(path: Path, run: dict) -> str:
+    """Returns which network a `.weights.h5` file is of: its run, its card or its name tells."""
+    stem = path.name.removesuffix(WEIGHTS)
+    card = files.read_json(card_of(path)) or {}
+    preset = run.get("preset") or card.get("preset") or stem
+    backend.quiet()
+    from kp2d.methods import networks
+
+    if not isinstance(preset, str) or preset not in networks.PRESETS:
+        raise checks.problem(
+            "weights of a known network",
+            f"{path}, whose name, card and run do not tell one",
+            "Keep the file in the folder of its run, or name it after its preset: kp2d_tiny_s.weights.h5.",
+        )
+    if run.get("quantized"):
+        raise checks.problem(
+            "float weights, or a .tflite model",
+            f"{path}, weights in training for int8",
+            "Name the .tflite file that kp2d quantize made of them.",
+        )
+    return preset
+
+
+def shipped(precision: str = "float32") -> tuple[str, ...]:
+    """Returns the names of the networks whose weights come with this package, sorted.
+
+    Weights that have been lost are among them, by their cards: loading them then says what to do.
+    """
+    suffix = SUFFIXES[precision]
+    card = card_of(Path(suffix)).name
+    names = {
+        path.name.removesuffix(ending) for ending in (suffix, card) for path in PRETRAINED.glob(f"*{ending}")
+    }
+    return tuple(sorted(name for name in names if "." not in name))
+
+
+def shipped_path(name: str, precision: str = "float32") -> Path:
+    """Returns where the weights of a network lie that this package ships."""
+    return PRETRAINED / f"{name}{SUFFIXES[precision]}"
+
+
+def shipped_hash() -> str:
+    """Returns 12 hexadecimal digits that change with any of the weights in this package, by their cards."""
+    cards = {path.name: (files.read_json(path) or {}).get("sha256") for path in PRETRAINED.glob("*.json")}
+    return config.fingerprint(cards)
+
+
+def card_of(path: Path) -> Path:
+    """Returns where the card of weights lies: beside them."""
+    return path.with_name(f"{path.name.removesuffix(WEIGHTS).removesuffix(MODEL)}.json")
+
+
+def check(path: str | Path, data: bytes | None = None) -> str:
+    """Checks weights, if this package ships them, before anything interprets them.
+
+    Args:
+        path: Any file of weights; those that are not shipped have nothing to be compared with.
+        data: What was read from it, if it was.
+
+    Returns:
+        The sha256 of the file, 64 hexadecimal digits.
+
+    Raises:
+        InputError: If shipped weights are missing or not those that their card describes.
+    """
+    path = Path(path)
+    ours = path.parent.resolve() == PRETRAINED
+    if data is None and ours and not path.is_file():
+        raise checks.problem(f"the shipped weights {path}", "no such file", _RESTORE)
+    digest = files.sha256(path) if data is None else hashlib.sha256(data).hexdigest()
+    if not ours:
+        return digest
+    published = (files.read_json(card_of(path)) or {}).get("sha256")
+    if published is None:
+        raise checks.problem(f"the card {card_of(path)} with a sha256", "none", _RESTORE)
+    if digest != published:
+        raise checks.problem(f"the shipped weights {path} with sha256 {published}", digest, _RESTORE)
+    return digest
