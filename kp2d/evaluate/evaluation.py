@@ -133,8 +133,8 @@ def match_pair(
     return MatchedPair(
         features0=found.features0,
         features1=found.features1,
-        matches=found.matches[::-1],
-        inliers=found.estimate.inliers[::-1],
+        matches=found.matches,
+        inliers=found.estimate.inliers,
         homography=homography,
         estimated=estimated,
         corner_error=corner_error,

@@ -1,4 +1,4 @@
-"""Owns nearest-neighbour matching: nearest, mutual and ratio, for float and binary descriptors."""
+"""Owns nearest-neighbour matching, one-sided and mutual, for float and binary descriptors."""
 
 from __future__ import annotations
 
@@ -108,27 +108,3 @@ def mutual(distances: np.ndarray) -> np.ndarray:
     matches = nearest(distances)
     back = distances.argmin(axis=0) if len(matches) else matches[:, 0]
     return matches[back[matches[:, 1]] == matches[:, 0]]
-
-
-def ratio(distances: np.ndarray, threshold: float = 0.8) -> np.ndarray:
-    """Pairs every row with its nearest column if that is clearly nearer than the second nearest.
-
-    Args:
-        distances: `[N, M]`.
-        threshold: Largest accepted distance ratio, in (0, 1].
-
-    Returns:
-        int64 matches `[K, 2]`, (row, column), ordered by row; with M = 1 there is no rival and all are kept.
-
-    Raises:
-        InputError: If the threshold is not in (0, 1].
-
-    Source: Lowe, IJCV 2004, section 7.1.
-    """
-    if not 0 < threshold <= 1:
-        raise checks.problem("a ratio in (0, 1]", threshold)
-    matches = nearest(distances)
-    if len(matches) == 0 or distances.shape[1] == 1:
-        return matches
-    best = np.partition(distances, 1, axis=1)
-    return matches[(best[:, 0] <= threshold * best[:, 1]) & (best[:, 0] < best[:, 1])]

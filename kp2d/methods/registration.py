@@ -79,8 +79,8 @@ class Registration:
     Attributes:
         features0: Kept features of image 0, in its own pixels, best first.
         features1: Likewise of image 1.
-        matches: int64 `[K, 2]` indices into both, cross-checked nearest neighbours, weakest score first.
-        estimate: The homography from image 0 to image 1, if one was found, and its inliers.
+        matches: int64 `[K, 2]` indices into both, cross-checked nearest neighbours, best score first.
+        estimate: The homography from image 0 to image 1, if one was found, and which matches are its inliers.
     """
 
     features0: Features
@@ -123,18 +123,35 @@ def register_features(
         protocol: RANSAC's threshold, iterations and seed.
     """
     features0, features1 = (features.take(slice(top_k)) for features in (features0, features1))
-    # KP2D's code keeps the weakest points first. That order breaks the ties of binary descriptors and decides
-    # which samples RANSAC draws; on real pairs it alone can move d1 by several points, so it is kept.
-    distances = matching.descriptor_distances(features0.descriptors[::-1], features1.descriptors[::-1])
-    matches = [len(features0) - 1, len(features1) - 1] - matching.mutual(distances)
+    matches = match_features(features0, features1)
+    # RANSAC gets the weakest match first, as in KP2D's code: the order decides which samples it draws, and on
+    # real pairs that alone can move d1 by several points.
+    weakest_first = matches[::-1]
     estimate = estimate_homography(
-        features0.keypoints[matches[:, 0]],
-        features1.keypoints[matches[:, 1]],
+        features0.keypoints[weakest_first[:, 0]],
+        features1.keypoints[weakest_first[:, 1]],
         ransac_threshold=protocol.ransac_threshold,
         max_iterations=protocol.ransac_iterations,
         seed=protocol.seed,
     )
+    estimate = dataclasses.replace(estimate, inliers=estimate.inliers[::-1])
     return Registration(features0=features0, features1=features1, matches=matches, estimate=estimate)
+
+
+def match_features(features0: Features, features1: Features) -> np.ndarray:
+    """Pairs features that are each other's nearest; of several equally near ones the weakest (KP2D's rule).
+
+    Args:
+        features0: Of image 0, best first.
+        features1: Of image 1, best first.
+
+    Returns:
+        int64 matches `[K, 2]`, indices into both, best score of image 0 first.
+    """
+    # Ties go to the lower index, so descriptors are compared from the weakest on, and indices turned back.
+    distances = matching.descriptor_distances(features0.descriptors[::-1], features1.descriptors[::-1])
+    last = np.array([len(features0) - 1, len(features1) - 1])
+    return (last - matching.mutual(distances))[::-1]
 
 
 def register_images(

@@ -1,19 +1,22 @@
-"""Owns what a `.tflite` file says of itself, read without any package: a device must be able to run it.
+"""Owns the `.tflite` file, read without any package: its tables, and what a model of ours says of itself.
 
 A model of ours carries a JSON object beside its tensors (a metadata entry named "kp2d"): network, precision,
-image size, cell and how pixels enter, so that the file alone is enough to run it.
+image size, cell and how pixels enter, so that the file alone is enough to run it. A file may come from
+anywhere: every offset is doubted, and what leads out of the file raises `DamagedError`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kp2d.checks import InputError, problem
-from kp2d.methods import packed
 
 ENTRY = "kp2d"
 COMPILED = "_edgetpu"  # at the end of the stem of what the Edge TPU compiler makes
@@ -63,7 +66,7 @@ def metadata(data: bytes, source: str | Path = "the model") -> dict[str, Any]:
     Raises:
         InputError: If the file is cut off, or is not one of ours.
     """
-    return parse_metadata(_found(data, source), source)
+    return parse_metadata(_entry(data, source), source)
 
 
 def parse_metadata(entry: bytes | None, source: str | Path = "the model") -> dict[str, Any]:
@@ -74,10 +77,11 @@ def parse_metadata(entry: bytes | None, source: str | Path = "the model") -> dic
     return content
 
 
-def _found(data: bytes, source: str | Path) -> bytes | None:
+def _entry(data: bytes, source: str | Path) -> bytes | None:
+    """Returns our metadata entry; None if there is none."""
     try:
-        return _entry(data)
-    except packed.DamagedError as error:
+        return _find_entry(root(data))
+    except DamagedError as error:
         raise problem(
             "a whole .tflite model", f"{source}, which is damaged or cut off", "Copy or make it again."
         ) from error
@@ -103,7 +107,7 @@ def open_model(path: str | Path) -> tuple[bytes, dict[str, Any]]:
     """
     path, data = Path(path).expanduser(), read(path)
     source = path.with_name(path.name.replace(f"{COMPILED}.", "."))
-    if source != path and _found(data, path) is None:
+    if source != path and _entry(data, path) is None:
         if not source.is_file():
             raise _not_ours(path, f"Put {source.name} beside it, of which it was compiled.")
         return data, metadata(read(source), source)
@@ -157,14 +161,129 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _entry(data: bytes) -> bytes | None:
-    """Finds our metadata entry."""
-    model = packed.root(data)
+def _find_entry(model: Table) -> bytes | None:
     buffers = list(model.tables(_BUFFERS))
     for entry in model.tables(_METADATA):
         if entry.bytes(0) == ENTRY.encode():
             number = entry.scalar(1, "I")
             if number >= len(buffers):
-                raise packed.DamagedError(f"buffer {number}")
+                raise DamagedError(f"buffer {number}")
             return buffers[number].bytes(0)
     return None
+
+
+# The format FlatBuffers, followed by hand.
+
+
+class DamagedError(ValueError):
+    """An offset or a length leads out of the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of a file.
+
+    Attributes:
+        data: The whole file.
+        at: Where the table begins.
+    """
+
+    data: bytes
+    at: int
+
+    def scalar(self, number: int, kind: str, default: int = 0) -> int:
+        """Returns a number.
+
+        Args:
+            number: Of the field, as in the schema.
+            kind: Letter of the module `struct`, as "I".
+            default: If the field is absent.
+        """
+        offset = self._offset(number)
+        return _read(self.data, self.at + offset, kind) if offset else default
+
+    def table(self, number: int) -> Table | None:
+        """Returns a field that is a table; None if it is absent."""
+        at = self._target(number)
+        return None if at is None else _checked(Table(self.data, at))
+
+    def tables(self, number: int) -> Iterator[Table]:
+        """Yields the tables of a vector; none if it is absent."""
+        at = self._target(number)
+        if at is not None:
+            for entry in range(at + 4, self._end(at, 4), 4):
+                yield _checked(Table(self.data, _follow(self.data, entry)))
+
+    def numbers(self, number: int, kind: str) -> tuple:
+        """Returns the values of a vector; none if it is absent."""
+        at = self._target(number)
+        if at is None:
+            return ()
+        end = self._end(at, struct.calcsize(f"<{kind}"))
+        return tuple(value for (value,) in struct.iter_unpack(f"<{kind}", self.data[at + 4 : end]))
+
+    def size(self, number: int, width: int = 1) -> int:
+        """Returns how many values of so many bytes a vector has; 0 if it is absent."""
+        at = self._target(number)
+        return 0 if at is None else (self._end(at, width) - at - 4) // width
+
+    def bytes(self, number: int) -> bytes | None:
+        """Returns a field that is a string or a vector of bytes; None if it is absent."""
+        at = self._target(number)
+        return None if at is None else bytes(self.data[at + 4 : self._end(at, 1)])
+
+    def _end(self, vector: int, width: int) -> int:
+        """Returns where a vector ends."""
+        end = vector + 4 + width * _read(self.data, vector, "I")
+        if end > len(self.data):
+            raise DamagedError(f"a vector at {vector} ends at {end}")
+        return end
+
+    def _target(self, number: int) -> int | None:
+        offset = self._offset(number)
+        return _follow(self.data, self.at + offset) if offset else None
+
+    def _offset(self, number: int) -> int:
+        """Returns where in the table a field lies; 0 if it is absent."""
+        directory = self.at - _read(self.data, self.at, "i")
+        entry = 4 + 2 * number
+        return _read(self.data, directory + entry, "H") if entry < _read(self.data, directory, "H") else 0
+
+
+def root(data: bytes) -> Table:
+    """Returns the table that a file consists of.
+
+    Raises:
+        DamagedError: If there is none.
+    """
+    return _checked(Table(data, _follow(data, 0)))
+
+
+def _checked(table: Table) -> Table:
+    """Checks that the directory of a table and all fields lie within the file."""
+    data, at = table.data, table.at
+    directory = at - _read(data, at, "i")
+    size, length = _read(data, directory, "H"), _read(data, directory + 2, "H")
+    if size < 4 or size % 2 or length < 4 or directory + size > len(data) or at + length > len(data):
+        raise DamagedError(f"a table at {at}")
+    if any(_read(data, directory + entry, "H") >= length for entry in range(4, size, 2)):
+        raise DamagedError(f"a field of the table at {at}")
+    return table
+
+
+def _follow(data: bytes, at: int) -> int:
+    """Returns where the offset at a position leads."""
+    target = at + _read(data, at, "I")
+    if target + 4 > len(data):
+        raise DamagedError(f"the offset at {at} leads to {target}")
+    return target
+
+
+def _read(data: bytes, at: int, kind: str) -> int:
+    """Reads the number at a position; `kind` is a letter of the module `struct`."""
+    if at < 0:
+        raise DamagedError(f"the position {at}")
+    try:
+        return struct.unpack_from(f"<{kind}", data, at)[0]
+    except struct.error:
+        raise DamagedError(f"the position {at}") from None

@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterable
 
 from kp2d.checks import problem
-from kp2d.methods import packed
-from kp2d.methods.packed import DamagedError, Table
+from kp2d.methods.tflite_file import DamagedError, Table, root
 
 # Fields of the tables, as numbered in TensorFlow Lite's schema.
 _CODES, _SUBGRAPHS, _BUFFERS, _METADATA_BUFFERS, _METADATA, _SIGNATURES = 1, 2, 4, 5, 6, 7
@@ -39,7 +38,7 @@ def verify(data: bytes, source: object = "the model") -> None:
         InputError: If it is damaged, or a tensor is too large to be one of an image.
     """
     try:
-        _model(packed.root(data))
+        _model(root(data))
     except DamagedError as error:
         raise problem(
             "a whole .tflite model", f"{source}, which is damaged ({error})", "Copy or make it again."

@@ -61,8 +61,8 @@ def run_match(options: argparse.Namespace) -> None:
         image1,
         registered.features0.keypoints,
         registered.features1.keypoints,
-        registered.matches[::-1],  # best first
-        inliers=estimate.inliers[::-1],
+        registered.matches,
+        inliers=estimate.inliers,
         estimated=estimate.homography,
         title=f"{extractor.name} {extractor.precision} · {facts}",
     )

@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import cdist
 
 from kp2d import checks
-from kp2d.methods import matching
+from kp2d.methods import matching, registration
+from kp2d.methods.features import Features
 
 DISTANCES = np.array([[1, 5, 9], [2, 1.5, 9], [0.5, 4, 8]])
 # Few values, so that ties are everywhere.
@@ -87,12 +88,10 @@ def test_mutual_agrees_with_opencv(width, kind):
     assert len(ours) > 5 and ours.tolist() == [list(pair) for pair in theirs]
 
 
-def test_nearest_mutual_and_ratio_by_hand():
+def test_nearest_and_mutual_by_hand():
     assert matching.nearest(DISTANCES).tolist() == [[0, 0], [1, 1], [2, 0]]
     assert matching.mutual(DISTANCES).tolist() == [[1, 1], [2, 0]]
-    assert matching.ratio(DISTANCES, 0.5).tolist() == [[0, 0], [2, 0]]  # 0.2, 0.75, 0.125
-    assert matching.ratio(DISTANCES, 0.75).tolist() == [[0, 0], [1, 1], [2, 0]]
-    assert all(f(DISTANCES).dtype == np.int64 for f in (matching.nearest, matching.mutual, matching.ratio))
+    assert all(f(DISTANCES).dtype == np.int64 for f in (matching.nearest, matching.mutual))
 
 
 def test_ties_go_to_the_lower_index():
@@ -100,19 +99,19 @@ def test_ties_go_to_the_lower_index():
     assert matching.mutual(np.ones((3, 4))).tolist() == [[0, 0]]
 
 
-def test_ratio_refuses_equal_rivals_and_keeps_what_has_none():
-    assert matching.ratio(np.array([[0.0, 0, 5], [2, 2, 2], [1, 4, 4]]), 1).tolist() == [[2, 0]]
-    assert matching.ratio(np.array([[3.0], [4.0]]), 0.1).tolist() == [[0, 0], [1, 0]]
+def test_features_match_best_first_and_ties_go_to_the_weakest():
+    def features(bits):
+        count = len(bits)
+        keypoints, scores = np.zeros((count, 2), np.float32), np.linspace(1, 0, count, dtype=np.float32)
+        return Features(keypoints=keypoints, scores=scores, descriptors=np.array(bits, np.uint8)[:, None])
 
-
-@pytest.mark.parametrize("threshold", [0, -0.1, 1.1, float("nan")])
-def test_ratio_outside_0_to_1_is_refused(threshold):
-    with pytest.raises(checks.InputError, match=r"a ratio in \(0, 1\]"):
-        matching.ratio(DISTANCES, threshold)
+    matches = registration.match_features(features([0, 255, 15]), features([15, 0, 255, 0]))
+    assert matches.tolist() == [[0, 3], [1, 2], [2, 0]] and matches.dtype == np.int64
+    assert registration.match_features(features([]), features([0])).shape == (0, 2)
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0)])
-@pytest.mark.parametrize("match", [matching.nearest, matching.mutual, matching.ratio])
+@pytest.mark.parametrize("match", [matching.nearest, matching.mutual])
 def test_an_empty_side_gives_no_matches(match, shape):
     matches = match(np.empty(shape, np.float32))
     assert matches.shape == (0, 2) and matches.dtype == np.int64

@@ -23,7 +23,7 @@ from kp2d import checks, cli, files, images
 from kp2d.data import archives, datasets, samples
 from kp2d.device import edgetpu
 from kp2d.evaluate import tables
-from kp2d.methods import learned, networks, packed, runtimes, tflite_file, tflite_verifier, weights
+from kp2d.methods import learned, networks, runtimes, tflite_file, tflite_verifier, weights
 from kp2d.quantize.flatbuffer import Model
 from kp2d.reproduce import chain, pipeline
 from kp2d.train import checkpoint, runlog
@@ -214,7 +214,7 @@ def fields(data, table, number):
 def changed(change):
     """The model after a change of its first subgraph: (bytes, model, subgraph)."""
     data = bytearray(MODEL)
-    model = packed.root(MODEL)
+    model = tflite_file.root(MODEL)
     change(data, model, next(model.tables(2)))
     return bytes(data)
 

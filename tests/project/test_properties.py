@@ -127,14 +127,6 @@ def test_mutual_matches_are_those_of_brute_force(distances):
 
 
 @LAW
-@given(distances=TIED, strict=st.floats(0.1, 1), mild=st.floats(0.1, 1))
-def test_a_stricter_ratio_keeps_a_part_of_the_matches(distances, strict, mild):
-    strict, mild = sorted((strict, mild))
-    few, many = (set(map(tuple, matching.ratio(distances, one).tolist())) for one in (strict, mild))
-    assert few <= many <= set(map(tuple, matching.nearest(distances).tolist()))
-
-
-@LAW
 @given(seed=SEEDS, counts=st.tuples(st.integers(0, 12), st.integers(0, 12)), binary=st.booleans())
 def test_distances_do_not_depend_on_the_order_of_descriptors(seed, counts, binary):
     rng = np.random.default_rng(seed)
