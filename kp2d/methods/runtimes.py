@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,42 +82,28 @@ class TFLiteModel:
         self.sha256 = weights.check(path, data)
         tflite_verifier.verify(data, path)  # the runtimes are C++, which a damaged file may crash
         self._on_tpu = _wants_tpu(path, data, self.metadata, use_tpu)
-        self.runtime = choose(runtime, use_tpu=self._on_tpu)
-        try:
-            with backend.no_stderr():  # where the runtime tells of its delegates
-                self._interpreter = self._open(data, threads, kernels, device)
-                self._interpreter.allocate_tensors()
-        except InputError as error:
-            remedy = f"{error.remedy} {on_cpu(self.metadata)}"
-            raise problem(error.expected, error.received, remedy) from error
-        except (ValueError, RuntimeError) as error:
-            raise problem(
-                "a whole .tflite model", f"{path} ({first_line(error)})", "Make it again."
-            ) from error
-        except (SystemError, ImportError) as error:
-            raise problem(
-                f"a {self.runtime} that goes with NumPy {np.__version__}",
-                f"one that does not load ({first_line(error)})",
-                "tflite-runtime needs pip install 'numpy<2'; LiteRT takes any.",
-            ) from error
-        if self._on_tpu:
-            self.runtime += "+edgetpu"
+        chosen = choose(runtime, use_tpu=self._on_tpu)
+        self.runtime = f"{chosen}+edgetpu" if self._on_tpu else chosen
+        with _explained(path, chosen, self.metadata), backend.no_stderr():  # where it tells of its delegates
+            if chosen == PYCORAL:
+                self._interpreter = tpu.pycoral_interpreter(data, device)
+            else:
+                self._interpreter = self._open(data, chosen, threads, kernels, device)
+            self._interpreter.allocate_tensors()
+        self._outputs = self._name_outputs()
         self._check_ends(path)
         (self._input,) = self._interpreter.get_input_details()
-        self._outputs = self._name_outputs()
         self._levels = self._input_levels()
         self._exact = np.array_equal(self._levels, (np.arange(256) - 128).astype(np.int8))
 
-    def _open(self, data: bytes, threads: int | None, kernels: str, device: str | None) -> Any:
-        if self.runtime == PYCORAL:
-            return tpu.pycoral_interpreter(data, device)
-        module = importlib.import_module(RUNTIMES[self.runtime])
+    def _open(self, data: bytes, runtime: str, threads: int | None, kernels: str, device: str | None) -> Any:
+        module = importlib.import_module(RUNTIMES[runtime])
         options: dict[str, Any] = {"num_threads": threads or provenance.workers()}
         if self._on_tpu:
             options["experimental_delegates"] = [tpu.delegate(module, device)]
         if kernels == "builtin":
-            resolver = getattr(module, "OpResolverType", None)
-            options["experimental_op_resolver_type"] = resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            without_xnnpack = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            options["experimental_op_resolver_type"] = without_xnnpack
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # TensorFlow's, that LiteRT succeeds it
             return module.Interpreter(model_content=data, **options)
@@ -149,7 +137,7 @@ class TFLiteModel:
         except (RuntimeError, ValueError) as error:
             name = f"a model {self.metadata['name']} that computes"
             raise problem(name, f"a failure ({first_line(error)})", "Make it again.") from error
-        return {name: self._interpreter.get_tensor(one["index"]) for name, one in self._outputs.items()}
+        return {name: self._interpreter.get_tensor(tensor["index"]) for name, tensor in self._outputs.items()}
 
     def _resize(self, shape: tuple[int, ...]) -> None:
         before = tuple(self._input["shape"])
@@ -174,28 +162,29 @@ class TFLiteModel:
 
     def _check_ends(self, path: str | Path) -> None:
         """Refuses a model that is not what it says of itself: one image in, three heads out."""
-        images = [tuple(one["shape"]) for one in self._interpreter.get_input_details()]
-        heads = {name: tuple(one["shape"]) for name, one in self._name_outputs().items()}
-        cell, dim = self.metadata["cell"], self.metadata["descriptor_dim"]
-        if len(images) == 1 and len(images[0]) == 4:
-            _, height, width, _ = images[0]
-            grid = (1, height // cell, width // cell)
-            descriptor = heads.get("descriptor", ())
-            if (
-                images[0] == (1, height, width, 3)
-                and (heads.get("score"), heads.get("offset")) == ((*grid, 1), (*grid, 2))
-                and (len(descriptor), *descriptor[:1], *descriptor[3:]) == (4, 1, dim)
-            ):
-                return
-        raise problem(
-            f"a model of one image and the heads {', '.join(tflite_file.SIGNATURE[1])}",
-            f"{path} with {images} and {heads}",
-            "Make it again.",
-        )
+        images = [tuple(tensor["shape"]) for tensor in self._interpreter.get_input_details()]
+        heads = {name: tuple(tensor["shape"]) for name, tensor in self._outputs.items()}
+        image = images[0] if len(images) == 1 and len(images[0]) == 4 else (0, 0, 0, 0)
+        height, width = image[1:3]
+        grid = (1, height // self.metadata["cell"], width // self.metadata["cell"])
+        descriptor = heads.get("descriptor", ())
+        if not (
+            image == (1, height, width, 3)
+            and heads.get("score") == (*grid, 1)
+            and heads.get("offset") == (*grid, 2)
+            and len(descriptor) == 4
+            and (descriptor[0], descriptor[3]) == (1, self.metadata["descriptor_dim"])
+        ):
+            raise problem(
+                f"a model of one image and the heads {', '.join(tflite_file.SIGNATURE[1])}",
+                f"{path} with {images} and {heads}",
+                "Make it again.",
+            )
 
     def _name_outputs(self) -> dict[str, dict[str, Any]]:
         """Finds the heads by the names in the signature: converters order them as they like."""
-        by_name = {one["name"].partition(":")[0]: one for one in self._interpreter.get_output_details()}
+        tensors = self._interpreter.get_output_details()
+        by_name = {tensor["name"].partition(":")[0]: tensor for tensor in tensors}
         return {name: by_name[name] for name in tflite_file.SIGNATURE[1] if name in by_name}
 
     def _enter(self, pixels: np.ndarray) -> np.ndarray:
@@ -212,6 +201,23 @@ class TFLiteModel:
         scale, zero_point = self._input["quantization"]
         limits = np.iinfo(kind)
         return np.clip(np.floor(values / scale + 0.5) + zero_point, limits.min, limits.max).astype(kind)
+
+
+@contextlib.contextmanager
+def _explained(path: str | Path, runtime: str, metadata: dict[str, Any]) -> Iterator[None]:
+    """Says what to do about errors of a runtime that opens a model; they do not."""
+    try:
+        yield
+    except InputError as error:  # of an Edge TPU
+        raise problem(error.expected, error.received, f"{error.remedy} {on_cpu(metadata)}") from error
+    except (ValueError, RuntimeError) as error:
+        raise problem("a whole .tflite model", f"{path} ({first_line(error)})", "Make it again.") from error
+    except (SystemError, ImportError) as error:
+        raise problem(
+            f"a {runtime} that goes with NumPy {np.__version__}",
+            f"one that does not load ({first_line(error)})",
+            "tflite-runtime needs pip install 'numpy<2'; LiteRT takes any.",
+        ) from error
 
 
 def choose(runtime: str | None, *, use_tpu: bool = False) -> str:

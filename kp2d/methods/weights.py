@@ -91,7 +91,7 @@ def find(path: str | Path) -> Path:
     Raises:
         InputError: If there is none, or a folder holds several.
     """
-    path = Path(path).expanduser().resolve()
+    path = Path(path).expanduser().absolute()
     candidates = sorted(path.glob(f"*{WEIGHTS}")) if path.is_dir() else [path]
     if len(candidates) != 1 or not candidates[0].is_file():
         raise checks.problem(
@@ -99,7 +99,7 @@ def find(path: str | Path) -> Path:
             ", ".join(file.name for file in candidates if file != path) or f"none at {path}",
             "Name the output of kp2d train or kp2d quantize.",
         )
-    return candidates[0]
+    return candidates[0].resolve()
 
 
 def _of_model(path: Path, precision: str | None) -> Weights:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
+import kp2d
 from kp2d.checks import InputError
 from kp2d.methods import extractors, weights
+from kp2d.methods.extractors import Method
 from kp2d.methods.features import Features
 
 METHODS = {"sift": (np.float32, 128), "rootsift": (np.float32, 128), "orb": (np.uint8, 32)}
@@ -142,6 +145,8 @@ def test_other_images_are_refused(method, image):
         (["sift"], {"precision": "float23"}, "precision of sift .*Did you mean 'float32'"),
         (["orb"], {"precision": "int8"}, "precision of orb out of float32; received 'int8'"),
         (["sift"], {"runtime": "opencvv"}, "runtime of sift .*Did you mean 'opencv'"),
+        (["kp2d_tiny_s:int8"], {"thread": 5}, "option of kp2d_tiny_s .*Did you mean 'threads'"),
+        (["kp2d_tiny_s"], {"threads": 5}, "no number of threads for kp2d_tiny_s in float32"),
         (["orb"], {"nfeature": 5}, "option of orb .*Did you mean 'nfeatures'"),
         (["sift"], {"fastThreshold": 5}, "option of sift .*'fastThreshold'"),
     ],
@@ -157,6 +162,36 @@ def test_a_name_may_carry_its_precision():
     for wrong in ("sift:", "sift:int8", ":float32", "", "sift:float32:x"):
         with pytest.raises(InputError):
             extractors.create(wrong)
+    with pytest.raises(InputError, match=r"precision of kp2d_tiny_s .*'int9'.*Did you mean 'int8'"):
+        extractors.create("kp2d_tiny_s:int9")
+    with pytest.raises(InputError, match=r"a method out of .*'kp2d_tinys'.*Did you mean 'kp2d_tiny_s'"):
+        extractors.create("kp2d_tinys:int8")
+
+
+def test_a_method_is_read_and_written_alike():
+    for text in ("sift", "kp2d_tiny_s:int8", "runs/mine", "mine:.tflite"):
+        assert str(Method.parse(text)) == text
+    assert Method.parse("kp2d_tiny_s", "int8") == Method.parse("kp2d_tiny_s:int8", "int8")
+    assert Method.parse("runs/mine", "float32") == Method("runs/mine", "float32")
+    with pytest.raises(InputError, match=r"one precision of kp2d_tiny_s; received int8 .*int8_ptq beside"):
+        Method.parse("kp2d_tiny_s:int8", "int8_ptq")
+
+
+@pytest.mark.parametrize("name", ["sift", "rootsift", "orb", "kp2d_tiny_s:int8"])
+def test_load_takes_every_method_and_shares_none(name, textured):
+    loaded, created = kp2d.load(name), extractors.create(name)
+    assert same(loaded.extract(textured((120, 200))), created.extract(textured((120, 200))))
+    assert loaded.settings() == created.settings()
+    if name.startswith("kp2d"):
+        assert created is extractors.create(Method.parse(name)) is not loaded
+
+
+@pytest.mark.parametrize("name", ["orb", "kp2d_tiny_s:int8"])
+def test_fewer_features_are_the_best_of_all(name, textured):
+    extractor = extractors.create(name)
+    best = dataclasses.replace(extractor, top_k=7).extract(textured((120, 200)))
+    assert same(best, extractor.extract(textured((120, 200))).take(slice(7)))
+    assert dataclasses.replace(extractor, top_k=7).settings() != extractor.settings()
 
 
 def test_pictures_show_a_network_in_one_precision():
