@@ -169,13 +169,12 @@ def parameters(notebook: Path) -> dict[str, Any]:
 def cells_hash(notebook: Path) -> str:
     """Returns a hash of the cells without their outputs, which JupyterLab saves into the file."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return config.fingerprint([(cell["cell_type"], cell["source"]) for cell in cells])
+    return config.fingerprint([(cell.get("cell_type"), cell.get("source")) for cell in cells])
 
 
 def code(notebook: Path) -> str:
     """Returns the Python code of all cells; lines for IPython (`%matplotlib`) are left out."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    lines = [
-        line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()
-    ]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    lines = [line for source in sources for line in source.splitlines()]
     return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))

@@ -25,7 +25,7 @@ from kp2d.methods import learned, runtimes, tpu, weights
 from kp2d.reproduce import chain
 
 OK, ABSENT, BROKEN = "ok", "absent", "broken"  # broken: what is needed, or was asked for, does not work
-MODEL = "kp2d_tiny_s_88"  # the smallest one
+MODEL = "kp2d_nano"  # the smallest one
 ROOM = 2 << 30  # bytes on the disk that the profile `fast` may need with everything that it keeps
 
 # Packages by the extra that brings them; the first two are enough to extract and match.

@@ -87,9 +87,9 @@ def test_wrong_input_is_one_clear_line(film, tmp_path, capsys, arguments, words)
 
 
 def test_a_model_file_is_a_method(film, capsys):
-    path = weights.shipped_path("kp2d_tiny_s_88", "int8")
+    path = weights.shipped_path("kp2d_nano", "int8")
     code, out, _ = run(capsys, film, "--headless", "--max-frames", 2, "--method", path)
-    assert (code, "kp2d_tiny_s_88 int8: 2 frames" in out) == (0, True)
+    assert (code, "kp2d_nano int8: 2 frames" in out) == (0, True)
 
 
 def test_being_terminated_is_an_interrupt():

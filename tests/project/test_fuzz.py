@@ -29,7 +29,7 @@ from kp2d.reproduce import chain, pipeline
 from kp2d.train import checkpoint, runlog
 
 CALM = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-MODEL = weights.shipped_path("kp2d_tiny_s_88", "int8").read_bytes()
+MODEL = weights.shipped_path("kp2d_nano", "int8").read_bytes()
 LARGE = 64 << 20  # bytes that no reader may need for a file of some kilobytes
 
 
@@ -283,7 +283,7 @@ def test_a_model_that_fails_while_it_computes_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(model, "_interpreter", Failing())
     with pytest.raises(checks.InputError, match=r"a failure \(Node 3 failed to invoke\)"):
-        model.heads(np.zeros((1, 88, 88, 3), np.uint8))
+        model.heads(np.zeros((1, 240, 320, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def probe(light, model, kernels, image, folder, project):
 )
 def test_integers_are_the_same_on_a_small_device(light, model, tmp_path, project):
     name, _, precision = model.partition(":")
-    image = photo(size=(88, 88) if name.endswith("_88") else (240, 320))
+    image = photo()
     theirs = probe(light, model, "builtin", image, tmp_path, project)
     ours = learned.load(name, precision=precision, kernels="builtin", runtime="litert")
     for head, values in ours.heads(image).items():
@@ -80,7 +80,7 @@ def test_the_fast_kernels_run_there_too(light, tmp_path, project):
 def test_the_doctor_finds_nothing_broken_there(light):
     done = light("-m", "kp2d", "doctor", "--deep")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"✓ {light.runtime}: runs kp2d_tiny_s_88 int8" in done.stdout
+    assert f"✓ {light.runtime}: runs kp2d_nano int8" in done.stdout
     assert "– tensorflow: not installed" in done.stdout
 
 

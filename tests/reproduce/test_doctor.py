@@ -31,7 +31,7 @@ def test_a_healthy_installation_is_told_line_by_line(capsys, home):
     assert lines[-1] == "Nothing is broken."
     for start in (
         *("  ✓ kp2d: ", "  ✓ Python: ", "  ✓ numpy: ", "  ✓ opencv: ", "  ✓ cores: ", "  ✓ free disk: "),
-        *("  ✓ litert: runs kp2d_tiny_s_88 int8: ", "  ✓ int8: ", f"  ✓ notebooks: all 6 in {home}"),
+        *("  ✓ litert: runs kp2d_nano int8: ", "  ✓ int8: ", f"  ✓ notebooks: all 6 in {home}"),
         *("  – sample of fast: ", "  ✓ results: ", "  ✓ KP2D_HOME: "),
     ):
         assert any(line.startswith(start) for line in lines), start

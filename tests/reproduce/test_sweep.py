@@ -165,7 +165,7 @@ def test_the_command_writes_both_tables_and_a_dry_run_none(home, tiny_dataset, t
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--preset", "kp2d_tiny_f_88"), "a preset with shipped weights in float32"),
+        (("--preset", "kp2d_tiny_x"), "a preset with shipped weights in float32"),
         (("--precision", "int4"), "precision"),
         (("--data", "nowhere"), "nowhere"),
         (("--preset", "--method", "runs/none"), "none at"),
