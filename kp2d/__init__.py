@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from kp2d.methods.extractors import Extractor
+    from kp2d.methods.registration import Registration
 
 __version__ = "0.1.0"
 
@@ -30,3 +34,44 @@ def load(name: str, *, precision: str | None = None, **running: Any) -> Extracto
     from kp2d.methods import extractors  # so that `import kp2d` costs nothing
 
     return extractors.load(name, precision=precision, **running)
+
+
+def match(
+    image0: np.ndarray | str | os.PathLike,
+    image1: np.ndarray | str | os.PathLike,
+    *,
+    method: str | Extractor = "kp2d_tiny_s:int8",
+    top_k: int = 1000,
+    image_size: tuple[int, int] | None = None,
+) -> Registration:
+    """Matches two images and estimates the homography between them.
+
+    Args:
+        image0: uint8 RGB `[H0, W0, 3]`, or the path of a picture.
+        image1: uint8 RGB `[H1, W1, 3]`, or the path of a picture.
+        method: As for `load`, or what that returned.
+        top_k: Keypoints kept an image.
+        image_size: (height, width) px at which the method sees both; None leaves each at its own.
+
+    Returns:
+        Both images' features in their own pixels, the matches best first, the homography and its inliers.
+
+    Raises:
+        InputError: If there is no such method or picture.
+    """
+    from kp2d import config, images
+    from kp2d.methods import extractors, registration
+
+    extractor = extractors.create(method) if isinstance(method, str) else method
+    picture0, picture1 = (
+        images.read_image(image) if isinstance(image, (str, os.PathLike)) else image
+        for image in (image0, image1)
+    )
+    return registration.register_images(
+        picture0,
+        picture1,
+        extractor,
+        top_k=top_k,
+        protocol=config.protocol(top_k=(top_k,)),
+        image_size=image_size,
+    )

@@ -210,7 +210,7 @@ def two_pictures(tmp_path, monkeypatch):
 def test_the_readmes_python_matches_two_pictures(two_pictures, capsys):
     """What a newcomer pastes first must run."""
     (code,) = blocks(PAGES["README.md"], "python")
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    assert len([line for line in code.splitlines() if line.strip()]) <= 5
     exec(compile(code, "README.md", "exec"), {})
     counts = re.search(r"(\d+) matches, (\d+) inliers", capsys.readouterr().out)
     assert int(counts[2]) > 0.8 * int(counts[1]) > 100
