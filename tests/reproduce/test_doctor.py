@@ -139,7 +139,23 @@ def test_lost_weights_are_broken_and_loading_them_says_what_to_do(tmp_path, monk
     (folder / "kp2d_tiny_s.int8.tflite").unlink()
     monkeypatch.setattr(weights, "PRETRAINED", folder)
     assert "kp2d_tiny_s" in weights.shipped("int8")
-    broken = [finding for finding in doctor._weights() if finding.status == doctor.BROKEN]
+    broken = [one for one in findings("shipped weights").values() if one.status == doctor.BROKEN]
     assert [finding.name for finding in broken] == ["int8"] and "kp2d_tiny_s.int8.tflite" in broken[0].value
     with pytest.raises(checks.InputError, match="git checkout"):
         learned.load("kp2d_tiny_s", precision="int8")
+
+
+def test_own_configuration_files_are_named_with_what_in_them_matters(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert {one.status for one in findings("configuration files").values()} == {doctor.ABSENT}
+    (tmp_path / "matplotlibrc").write_text("axes.grid: True")
+    (tmp_path / "keras.json").write_text('{"floatx": "float32", "backend": "tensorflow", "epsilon": 1e-07}')
+    assert {one.status for one in findings("configuration files").values()} == {doctor.OK}
+    (tmp_path / "keras.json").write_text('{"floatx": "float16", "backend": "theano"}')
+    broken = findings("configuration files")["keras.json"]
+    assert (broken.status, broken.value) == (doctor.BROKEN, f"{tmp_path / 'keras.json'}: floatx float16")
+    assert findings("machine")["backend of Keras"].value == "theano, which is none"
+    (tmp_path / "keras.json").write_text("{")
+    assert findings("configuration files")["keras.json"].status == doctor.BROKEN
