@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
+import re
 import secrets
 import shutil
 import time
@@ -12,18 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from kp2d import __version__, checks, config, files, paths, provenance
-from kp2d.report import matches, notebooks, pages
+from kp2d.evaluate import tables
+from kp2d.report import matches, notebooks
 from kp2d.report import tables as layout
+from kp2d.train import cards
 
 if TYPE_CHECKING:
     import jinja2
 
-logger = logging.getLogger(__name__)
-
 SITE = paths.PACKAGE / "report" / "assets"
 STATIC = ("style.css", "site.js", "matches.js", "icon.svg")
 MARKER = "report.json"  # lists the files of a report: nothing else is ever overwritten
+_PICTURES = (".png", ".svg")
+_METRICS = ("dataset", "subset", "image_height", "image_width", "top_k", "num_pairs", *tables.METRICS)
+_STAGES = ("recipe", "steps", "pairs", "hours", "batch_size", "learning_rate", "precision", "seed")
+_PRECISIONS = {"int8": "int8, trained on its grid", "int8_ptq": "int8, quantized after training"}
 _TOP_K = 1000  # of the real pairs on the first page, as in README.md
 _SAMPLE_TOP_K = 300
 
@@ -56,7 +62,7 @@ def build(profile: str = "fast", folder: str | Path | None = None, *, progress: 
     """Writes the report of a profile. What has not been made yet is named, with the command that makes it.
 
     Args:
-        profile: "smoke", "fast" or "full".
+        profile: A key of `config.PROFILES`.
         folder: Where the site goes, a new folder or that of an earlier report; None takes
             `results/runs/<profile>/report`.
         progress: Whether to show progress bars.
@@ -130,7 +136,7 @@ def _write_site(
     for name in STATIC:
         shutil.copyfile(SITE / name, folder / name)
     rendered = notebooks.render_pages(folder, profile.name)
-    pictures = pages.collect_pictures(folder, profile.name)
+    pictures = _pictures(folder, profile.name)
     groups = layout.collect(folder, profile.name)
     browser = matches.write_browser(folder, profile, progress=progress)
     site = {
@@ -139,8 +145,8 @@ def _write_site(
         "pictures": pictures,
         "groups": groups,
         "browser": browser,
-        "cards": pages.collect_cards(folder),
-        "credits": pages.photograph_credits(),
+        "cards": [_card(folder, path, card) for path, card in cards.read_cards().items()],
+        "credits": _told_about_pictures().partition("\n## Photographs\n")[2].strip(),
         "headlines": _headlines(profile.name),
         "version": __version__,
         "commit": provenance.git_commit(),
@@ -170,6 +176,103 @@ def _headlines(profile: str) -> list[dict[str, Any]]:
         except checks.InputError as error:
             found.append({"kind": kind, "parts": [], "note": str(error)})
     return found
+
+
+def _pictures(folder: Path, profile: str) -> list[dict[str, str]]:
+    """Copies a profile's pictures into the site, in the order of the notebooks that make them.
+
+    Returns:
+        Of each picture its name, its file in the site, a caption in Markdown, and the number of the notebook
+        that makes it, "" if nobody knows.
+    """
+    told = re.findall(r"^\| \[([^\]]+)\]\([^)]*\) \| (.*?) \| (\d+) \|$", _told_about_pictures(), flags=re.M)
+    order = {name: place for place, (name, _, _) in enumerate(told)}
+    about = {name: (caption, number) for name, caption, number in told}
+    found = [path for path in paths.figures(profile).glob("*") if path.suffix in _PICTURES]
+    pictures = []
+    for path in sorted(found, key=lambda path: (order.get(path.name, len(order)), path.name)):
+        content, suffix = path.read_bytes(), path.suffix
+        if suffix == ".png":
+            content, suffix = notebooks.smaller(content)
+        file = f"figures/{path.stem}{suffix}"
+        files.write_bytes(folder / file, content)
+        caption, number = about.get(path.name, (path.stem.replace("_", " "), ""))
+        pictures.append({"name": path.stem, "file": file, "caption": caption, "notebook": number})
+    return pictures
+
+
+def _told_about_pictures() -> str:
+    """Returns the README of the pictures: their captions, and whose photographs they show."""
+    try:
+        return (paths.home() / "figures" / "README.md").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _card(folder: Path, path: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """Copies the card of shipped weights into the site and makes it readable.
+
+    Returns:
+        The name as for `kp2d.load`, the precision, a heading, facts (name and value), tables of the training
+        runs and of what it reaches (None without any), and the card's file in the site.
+    """
+    target = folder / "cards" / path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+    precision = card.get("precision", "float32")
+    return {
+        "name": card["name"],
+        "precision": precision,
+        "heading": _PRECISIONS.get(precision, precision),
+        "facts": [(name, value) for name, value in _facts(card).items() if value],
+        "stages": _stages(card.get("stages") or []),
+        "metrics": _metrics(card.get("metrics") or []),
+        "file": f"cards/{path.name}",
+    }
+
+
+def _facts(card: dict[str, Any]) -> dict[str, str]:
+    """Returns what a card tells, in words; what it does not tell is empty."""
+    height, width = card.get("image_size") or (None, None)
+    return {  # what is short comes first
+        "network": card.get("preset", ""),
+        "parameters": f"{card['parameters']:,}" if "parameters" in card else "",
+        "descriptor": f"{card['descriptor_dim']} values" if "descriptor_dim" in card else "",
+        "cell": f"{card['cell']} px" if "cell" in card else "",
+        "size": f"{card['bytes'] / 1e6:.2f} MB" if "bytes" in card else "",
+        "image": f"{width}×{height}" if height else "",
+        "training pairs": f"{card['pairs']:,}" if "pairs" in card else "",
+        "training steps": f"{card['steps']:,}" if "steps" in card else "",
+        "training time": f"{card['hours']:.2f} hours" if "hours" in card else "",
+        "machine": card.get("device", ""),
+        "commit": card.get("git_commit", ""),
+        "learned from": card.get("training_data", ""),
+        "ranges chosen by": card.get("calibration", ""),
+        "SHA-256": card["sha256"],
+        "SHA-256 of the float weights": card.get("float_sha256", ""),
+    }
+
+
+def _stages(stages: list[dict[str, Any]]) -> layout.Table | None:
+    if not stages:
+        return None
+    rows = pd.DataFrame([{name: stage.get(name) for name in _STAGES} for stage in stages])
+    rows.insert(1, "views", [_size(stage.get("image_size")) for stage in stages])
+    rows["learning_rate"] = [f"{rate:g}" if rate else "–" for rate in rows["learning_rate"]]
+    return layout.lay_out(rows, name="stages")
+
+
+def _size(size: list[int] | None) -> str:
+    return f"{size[1]}×{size[0]}" if size else "–"
+
+
+def _metrics(metrics: list[dict[str, Any]]) -> layout.Table | None:
+    if not metrics:
+        return None
+    rows = pd.DataFrame(metrics).reindex(columns=list(_METRICS))
+    rows = tables.readable(rows).drop(columns=["image_height", "image_width"])
+    rows.insert(2, "size", rows.pop("size"))
+    return layout.lay_out(rows, name="metrics")
 
 
 def _environment() -> jinja2.Environment:

@@ -144,13 +144,12 @@ def _cell(name: str, value: object, winner: float | None) -> Cell:
     return Cell(text=text, value=text if number is None else number, share=share, best=best)
 
 
-def headline(path: Path, top_k: int, *, methods: Sequence[str] = ()) -> list[tuple[str, Table]]:
+def headline(path: Path, top_k: int) -> list[tuple[str, Table]]:
     """Lays out the averages at 240×320, or at the largest size there is, a table a data set and subset.
 
     Args:
         path: An `evaluation.csv`.
         top_k: At which k; the largest there is if it was not evaluated.
-        methods: Only these; empty takes all.
 
     Returns:
         Titles ("bench: viewpoint, 15 pairs from 3 scenes") and tables, the best values marked.
@@ -159,7 +158,6 @@ def headline(path: Path, top_k: int, *, methods: Sequence[str] = ()) -> list[tup
         InputError: If there is no such table.
     """
     rows = tables.read_csv(path, tables.EVALUATION_COLUMNS)
-    rows = rows[rows["method"].isin(methods)] if methods else rows
     sizes = rows[["image_height", "image_width"]].apply(tuple, axis=1)
     rows = rows[sizes == (_SIZE if _SIZE in set(sizes) else sizes.max())]
     rows = rows[rows["top_k"] == (top_k if top_k in set(rows["top_k"]) else rows["top_k"].max())]
