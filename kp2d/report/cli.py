@@ -13,7 +13,9 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: Parser of the verb.
     """
-    parser.add_argument("--profile", default="fast", help="whose results are shown: smoke, fast or full")
+    parser.add_argument(
+        "--profile", default="fast", help="whose results are shown: smoke, fast, bench or full"
+    )
     parser.add_argument(
         "-o",
         "--output",

@@ -15,7 +15,7 @@ import numpy as np
 
 from kp2d import checks, config, files, geometry, images, paths, provenance
 from kp2d.config import Protocol
-from kp2d.data import datasets
+from kp2d.data import datasets, locations
 from kp2d.data.datasets import ImagePair
 from kp2d.evaluate import evaluation
 from kp2d.evaluate.evaluation import MatchedPair
@@ -72,8 +72,7 @@ def write_browser(folder: Path, profile: config.Profile, *, progress: bool = Tru
         What can be chosen; without data or methods, why there is nothing.
     """
     try:
-        root = datasets.resolve(profile.dataset, profile.name)
-        pairs = choose_pairs(showcase.presentable(datasets.load_sequences(root)))
+        pairs = choose_pairs(showcase.presentable(locations.load(profile.dataset, profile.name)))
     except checks.InputError as error:
         return Browser(notes=(f"No pairs to browse: {error}",))
     protocol = config.protocol(image_size=profile.image_size, top_k=profile.top_k)

@@ -202,7 +202,9 @@ def collect(folder: Path, profile: str) -> list[Group]:
         profile: Whose results are taken; those of real pairs and the paper's come along.
     """
     captions = _captions(paths.results() / "README.md")
-    groups = [_group(folder, name, profile, captions) for name in (profile, "bench", "paper", "")]
+    groups = [
+        _group(folder, name, profile, captions) for name in dict.fromkeys((profile, "bench", "paper", ""))
+    ]
     return [groups[0], *(group for group in groups[1:] if group.tables)]
 
 
