@@ -6,11 +6,15 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kp2d import checks, files
 from kp2d.arguments import image_size
 from kp2d.methods import tflite_file, tpu, weights
 from kp2d.methods.tflite_file import COMPILED
+
+if TYPE_CHECKING:
+    from kp2d.quantize.flatbuffer import Model
 
 
 def add_lint(parser: argparse.ArgumentParser) -> None:
@@ -79,8 +83,8 @@ def run_compile(options: argparse.Namespace) -> None:
         InputError: If the model cannot be compiled or a file not be written.
         RunError: If the compiler fails.
     """
-    from kp2d.device import compiler, edgetpu
-    from kp2d.quantize import lowering, rewriting
+    from kp2d.device import compiler
+    from kp2d.quantize import rewriting
     from kp2d.quantize.flatbuffer import Model
 
     if options.time_limit < 1:
@@ -96,20 +100,13 @@ def run_compile(options: argparse.Namespace) -> None:
     prepared = output.with_name(f"{output.stem.removesuffix(COMPILED)}{weights.MODEL}")
     for target in (output, prepared):
         files.check_writable(target)
-    model = Model.parse(data)
-    if list(size) != about["image_size"]:
-        rewriting.resize(model, size)
-    lowering.for_edgetpu(model)
-    if options.input == "uint8":
-        rewriting.take_uint8(model)
-    data, report = model.pack(), edgetpu.lint(model)
-    if report.failure:
-        raise checks.problem("a model that the Edge TPU compiler takes", f"{path}: {report.failure}")
+    model, forecast = _for_compiler(path, data, size, options.input)
+    data = model.pack()
     if prepared.exists() and prepared.read_bytes() != data:
         received = f"{prepared} beside it, another model, which would be overwritten"
         raise checks.problem(f"another output than {output}", received, "Name one with -o.")
     files.write_bytes(prepared, data)
-    print(f"{report.text()}\n\n{prepared}: for the compiler")
+    print(f"{forecast}\n\n{prepared}: for the compiler")
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / output.name
         compiled = compiler.compile_model(prepared, made, time_limit=options.time_limit)
@@ -117,12 +114,30 @@ def run_compile(options: argparse.Namespace) -> None:
             print(f"{output}: skipped. {compiled.reason}")
             return
         result = Model.parse(tflite_file.read(made))
-        rewriting.restore(result, model.metadata())
-        files.write_bytes(output, result.pack())
+    rewriting.restore(result, model.metadata())
+    files.write_bytes(output, result.pack())
     where = f"{compiled.mapped} operators on the Edge TPU, {compiled.unmapped} on the CPU"
     print(f"{output}: compiled by version {compiled.version}, {where}")
     for operators in compiled.blockers:
         print(f"  {operators.count} {operators.name}: {operators.status}")
+
+
+def _for_compiler(path: Path, data: bytes, size: tuple[int, int], pixels: str | None) -> tuple[Model, str]:
+    """Returns a model at a size (height, width) px in operators of the Edge TPU, and its forecast."""
+    from kp2d.device import edgetpu
+    from kp2d.quantize import lowering, rewriting
+    from kp2d.quantize.flatbuffer import Model
+
+    model = Model.parse(data)
+    if list(size) != model.metadata()["image_size"]:
+        rewriting.resize(model, size)
+    lowering.for_edgetpu(model)
+    if pixels == "uint8":
+        rewriting.take_uint8(model)
+    forecast = edgetpu.lint(model)
+    if forecast.failure:
+        raise checks.problem("a model that the Edge TPU compiler takes", f"{path}: {forecast.failure}")
+    return model, forecast.text()
 
 
 def _default_output(path: Path, size: tuple[int, int]) -> Path:
