@@ -241,3 +241,16 @@ def report_site(report_home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KP2D_HOME", str(report_home))
         return report.build("smoke", report_home.parent / "site", progress=False)
+
+
+@pytest.fixture
+def two_datasets(tiny_dataset, tmp_path, monkeypatch) -> Path:
+    """A folder of two data sets, which VAL_PATH names, and of one that is none."""
+    folder = tmp_path / "both"
+    for name in ("near", "far"):
+        shutil.copytree(tiny_dataset, folder / name)
+        for sequence in (folder / name).iterdir():
+            sequence.rename(sequence.with_name(f"{sequence.name}_{name}"))
+    (folder / "papers").mkdir()
+    monkeypatch.setenv("VAL_PATH", str(folder))
+    return folder

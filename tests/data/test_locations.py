@@ -9,35 +9,24 @@ from kp2d import checks
 from kp2d.data import locations
 
 
-@pytest.fixture
-def two(tiny_dataset, tmp_path, monkeypatch):
-    """A folder of two data sets, and one beside them that is none."""
-    folder = tmp_path / "both"
-    for name in ("near", "far"):
-        shutil.copytree(tiny_dataset, folder / name)
-        for sequence in (folder / name).iterdir():
-            sequence.rename(sequence.with_name(f"{sequence.name}_{name}"))
-    (folder / "papers").mkdir()
-    monkeypatch.setenv("VAL_PATH", str(folder))
-    return folder
-
-
-def test_a_folder_of_data_sets_is_all_of_them(two, monkeypatch):
-    assert locations.folders("bench", "bench") == [two / "far", two / "near"]
-    monkeypatch.setenv("VAL_PATH", os.pathsep.join([str(two / "near"), str(two / "far")]))
+def test_a_folder_of_data_sets_is_all_of_them(two_datasets, monkeypatch):
+    assert locations.folders("bench", "bench") == [two_datasets / "far", two_datasets / "near"]
+    monkeypatch.setenv("VAL_PATH", os.pathsep.join([str(two_datasets / "near"), str(two_datasets / "far")]))
     groups = locations.by_dataset(locations.load("hpatches", "full"))
     assert [(name, len(group)) for name, group in groups] == [("near", 2), ("far", 2)]
-    monkeypatch.setenv("VAL_PATH", str(two / "far"))
-    assert locations.folders("bench", "bench") == [two / "far"]
+    monkeypatch.setenv("VAL_PATH", str(two_datasets / "far"))
+    assert locations.folders("bench", "bench") == [two_datasets / "far"]
 
 
-def test_data_sets_that_cannot_be_told_apart_are_refused(two, monkeypatch):
-    shutil.copytree(two / "near", two.parent / "other" / "near")
-    monkeypatch.setenv("VAL_PATH", os.pathsep.join([str(two / "near"), str(two.parent / "other")]))
+def test_data_sets_that_cannot_be_told_apart_are_refused(two_datasets, monkeypatch):
+    shutil.copytree(two_datasets / "near", two_datasets.parent / "other" / "near")
+    monkeypatch.setenv(
+        "VAL_PATH", os.pathsep.join([str(two_datasets / "near"), str(two_datasets.parent / "other")])
+    )
     with pytest.raises(checks.InputError, match="data sets with different names; received near twice"):
         locations.load("bench", "bench")
-    (two / "far" / "v_a_far").rename(two / "far" / "v_a_near")
-    monkeypatch.setenv("VAL_PATH", str(two))
+    (two_datasets / "far" / "v_a_far").rename(two_datasets / "far" / "v_a_near")
+    monkeypatch.setenv("VAL_PATH", str(two_datasets))
     with pytest.raises(checks.InputError, match="v_a_near twice"):
         locations.load("bench", "bench")
 

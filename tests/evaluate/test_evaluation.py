@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from kp2d import checks, config, images
-from kp2d.data import datasets
-from kp2d.evaluate import averages, evaluation, feature_store
+from kp2d.data import datasets, locations
+from kp2d.evaluate import averages, comparison, evaluation, feature_store
 from kp2d.methods import extractors, registration
+from kp2d.viz import evaluation_charts
 
 
 @pytest.fixture
@@ -225,3 +226,20 @@ def test_only_the_best_keypoints_are_kept(sequences, tmp_path, monkeypatch):
     assert len(kept) == len(every) // 2 > 0
     np.testing.assert_array_equal(kept.scores, every.scores[: len(kept)])
     np.testing.assert_array_equal(kept.descriptors, every.descriptors[: len(kept)])
+
+
+def test_data_sets_stand_side_by_side_and_are_never_mixed(two_datasets):
+    sequences = locations.load("bench", "bench")
+    rules = config.protocol(image_size=(96, 128), top_k=(50,))
+    methods = ["sift", "orb"]
+    rows, pairs = comparison.evaluate_methods(methods, sequences, rules, profile="p", progress=False)
+    for name, group in locations.by_dataset(sequences):
+        alone, scores = comparison.evaluate_methods(methods, group, rules, profile="p", progress=False)
+        pd.testing.assert_frame_equal(rows[rows["dataset"] == name].reset_index(drop=True), alone)
+        table = comparison.against(pairs)
+        ours = table[table["dataset"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(ours, comparison.against(scores))
+    assert list(rows["dataset"].unique()) == ["far", "near"]
+    drawn = evaluation_charts.plot_mma(rows)
+    titles = [panel.get_title("left").partition(" ·")[0] for panel in drawn.axes]
+    assert titles[1:4] == ["far: illumination", "far: all", "near: viewpoint"]

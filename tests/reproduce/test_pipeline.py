@@ -220,6 +220,14 @@ def test_numbers_select_stages_in_order():
     assert [stage.name for stage in chain.select(["6", "01"])] == ["01_prepare_data", "06_compare_sift"]
 
 
+def test_pictures_that_may_not_be_passed_on_stay_out_of_figures():
+    stages = chain.select(None, "bench")
+    assert [stage.number for stage in stages] == ["01", "03", "04", "05", "06"]
+    made = [name for stage in stages for name in chain.filled(stage.outputs, "bench")]
+    assert {name.rpartition(".")[2] for name in made if name.startswith("figures/")} == {"svg"}
+    assert "results/runs/bench/pictures/gallery.png" in made
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
