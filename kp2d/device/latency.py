@@ -18,7 +18,7 @@ from kp2d import checks, files, provenance
 from kp2d.data import samples, scenes
 from kp2d.images import resize_image
 from kp2d.methods import extractors, learned, matching, weights
-from kp2d.methods.extractors import Extractor
+from kp2d.methods.extractors import Extractor, Method
 
 PRECISIONS = ("float32", "float16", "int8_ptq", "int8")
 CLASSICAL = ("sift", "orb")
@@ -45,11 +45,11 @@ def bench_latency(
     machine hits all alike.
 
     Args:
-        networks: Shipped networks, or paths of `.tflite` models.
+        networks: Shipped networks, also as "METHOD:PRECISION", or paths of `.tflite` models.
         image_sizes: (height, width) px.
         threads: Of the runtime, and of OpenCV; matching uses those of NumPy.
-        precisions: Of shipped networks; None takes all, without those that need TensorFlow where it is
-            missing.
+        precisions: Of shipped networks that name none; None takes all, without those that need TensorFlow
+            where it is missing.
         classical: Methods of OpenCV to compare with.
         top_k: Features kept an image, and matched.
         repeats: Runs that are timed, after three that are not.
@@ -67,13 +67,14 @@ def bench_latency(
     if precisions is None:
         full = importlib.util.find_spec("tensorflow") is not None
         precisions = [one for one in PRECISIONS if full or one not in _FLOAT]
-    for precision in precisions:
+    chosen = [Method.parse(name) for name in networks]
+    for precision in (*precisions, *(method.precision for method in chosen if method.precision)):
         checks.one_of("precision", precision, PRECISIONS)
-    for name in networks:
-        if not weights.is_path(name):
-            checks.one_of("shipped network", name, weights.shipped())
+    for method in chosen:
+        if not method.is_path:
+            checks.one_of("shipped network", method.name, weights.shipped())
             if use_tpu:
-                raise checks.problem("compiled models", name, "Name files that kp2d compile made.")
+                raise checks.problem("compiled models", method, "Name files that kp2d compile made.")
     if not threads or not (networks or classical):
         raise checks.problem("methods to measure and numbers of threads", "none")
     if repeats < 1 or top_k < 1:
@@ -81,7 +82,7 @@ def bench_latency(
     rows = []
     for image_size in image_sizes:
         with tempfile.TemporaryDirectory() as folder:
-            models = list(_models(networks, precisions, image_size, Path(folder)))
+            models = list(_models(chosen, precisions, image_size, Path(folder)))
             for count in threads:
                 methods: dict[tuple[str, str], Extractor] = {
                     (name, kind): dataclasses.replace(
@@ -97,15 +98,16 @@ def bench_latency(
 
 
 def _models(
-    networks: Sequence[str], precisions: Iterable[str], image_size: tuple[int, int], folder: Path
+    networks: Sequence[Method], precisions: Iterable[str], image_size: tuple[int, int], folder: Path
 ) -> Iterable[tuple[str, str, Path]]:
     """Yields name, precision and file of every model."""
-    for name in networks:
-        if weights.is_path(name):
+    for method in networks:
+        name = method.name
+        if method.is_path:
             model = weights.resolve(name)
             yield model.path.name.removesuffix(weights.MODEL), model.precision, model.path
             continue
-        for precision in precisions:
+        for precision in (method.precision,) if method.precision else precisions:
             if precision not in _FLOAT:
                 yield name, precision, weights.shipped_path(name, precision)
             else:

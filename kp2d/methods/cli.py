@@ -20,7 +20,8 @@ def add_arguments(
     parser.add_argument(
         "--method",
         default=method,
-        help="keypoint method: sift, rootsift, orb, a network as kp2d_tiny_s, a .weights.h5 or .tflite file",
+        help="keypoint method: sift, rootsift, orb, a network as kp2d_tiny_s or kp2d_tiny_s:int8, or a file:"
+        " .weights.h5 or .tflite",
     )
     parser.add_argument(
         "--precision",

@@ -34,7 +34,7 @@ def descriptor_distances(
     if not same_width or (descriptors0.dtype == np.uint8) != (descriptors1.dtype == np.uint8):
         raise checks.problem(
             "two sets of descriptors of one kind and length",
-            " and ".join(f"{each.dtype} {list(each.shape)}" for each in (descriptors0, descriptors1)),
+            " and ".join(f"{d.dtype} {list(d.shape)}" for d in (descriptors0, descriptors1)),
             "Match features of one method only.",
         )
     product = _product if one_thread else np.matmul

@@ -159,8 +159,8 @@ def register_images(
     image1: np.ndarray,
     extractor: Extractor,
     *,
-    top_k: int,
-    protocol: Protocol,
+    top_k: int = 1000,
+    protocol: Protocol | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> Registration:
     """Finds, matches and explains the keypoints of two images of any sizes.
@@ -170,9 +170,10 @@ def register_images(
         image1: uint8 RGB `[H1, W1, 3]`.
         extractor: Any method.
         top_k: Features kept an image.
-        protocol: RANSAC's threshold, iterations and seed; the score threshold for networks.
+        protocol: RANSAC's threshold, iterations and seed, and networks' score threshold; None takes KP2D's.
         image_size: (height, width) at which the method sees both; None leaves each at its own.
     """
+    protocol = protocol or Protocol()
     features0, features1 = (
         confident(extract_at(extractor, image, image_size), extractor, protocol) for image in (image0, image1)
     )

@@ -50,13 +50,14 @@ def devices(root: Path = Path("/")) -> list[Device]:
     Returns:
         USB sticks first.
     """
-    found = [("pci", path) for path in sorted(root.glob("dev/apex_*"))]
-    for entry in sorted(root.glob("sys/bus/usb/devices/*"), reverse=True):
+    nodes = []
+    for entry in sorted(root.glob("sys/bus/usb/devices/*")):
         identity = tuple(_line(entry / name) for name in ("idVendor", "idProduct"))
         if identity in _USB:
             bus, number = (_line(entry / name).zfill(3) for name in ("busnum", "devnum"))
-            found.insert(0, ("usb", root / "dev/bus/usb" / bus / number))
-    return [Device(kind=kind, path=path, usable=os.access(path, os.R_OK | os.W_OK)) for kind, path in found]
+            nodes.append(("usb", root / "dev/bus/usb" / bus / number))
+    nodes += [("pci", path) for path in sorted(root.glob("dev/apex_*"))]
+    return [Device(kind=kind, path=path, usable=os.access(path, os.R_OK | os.W_OK)) for kind, path in nodes]
 
 
 def _line(path: Path) -> str:
@@ -131,26 +132,22 @@ def explained(error: Exception, root: Path = Path("/")) -> InputError:
     Returns:
         The error to raise.
     """
-    first = first_line(error)
-    name, found = library(), devices(root)
-    expected = f"an Edge TPU, through {name}"
-    if isinstance(error, OSError) or "cannot open shared" in first:
-        named = (
-            f"{LIBRARY_VARIABLE} names it: correct or unset it, or" if LIBRARY_VARIABLE in os.environ else ""
-        )
-        return problem(expected, f"no such library ({first})", f"{named or 'To get it,'} {_INSTALL}.")
-    if any(device.usable for device in found):
+    cause, seen = first_line(error), devices(root)
+    if isinstance(error, OSError) or "cannot open shared" in cause:
+        named = f"{LIBRARY_VARIABLE} names it: correct or unset it, or"
+        received = f"no such library ({cause})"
+        remedy = f"{named if LIBRARY_VARIABLE in os.environ else 'To get it,'} {_INSTALL}."
+    elif any(device.usable for device in seen):
+        received = f"one that does not answer ({cause})"
         remedy = f"Plug it out and in again; if that does not help, {_INSTALL}, made for your TFLite runtime."
-        return problem(expected, f"one that does not answer ({first})", remedy)
-    if found:
-        group = "plugdev" if found[0].kind == "usb" else "apex"
-        return problem(
-            expected,
-            f"no permission for {found[0].path}",
-            f"Run sudo usermod -aG {group} $USER, log in again, and plug it out and in again.",
-        )
-    if not sys.platform.startswith("linux"):
-        return problem(
-            expected, f"no answer ({first})", f"Plug it in again; if that does not help, {_INSTALL}."
-        )
-    return problem(expected, "none plugged in", "Plug it in, at best into a blue (USB 3) port; see lsusb.")
+    elif seen:
+        group = "plugdev" if seen[0].kind == "usb" else "apex"
+        received = f"no permission for {seen[0].path}"
+        remedy = f"Run sudo usermod -aG {group} $USER, log in again, and plug it out and in again."
+    elif sys.platform.startswith("linux"):
+        received = "none plugged in"
+        remedy = "Plug it in, at best into a blue (USB 3) port; see lsusb."
+    else:
+        received = f"no answer ({cause})"
+        remedy = f"Plug it in again; if that does not help, {_INSTALL}."
+    return problem(f"an Edge TPU, through {library()}", received, remedy)

@@ -4,12 +4,11 @@ import sys
 
 import numpy as np
 
-from kp2d.methods import learned
+import kp2d
 
 model, kernels, pixels, output = sys.argv[1:]
-name, _, precision = model.partition(":")
 image = np.load(pixels)
-extractor = learned.load(name, precision=precision, kernels=kernels)
+extractor = kp2d.load(model, kernels=kernels)
 features = extractor.extract(image)
 heads = extractor.heads(image)
 np.savez(output, keypoints=features.keypoints, descriptors=features.descriptors, **heads)

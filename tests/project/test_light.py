@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from heavy_packages import HEAVY
 
+import kp2d
 from kp2d import images
 from kp2d.data import scenes
-from kp2d.methods import learned, weights
+from kp2d.methods import weights
 
 RUNTIMES = ("litert", "tflite-runtime")
 
@@ -59,10 +60,9 @@ def probe(light, model, kernels, image, folder, project):
     "model", [f"{name}:{kind}" for kind in ("int8", "int8_ptq") for name in weights.shipped(kind)]
 )
 def test_integers_are_the_same_on_a_small_device(light, model, tmp_path, project):
-    name, _, precision = model.partition(":")
     image = photo()
     theirs = probe(light, model, "builtin", image, tmp_path, project)
-    ours = learned.load(name, precision=precision, kernels="builtin", runtime="litert")
+    ours = kp2d.load(model, kernels="builtin", runtime="litert")
     for head, values in ours.heads(image).items():
         np.testing.assert_array_equal(theirs[head], values)
     features = ours.extract(image)
