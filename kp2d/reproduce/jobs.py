@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import json
 import sys
@@ -143,7 +142,9 @@ def tell_failures(failed: Sequence[Result], what: str) -> str:
 
 
 def tell_usage(path: str) -> None:
-    """Has this process write at its end what it took, where the system counts that (not on Windows).
+    """Has a kernel write after every cell what it took so far, where the system counts that (not on Windows).
+
+    A kernel that is slow to end is killed: what it would write at its very end might never be written.
 
     Args:
         path: JSON file with `cpu_seconds`, those of its children too, and `peak_memory_mib`, that of the
@@ -153,9 +154,11 @@ def tell_usage(path: str) -> None:
         import resource
     except ImportError:
         return
+    from IPython import get_ipython
+
     unit = 1 if sys.platform == "darwin" else 1024  # bytes; what systems count memory in
 
-    def write() -> None:
+    def write(_result: Any) -> None:
         both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         usage = {
             "cpu_seconds": round(sum(used.ru_utime + used.ru_stime for used in both), 1),
@@ -163,4 +166,4 @@ def tell_usage(path: str) -> None:
         }
         Path(path).write_text(json.dumps(usage), encoding="utf-8")
 
-    atexit.register(write)
+    get_ipython().events.register("post_run_cell", write)

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 CELL_TIMEOUT = 3600  # seconds a cell may take
 START_TIMEOUT = 120  # seconds a kernel may take to start
-# What a kernel runs first: at its end it tells what it took. No name is bound that a cell could see.
+# What a kernel runs first, to tell what it takes. No name is bound that a cell could see.
 _TELL_USAGE = "__import__('kp2d.reproduce.jobs').reproduce.jobs.tell_usage({path!r})"
 NO_RECORD = "no record of a finished run"
 _DECIDING = {"notebook": "the notebook", "kp2d": "the library", "weights": "the shipped weights"}
