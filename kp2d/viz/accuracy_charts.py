@@ -42,7 +42,7 @@ def plot_robustness(rows: pd.DataFrame) -> Figure:
                 place.plot(line["amount"], line[metric], **figures.method_style(method, precision))
                 ends[place, method, precision] = line[metric].iloc[-1]
             (_rotation_axis if kind == "rotation" else _scale_axis)(place, part["amount"])
-            place.set_ylabel(prefix + SHOWN[metric], fontsize=7)
+            place.set_ylabel(prefix.replace(" ", "\n") + SHOWN[metric], fontsize=7)
         return panels.finish(places[1], rows, ends, own=True)
 
 
@@ -96,7 +96,7 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
                     place.plot(x, y, **{**look, "linestyle": "none", "markersize": size, "clip_on": False})
                 ends[place, method, precision] = line[metric].iloc[-1]
             _millisecond_axis(place, span)
-            place.set_ylabel(prefix + SHOWN[metric], fontsize=7)
+            place.set_ylabel(prefix.replace(" ", "\n") + SHOWN[metric], fontsize=7)
         sizes = joined.sort_values("marker").drop_duplicates(_SIZE)
         names = ", ".join(f"{width}×{height}" for height, width in sizes[_SIZE].itertuples(index=False))
         places[0].set_title(f"from the smallest marker to the largest: {names}", fontsize=7)
@@ -162,7 +162,7 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
             panels.set_limits(place, span, (0, 1.0), ticks, "weights (MiB, log scale)")
             place.xaxis.set_minor_locator(NullLocator())
             place.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-            place.set_ylabel(prefix + SHOWN[metric], fontsize=7)
+            place.set_ylabel(prefix.replace(" ", "\n") + SHOWN[metric], fontsize=7)
         return panels.finish(places[-1], rows, ends, own=True)
 
 
