@@ -189,17 +189,7 @@ def run_stage(
     missing = [name for name, signature in outputs.items() if signature is None]
     if missing:
         raise StageError(f"{stage.name} ended without writing {', '.join(missing)}")
-    record = {
-        **state,
-        "outputs": outputs,
-        "seconds": round(seconds, 1),
-        **_taken(usage_path),
-        "cores": provenance.workers(),
-        "device": provenance.device(),
-        "commit": provenance.git_commit(),
-        "versions": provenance.versions(),
-    }
-    files.write_json(record_path, record)
+    files.write_json(record_path, {**state, "outputs": outputs, **_facts_of_run(seconds, usage_path)})
     report(f"{stage.name}: done in {seconds:.0f} s")
     return Outcome(stage=stage.name, action="ran", reason=reason, seconds=seconds)
 
@@ -262,11 +252,18 @@ def _why_run(stage: chain.Stage, profile: str, state: dict[str, Any], record: di
     return ""
 
 
-def _taken(usage: Path) -> dict[str, float | None]:
-    """Returns what a kernel said that it took, processor seconds and MiB of memory; None if unknown."""
+def _facts_of_run(seconds: float, usage: Path) -> dict[str, Any]:
+    """Returns what a run took, and on what; what its kernel did not tell is None."""
     told = files.read_json(usage) or {}
     usage.unlink(missing_ok=True)
-    return {name: told.get(name) for name in ("cpu_seconds", "peak_memory_mib")}
+    return {
+        "seconds": round(seconds, 1),
+        **{name: told.get(name) for name in ("cpu_seconds", "peak_memory_mib")},
+        "cores": provenance.workers(),
+        "device": provenance.device(),
+        "commit": provenance.git_commit(),
+        "versions": provenance.versions(),
+    }
 
 
 def _execute(
