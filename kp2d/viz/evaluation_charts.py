@@ -9,21 +9,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from kp2d import checks
-from kp2d.evaluate import metrics, tables
+from kp2d.evaluate import tables
+from kp2d.evaluate.metrics import MMA_THRESHOLDS
 from kp2d.methods.extractors import Method
 from kp2d.viz import figures, panels
 
 # Metric → (axis label, larger is better, top of the axis or None for the data's own).
-METRICS: dict[str, tuple[str, bool, float | None]] = {
+LABELS: dict[str, tuple[str, bool, float | None]] = {
     "repeatability": ("repeatability (fraction)", True, 1.0),
     "localization_error": ("localization error (px)", False, None),
     "matching_score": ("matching score (fraction)", True, 1.0),
     "corner_error": ("mean corner error (px)", False, None),
     "num_inliers": ("inliers (count)", True, None),
-    **{f"mma_{t}": (f"matching accuracy at {t} px (fraction)", True, 1.0) for t in metrics.MMA_THRESHOLDS},
+    **{f"mma_{t}": (f"matching accuracy at {t} px (fraction)", True, 1.0) for t in MMA_THRESHOLDS},
 }
 _CORNER_LIMITS = 0.1, 100.0  # px; beyond it a homography is as useless as none
 
@@ -47,18 +47,18 @@ def plot_mma(rows: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -
     rows = panels.name_subsets(rows)
     subsets = panels.subsets_of(rows)
     with figures.style():
-        places = panels.make_panels(len(subsets), len(subsets), axes)
+        drawn_in = panels.make_panels(len(subsets), len(subsets), axes)
         ends = {}
-        for panel, subset in zip(places, subsets, strict=True):
+        for panel, subset in zip(drawn_in, subsets, strict=True):
             part = rows[rows["subset"] == subset]
             for method, precision, line in panels.by_method(part):
                 values = line[columns].iloc[0].to_numpy(float)
-                panel.plot(metrics.MMA_THRESHOLDS, values, **figures.method_style(method, precision))
+                panel.plot(MMA_THRESHOLDS, values, **figures.method_style(method, precision))
                 ends[panel, method, precision] = values[-1]
             panels.set_limits(panel, (0.5, 10.3), (0, 1.0), range(1, 11), "threshold (px)")
             panel.set_title(panels.panel_title(subset, part.get("num_pairs")))
-        places[0].set_ylabel("mean matching accuracy (fraction)")
-        return panels.finish(places[-1], rows, ends, own=axes is None)
+        drawn_in[0].set_ylabel("mean matching accuracy (fraction)")
+        return panels.finish(drawn_in[-1], rows, ends, own=axes is None)
 
 
 def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -> Figure:
@@ -85,9 +85,9 @@ def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None 
     pairs = panels.name_subsets(pairs)
     subsets = panels.subsets_of(pairs)
     with figures.style():
-        places = panels.make_panels(len(subsets), len(subsets), axes)
+        drawn_in = panels.make_panels(len(subsets), len(subsets), axes)
         ends = {}
-        for panel, subset in zip(places, subsets, strict=True):
+        for panel, subset in zip(drawn_in, subsets, strict=True):
             part = pairs[pairs["subset"] == subset]
             for threshold in (1, 3, 5):
                 panel.axvline(threshold, color="#b0b0b0", linewidth=0.7, linestyle=":", zorder=1)
@@ -99,8 +99,8 @@ def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None 
             panels.set_limits(panel, (0, 10.3), (0, 1.0), range(11), "threshold (px)")
             counts = part.groupby(["method", "precision"]).size()
             panel.set_title(panels.panel_title(subset, counts), pad=11)
-        places[0].set_ylabel("pairs within threshold (fraction)")
-        return panels.finish(places[-1], pairs, ends, own=axes is None)
+        drawn_in[0].set_ylabel("pairs within threshold (fraction)")
+        return panels.finish(drawn_in[-1], pairs, ends, own=axes is None)
 
 
 def plot_repeatability(rows: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -> Figure:
@@ -124,22 +124,20 @@ def plot_repeatability(rows: pd.DataFrame, *, axes: Sequence[Axes] | None = None
     subsets, counts = panels.subsets_of(rows), sorted(rows["top_k"].unique())
     worst = max(1.0, np.ceil(2 * rows["localization_error"].fillna(0).max()) / 2)
     with figures.style():
-        places = panels.make_panels(2 * len(subsets), 2, axes)
+        drawn_in = panels.make_panels(2 * len(subsets), 2, axes)
         ends = {}
-        for index, panel in enumerate(places):
+        for index, panel in enumerate(drawn_in):
             subset, metric, top = subsets[index // 2], metrics[index % 2], (1.0, worst)[index % 2]
             part = rows[rows["subset"] == subset].sort_values("top_k")
             for method, precision, line in panels.by_method(part):
                 panel.plot(line["top_k"], line[metric], **figures.method_style(method, precision))
                 ends[panel, method, precision] = line[metric].iloc[-1] / top
-            panel.set_xscale("log")
             span = (counts[0] / 1.15, counts[-1] * 1.15)
+            panels.log_axis(panel.xaxis, counts, [str(k) for k in counts])
             panels.set_limits(panel, span, (0, top), counts, "keypoints kept, k (count, log scale)")
-            panel.xaxis.set_minor_locator(NullLocator())
-            panel.set_xticks(counts, labels=[str(k) for k in counts])
-            panel.set_ylabel(METRICS[metric][0])
+            panel.set_ylabel(LABELS[metric][0])
             panel.set_title(panels.panel_title(subset, part.get("num_pairs")))
-        return panels.finish(places[1], rows, ends, own=axes is None)
+        return panels.finish(drawn_in[1], rows, ends, own=axes is None)
 
 
 def plot_against(
@@ -167,82 +165,99 @@ def plot_against(
         InputError: If columns, rows or shared pairs are missing, or a method has a pair twice.
     """
     pairs = panels.checked_table(pairs, ["method", "pair", metric], once_by=["pair"])
-    both = [_of(panels.name_subsets(pairs), name) for name in (reference, method)]
-    labels = [figures.method_label(*part[["method", "precision"]].iloc[0]) for part in both]
-    joined = both[0].merge(both[1], on="pair", suffixes=("_x", "_y"))
-    name, larger_is_better, top = METRICS.get(metric, (metric, True, None))
-    logarithmic = metric == "corner_error"
-    x, y = (joined[f"{metric}_{side}"].to_numpy(float) for side in "xy")
-    if logarithmic:
-        x, y = np.nan_to_num(x, nan=np.inf), np.nan_to_num(y, nan=np.inf)
-    known = ~(np.isnan(x) | np.isnan(y))
-    if not known.any():
-        received = f"{len(joined)} shared pairs without values"
-        raise checks.problem(f"pairs with {metric} of both {reference} and {method}", received)
-    counts = {
-        "better on": y > x,
-        "worse on": y < x,
-        "alike on": y == x,
-        "without a value on": ~known,
-    }
-    if not larger_is_better:
-        counts |= {"better on": y < x, "worse on": y > x}
-    facts = [
-        f"{what} {on.sum()}" for what, on in counts.items() if on.any() or what in ("better on", "worse on")
-    ]
-    if logarithmic:
-        x, y = np.clip(x, *_CORNER_LIMITS), np.clip(y, *_CORNER_LIMITS)
-    drawn = np.concatenate([x[known], y[known], [0.0]])
-    low, high = _CORNER_LIMITS if logarithmic else (drawn.min(), top or 1.05 * drawn.max() or 1.0)
+    labels, points = _joined(panels.name_subsets(pairs), metric, (reference, method))
+    title = f"{labels[1]} against {labels[0]}, {len(points)} pairs\n{_tally(points, metric)}"
+    if metric == "corner_error":
+        points[["x", "y"]] = points[["x", "y"]].clip(*_CORNER_LIMITS)
     with figures.style():
         panel = axes or panels.make_panels(1, 1, None, width=figures.NARROW, height=3.6)[0]
-        panel.plot([low, high], [low, high], color="#999999", linewidth=0.8, zorder=1)
-        subsets = joined["subset_y"] if "subset_y" in joined else pd.Series("pairs", joined.index)
-        _against_points(panel, x, y, known, subsets, figures.method_style(Method.parse(method).name)["color"])
-        pad = 0.02 * (high - low)
-        limits = (low - pad, high + pad)
-        if logarithmic:
-            limits = (low / 1.25, high * 1.25)
-            names = "≤0.1", "0.3", "1", "3", "10", "30", "≥100,\nfailed"
-            panel.set(xscale="log", yscale="log")
-            for axis in (panel.xaxis, panel.yaxis):
-                axis.set_ticks([0.1, 0.3, 1, 3, 10, 30, 100], labels=names)
-                axis.set_minor_locator(NullLocator())
-        xlabel, ylabel = (f"{label}: {name}" for label in labels)
-        panel.set(xlim=limits, ylim=limits, xlabel=xlabel, ylabel=ylabel)
+        limits = _CORNER_LIMITS if metric == "corner_error" else _value_limits(points, metric)
+        panel.plot(limits, limits, color="#999999", linewidth=0.8, zorder=1)
+        _draw_points(panel, points, figures.method_style(Method.parse(method).name)["color"])
+        (_corner_axes if metric == "corner_error" else _value_axes)(panel, limits)
+        name = LABELS.get(metric, (metric,))[0]
+        panel.set(xlabel=f"{labels[0]}: {name}", ylabel=f"{labels[1]}: {name}")
         panel.set_aspect("equal", adjustable="box")
-        title = f"{labels[1]} against {labels[0]}, {len(x)} pairs\n{', '.join(facts)}"
         panel.set_title(title, fontsize=7.5)
         if axes is None:
             panels.freeze(panel.get_figure(root=True))
     return panel.get_figure(root=True)
 
 
+def _joined(pairs: pd.DataFrame, metric: str, methods: tuple[str, str]) -> tuple[list[str], pd.DataFrame]:
+    """Returns what two methods are called, and of the pairs that both have `x`, `y` and `subset`."""
+    parts = [_of(pairs, name) for name in methods]
+    joined = parts[0].merge(parts[1], on="pair", suffixes=("_x", "_y"))
+    points = joined[[f"{metric}_x", f"{metric}_y"]].astype(float).set_axis(["x", "y"], axis=1)
+    if metric == "corner_error":
+        points = points.fillna(np.inf)  # without a homography
+    if not points.notna().all(axis=1).any():
+        received = f"{len(joined)} shared pairs without values"
+        raise checks.problem(f"pairs with {metric} of both {methods[0]} and {methods[1]}", received)
+    labels = [figures.method_label(*part[["method", "precision"]].iloc[0]) for part in parts]
+    return labels, points.assign(subset=joined.get("subset_y", "pairs"))
+
+
+def _tally(points: pd.DataFrame, metric: str) -> str:
+    """Returns on how many pairs the method on the vertical axis is better, worse and alike."""
+    x, y = points["x"], points["y"]
+    larger_is_better = LABELS.get(metric, (metric, True, None))[1]
+    above, below = (y > x).sum(), (y < x).sum()
+    better, worse = (above, below) if larger_is_better else (below, above)
+    alike, unknown = (y == x).sum(), (x.isna() | y.isna()).sum()
+    facts = [f"better on {better}", f"worse on {worse}"]
+    facts += [
+        f"{what} {count}" for what, count in (("alike on", alike), ("without a value on", unknown)) if count
+    ]
+    return ", ".join(facts)
+
+
+def _value_limits(points: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """Returns the ends of both axes: from 0 to the metric's top, or a little beyond the largest value."""
+    known = points[["x", "y"]].dropna()
+    top = LABELS.get(metric, (metric, True, None))[2]
+    least, most = min(known.min(axis=None), 0.0), max(known.max(axis=None), 0.0)
+    return least, top or 1.05 * most or 1.0
+
+
+def _value_axes(panel: Axes, limits: tuple[float, float]) -> None:
+    pad = 0.02 * (limits[1] - limits[0])
+    ends = limits[0] - pad, limits[1] + pad
+    panel.set(xlim=ends, ylim=ends)
+
+
+def _corner_axes(panel: Axes, limits: tuple[float, float]) -> None:
+    """Makes both axes logarithmic; what lies beyond their ends stands at the ends."""
+    labels = ("≤0.1", "0.3", "1", "3", "10", "30", "≥100,\nfailed")
+    for axis in (panel.xaxis, panel.yaxis):
+        panels.log_axis(axis, (0.1, 0.3, 1, 3, 10, 30, 100), labels)
+    ends = limits[0] / 1.25, limits[1] * 1.25
+    panel.set(xlim=ends, ylim=ends)
+
+
 def _correctness_curve(panel: Axes, errors: pd.Series, drawn: dict[str, Any]) -> float:
     """Draws the exact step curve of errors (NaN is never within) and returns its end."""
-    found = np.sort(errors.dropna().to_numpy(float))
-    steps = np.concatenate([[0.0], found[found <= 10], [10.0]])
-    values = np.searchsorted(found, steps, side="right") / len(errors)
+    known = np.sort(errors.dropna().to_numpy(float))
+    steps = np.concatenate([[0.0], known[known <= 10], [10.0]])
+    values = np.searchsorted(known, steps, side="right") / len(errors)
     panel.step(steps, values, where="post", **{**drawn, "marker": ""})
     marked = np.array([1.0, 3.0, 5.0, 10.0])
-    heights = np.searchsorted(found, marked, side="right") / len(errors)
+    heights = np.searchsorted(known, marked, side="right") / len(errors)
     panel.plot(marked, heights, **{**drawn, "linestyle": "none"})
     return float(values[-1])
 
 
-def _against_points(
-    panel: Axes, x: np.ndarray, y: np.ndarray, known: np.ndarray, subsets: pd.Series, color: str
-) -> None:
+def _draw_points(panel: Axes, points: pd.DataFrame, color: str) -> None:
     """Draws one point a pair; filled and open markers of different form tell the subsets apart."""
-    names = sorted(subsets.unique(), key=panels.subset_rank)
+    names = sorted(points["subset"].unique(), key=panels.subset_rank)
     for index, subset in enumerate(names):
-        chosen = known & (subsets == subset).to_numpy()
+        chosen = points[points["subset"] == subset].dropna()
         look = {"marker": "o^sD"[index % 4], "facecolors": "none" if index else color}
         look |= {"s": 14, "edgecolors": color, "linewidths": 0.8, "alpha": 0.75, "clip_on": False}
-        panel.scatter(x[chosen], y[chosen], label=f"{subset} ({chosen.sum()})", zorder=3, **look)
+        panel.scatter(chosen["x"], chosen["y"], label=f"{subset} ({len(chosen)})", zorder=3, **look)
     if len(names) > 1:
-        place = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "borderpad": 0}
-        panel.legend(ncols=2, handletextpad=0.2, columnspacing=1.2, **place)
+        below = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "borderpad": 0}
+        panel.legend(ncols=2, handletextpad=0.2, columnspacing=1.2, **below)
 
 
 def _of(pairs: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from kp2d import checks
@@ -111,6 +112,19 @@ def set_limits(panel: Axes, x: tuple, y: tuple, ticks: Iterable[float], xlabel: 
     panel.grid(axis="y")
 
 
+def log_axis(axis: Axis, ticks: Sequence[float], labels: Sequence[str] | None = None) -> None:
+    """Makes an axis logarithmic, with ticks at the values given and nowhere between.
+
+    Args:
+        axis: A panel's `xaxis` or `yaxis`.
+        ticks: Where.
+        labels: What stands there; None writes the values.
+    """
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_ticks(ticks, labels=labels or [f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
 def finish(panel: Axes, rows: pd.DataFrame, ends: dict[tuple[Axes, str, str], float], *, own: bool) -> Figure:
     """Writes the key at the right of `panel`, each name near the end of its line.
 
@@ -152,6 +166,14 @@ def _spread(wanted: list[float], gap: float) -> list[float]:
     heights = np.empty(len(placed))
     heights[order] = placed
     return heights.tolist()
+
+
+def shared_legend(figure: Figure) -> None:
+    """Writes one key below all panels; a label that several of them have stands there once."""
+    handles = {}
+    for panel in figure.axes:
+        handles |= dict(zip(*panel.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=len(handles))
 
 
 def freeze(figure: Figure) -> None:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kp2d import checks
 from kp2d.quantize.calibration import TensorStatistics
-from kp2d.viz import figures
+from kp2d.viz import figures, panels
 
 # Column → axis label; the panels of `plot_sensitivity`.
 DELTAS = {
@@ -38,31 +38,32 @@ def plot_sensitivity(rows: pd.DataFrame) -> Figure:
     rows = rows[rows["group"] != "float32"].reset_index(drop=True)
     groups = list(dict.fromkeys(rows["group"]))
     first = rows["group"] != rows["group"].shift()
-    places = np.arange(len(rows)) + 0.7 * first.cumsum()  # a gap before each group
+    heights = np.arange(len(rows)) + 0.7 * first.cumsum()  # a gap before each group
     with figures.style():
-        figure = figures.StyledFigure(figsize=(figures.WIDE, 0.16 * places.max() + 0.7), layout="constrained")
-        panels = figure.subplots(1, len(DELTAS), sharey=True)
-        for panel, (column, label) in zip(panels, DELTAS.items(), strict=True):
+        figure = figures.StyledFigure(
+            figsize=(figures.WIDE, 0.16 * heights.max() + 0.7), layout="constrained"
+        )
+        axes = figure.subplots(1, len(DELTAS), sharey=True)
+        for panel, (column, label) in zip(axes, DELTAS.items(), strict=True):
             limit = 1.25 * np.nanquantile(np.abs(rows[column]), 0.85) + 1e-4
             panel.axvline(0, color="#999999", linewidth=0.8)
-            for place, value, group in zip(places, rows[column], rows["group"], strict=True):
+            for height, value, group in zip(heights, rows[column], rows["group"], strict=True):
                 color = figures.method_style(f"group {groups.index(group)}")["color"]
                 shown = np.clip(value, -limit, limit)
-                panel.plot([0, shown], [place, place], color=color, linewidth=1.6, solid_capstyle="butt")
+                panel.plot([0, shown], [height, height], color=color, linewidth=1.6, solid_capstyle="butt")
                 if abs(value) > limit:
                     side = "right" if value > 0 else "left"
-                    panel.text(shown, place - 0.35, f"{value:+.3f}", ha=side, fontsize=5.5, va="bottom")
+                    panel.text(shown, height - 0.35, f"{value:+.3f}", ha=side, fontsize=5.5, va="bottom")
                 else:
-                    panel.plot(shown, place, marker="o", color=color, markersize=3.6)
+                    panel.plot(shown, height, marker="o", color=color, markersize=3.6)
             panel.set_xlim(-1.04 * limit, 1.04 * limit)
             panel.set_xlabel(label)
             panel.xaxis.set_major_locator(MaxNLocator(4))
             panel.grid(axis="x")
-        panels[0].set_ylim(places.max() + 0.8, places.min() - 0.8)
+        axes[0].set_ylim(heights.max() + 0.8, heights.min() - 0.8)
         names = [f"{group}: {name}" for group, name in zip(rows["group"], rows["variant"], strict=True)]
-        panels[0].set_yticks(places, names, fontsize=6.5)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        axes[0].set_yticks(heights, names, fontsize=6.5)
+        panels.freeze(figure)
     return figure
 
 
@@ -87,11 +88,11 @@ def plot_layer_errors(rows: pd.DataFrame) -> Figure:
     with figures.style():
         figure = figures.StyledFigure(figsize=(figures.WIDE, 2.6), layout="constrained")
         panel = figure.subplots()
-        places = np.arange(len(rows))
+        positions = np.arange(len(rows))
         for column, (label, color, marker) in lines.items():
             kept = rows[column].notna() & (rows[column] < 100)  # pixels are exact
             panel.plot(
-                places[kept], rows[column][kept], marker=marker, color=color, label=label, linewidth=0.9
+                positions[kept], rows[column][kept], marker=marker, color=color, label=label, linewidth=0.9
             )
         worst = int(rows["sqnr_network"].idxmin())
         low = rows["sqnr_network"][worst]
@@ -106,13 +107,12 @@ def plot_layer_errors(rows: pd.DataFrame) -> Figure:
         )
         panel.set_ylim(min(0.0, low - 10), None)
         panel.set_xticks(
-            places, rows["tensor"], rotation=60, ha="right", rotation_mode="anchor", fontsize=6.5
+            positions, rows["tensor"], rotation=60, ha="right", rotation_mode="anchor", fontsize=6.5
         )
         panel.set_ylabel("signal to quantization noise (dB)")
         panel.grid(axis="y")
         panel.legend(loc="upper right", ncols=3)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        panels.freeze(figure)
     return figure
 
 
@@ -139,10 +139,10 @@ def plot_activations(
         count = -(-len(statistics) // _COLUMNS)
         figure = figures.StyledFigure(figsize=(figures.WIDE, 1.05 * count), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
-        for place, (name, one) in enumerate(statistics.items(), start=1):
-            panel = figure.add_subplot(count, _COLUMNS, place)
-            counts = one.counts.reshape(64, -1).sum(axis=1) / one.counts.sum()
-            edges = np.linspace(one.low, one.high, len(counts) + 1)
+        for number, (name, measured) in enumerate(statistics.items(), start=1):
+            panel = figure.add_subplot(count, _COLUMNS, number)
+            counts = measured.counts.reshape(64, -1).sum(axis=1) / measured.counts.sum()
+            edges = np.linspace(measured.low, measured.high, len(counts) + 1)
             panel.stairs(np.maximum(counts, 1e-7), edges, fill=True, color="#0a6fb5", baseline=1e-7)
             for end in ranges[name]:
                 panel.axvline(end, color="#c0392b", linewidth=0.9)
@@ -152,10 +152,9 @@ def plot_activations(
             panel.tick_params(labelsize=5.5)
             panel.set_yticks([1e-6, 1e-3, 1])
             panel.minorticks_off()
-            if place % _COLUMNS != 1:
+            if number % _COLUMNS != 1:
                 panel.set_yticklabels([])
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        panels.freeze(figure)
     return figure
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kp2d import checks
+from kp2d.evaluate import bootstrap
 from kp2d.viz import figures, panels
 
 # Term → (title, axis label); in the order of the panels.
@@ -44,8 +45,8 @@ def plot_losses(log: pd.DataFrame) -> Figure:
         rows = -(-len(terms) // COLUMNS)
         figure = figures.StyledFigure(figsize=(figures.WIDE, 1.85 * rows + 0.3), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.04, h_pad=0.05, wspace=0.03, hspace=0.06)
-        for place, term in enumerate(terms, start=1):
-            panel = figure.add_subplot(rows, min(COLUMNS, len(terms)), place)
+        for number, term in enumerate(terms, start=1):
+            panel = figure.add_subplot(rows, min(COLUMNS, len(terms)), number)
             for recipe, run in log.groupby("recipe", sort=False):
                 drawn = figures.method_style(recipe)
                 if run[term].notna().any():
@@ -55,14 +56,10 @@ def plot_losses(log: pd.DataFrame) -> Figure:
             panel.set_ylabel(unit, fontsize=6.5)
             panel.tick_params(labelsize=6.5)
             panel.grid(axis="y")
-            if place > len(terms) - COLUMNS:
+            if number > len(terms) - COLUMNS:
                 panel.set_xlabel("pairs seen")
-        handles = {}
-        for panel in figure.axes:
-            handles |= dict(zip(*panel.get_legend_handles_labels()[::-1], strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=len(handles))
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # later drawings must not move anything, or files would differ
+        panels.shared_legend(figure)
+        panels.freeze(figure)
     return figure
 
 
@@ -78,17 +75,18 @@ def plot_recipes(rows: pd.DataFrame) -> Figure:
     Raises:
         InputError: If columns or rows are missing, or a variant is there twice.
     """
-    ends = [f"{metric}_{end}" for metric in RANKED for end in ("low", "high")]
+    ends = [name for metric in RANKED for name in bootstrap.end_names(metric)]
     rows = panels.checked_table(rows.assign(method=rows.get("variant")), ["variant", *RANKED, *ends], [])
     rows = rows.sort_values("matching_score", kind="stable")
     heights = range(len(rows))
     with figures.style():
-        places = panels.make_panels(2, 2, None, height=0.6 + 0.17 * len(rows))
-        for place, (metric, title) in zip(places, RANKED.items(), strict=True):
-            spread = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
+        axes = panels.make_panels(2, 2, None, height=0.6 + 0.17 * len(rows))
+        for panel, (metric, title) in zip(axes, RANKED.items(), strict=True):
+            low, high = bootstrap.end_names(metric)
+            spread = [rows[metric] - rows[low], rows[high] - rows[metric]]
             look = {"color": figures.method_style("kp2d_tiny_s")["color"], "markersize": 4.5}
-            place.errorbar(rows[metric], heights, xerr=spread, fmt="o", elinewidth=1.0, **look)
-            place.set(xlim=(0, 1), ylim=(-0.6, len(rows) - 0.4), xlabel=title)
-            place.set_yticks(heights, labels=list(rows["variant"]) if place is places[0] else [])
-            place.grid(axis="x")
-        return places[0].get_figure(root=True)
+            panel.errorbar(rows[metric], heights, xerr=spread, fmt="o", elinewidth=1.0, **look)
+            panel.set(xlim=(0, 1), ylim=(-0.6, len(rows) - 0.4), xlabel=title)
+            panel.set_yticks(heights, labels=list(rows["variant"]) if panel is axes[0] else [])
+            panel.grid(axis="x")
+        return axes[0].get_figure(root=True)

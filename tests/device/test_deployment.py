@@ -8,7 +8,7 @@ from kp2d.checks import InputError
 from kp2d.device import compiler, deployment, edgetpu
 from kp2d.quantize.flatbuffer import Model
 from kp2d.reproduce import settings
-from kp2d.viz import deployment_charts
+from kp2d.viz import cost_charts
 
 SIZES = [(64, 80)]
 
@@ -78,7 +78,7 @@ def times():
 
 
 def test_bars_add_up_and_the_least_time_is_marked(models, no_compiler):
-    chart = deployment_charts.plot_times(times(), deployment.deploy(models))
+    chart = cost_charts.plot_times(times(), deployment.deploy(models))
     (panel,) = chart.axes
     ends = [
         max(bar.get_x() + bar.get_width() for bar in panel.patches if bar.get_y() // 0.5 == k)
@@ -93,6 +93,6 @@ def test_bars_add_up_and_the_least_time_is_marked(models, no_compiler):
 
 def test_a_table_that_is_none_is_refused():
     with pytest.raises(InputError, match="decode_ms"):
-        deployment_charts.plot_times(times().drop(columns="decode_ms"))
+        cost_charts.plot_times(times().drop(columns="decode_ms"))
     with pytest.raises(InputError, match="an empty table"):
-        deployment_charts.plot_times(times()[:0])
+        cost_charts.plot_times(times()[:0])

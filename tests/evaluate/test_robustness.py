@@ -7,7 +7,7 @@ import pytest
 from kp2d import checks, config, geometry, images
 from kp2d.data import datasets
 from kp2d.evaluate import robustness, tables
-from kp2d.viz import accuracy_charts
+from kp2d.viz import cost_charts
 
 SIZE, PHOTOGRAPH = (96, 128), (240, 320)
 
@@ -70,7 +70,7 @@ def test_the_study_is_the_same_twice_and_its_chart_is_drawn(photograph, tmp_path
     options = {"rotations": [0, 40], "scales": [0.5, 1, 2]}
     rows = study([photograph], **options)
     pd.testing.assert_frame_equal(rows, study([photograph], **options))
-    figure = accuracy_charts.plot_robustness(rows)
+    figure = cost_charts.plot_robustness(rows)
     assert len(figure.axes) == 4
 
 

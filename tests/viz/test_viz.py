@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 
 from kp2d import checks
-from kp2d.viz import accuracy_charts, evaluation_charts, figures, overlay, panels, pictures
+from kp2d.viz import cost_charts, evaluation_charts, figures, overlay, panels, pictures
 
 RNG = np.random.default_rng(0)
 IMAGE0 = RNG.integers(0, 255, (48, 64, 3), dtype=np.uint8)
@@ -440,7 +440,7 @@ COSTS = pd.DataFrame(
 def test_accuracy_is_drawn_over_time_with_markers_that_grow_with_the_image():
     times = COSTS.assign(threads=2, extract_ms=[3.0, 15.0, 2.0, 10.0])
     times = pd.concat([times, times.assign(threads=1, extract_ms=99.0)])
-    figure = accuracy_charts.plot_speed(COSTS, times)
+    figure = cost_charts.plot_speed(COSTS, times)
     assert len(figure.axes) == 2
     points = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1 and line.get_marker() != ""]
     sizes = {float(line.get_xdata()[0]): line.get_markersize() for line in points if line.get_xdata()[0] > 1}
@@ -448,13 +448,11 @@ def test_accuracy_is_drawn_over_time_with_markers_that_grow_with_the_image():
 
 
 def test_a_chart_of_times_without_any_says_so():
-    figure = accuracy_charts.plot_speed(COSTS, COSTS.assign(image_height=1, threads=1, extract_ms=1.0))
+    figure = cost_charts.plot_speed(COSTS, COSTS.assign(image_height=1, threads=1, extract_ms=1.0))
     assert "timed" in figure.axes[0].texts[0].get_text()
 
 
 def test_accuracy_is_drawn_over_bytes_and_methods_without_weights_as_lines():
-    figure = accuracy_charts.plot_size(
-        COSTS[COSTS["image_height"] == 240], {("kp2d_tiny_s", "int8"): 400_000}
-    )
+    figure = cost_charts.plot_size(COSTS[COSTS["image_height"] == 240], {("kp2d_tiny_s", "int8"): 400_000})
     spans = [line for line in figure.axes[0].lines if list(line.get_ydata()) == [0.8, 0.8]]
     assert len(spans) == 1
