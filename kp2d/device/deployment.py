@@ -49,7 +49,9 @@ def write_models(
         source = quantization.load_float(name)
         for size in image_sizes:
             for precision in precisions:
-                export = convert.Export(name=name, precision=precision, image_size=size)
+                export = convert.Export(
+                    name=name, precision=precision, image_size=size, steered=source.steered
+                )
                 if export.integer:
                     shipped = weights.shipped_path(name, precision)
                     model = Model.parse(shipped.read_bytes())

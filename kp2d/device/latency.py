@@ -119,7 +119,7 @@ def _converted(name: str, precision: str, image_size: tuple[int, int]) -> bytes:
     from kp2d.quantize import convert, quantization
 
     source = quantization.load_float(name)
-    export = convert.Export(name=name, precision=precision, image_size=image_size)
+    export = convert.Export(name=name, precision=precision, image_size=image_size, steered=source.steered)
     return convert.to_tflite(source.network, source.config, export).pack()
 
 

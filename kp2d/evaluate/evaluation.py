@@ -22,7 +22,7 @@ from kp2d.evaluate.tables import COUNTS, METRICS, MMA
 from kp2d.methods import matching
 from kp2d.methods.extractors import Extractor
 from kp2d.methods.features import Features
-from kp2d.methods.registration import confident, register_features
+from kp2d.methods.registration import confident, register_features, turned_to
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ def read_pair(
         protocol: The score threshold, and how homographies are carried through the resize.
 
     Returns:
-        The confident features of image 0 and of image 1, best first, and the true homography `[3, 3]` at the
-        protocol's size.
+        The confident features of image 0 (turned to image 1 where the method steers) and of image 1, best
+        first, and the true homography `[3, 3]` at the protocol's size.
 
     Raises:
         InputError: If an image or the homography cannot be read.
@@ -93,7 +93,7 @@ def read_pair(
     homography = true_homography(pair, exported0.own_size, exported1.own_size, protocol)
     features0 = confident(exported0.features, store.extractor, protocol)
     features1 = confident(exported1.features, store.extractor, protocol)
-    return features0, features1, homography
+    return turned_to(features0, features1, store.extractor), features1, homography
 
 
 def true_homography(

@@ -122,7 +122,9 @@ def _score_views(
         for views_of, extracted in zip(shown, features, strict=True)
         for amount in views_of.pairs
     ]
-    scored = parallel(lambda pair: _score(*pair, protocol), pairs, workers, f"{label}: scores", progress)
+    scored = parallel(
+        lambda pair: _score(*pair, extractor, protocol), pairs, workers, f"{label}: scores", progress
+    )
     table = pd.DataFrame([row for rows in scored for row in rows])
     return table.assign(method=extractor.name, precision=extractor.precision, runtime=extractor.runtime)
 
@@ -152,11 +154,13 @@ def _extract(extractor: Extractor, shown: _Views, protocol: Protocol) -> list[Fe
 
 
 def _score(
-    shown: _Views, features: Sequence[Features], amount: float, protocol: Protocol
+    shown: _Views, features: Sequence[Features], amount: float, extractor: Extractor, protocol: Protocol
 ) -> list[dict[str, Any]]:
     first, second, homography = shown.pairs[amount]
+    features1 = features[second]
+    features0 = registration.turned_to(features[first], features1, extractor)
     key = {"dataset": shown.dataset, "subset": shown.kind, "sequence": shown.photograph, "amount": amount}
-    scores = evaluation.score_pair(features[first], features[second], homography, protocol)
+    scores = evaluation.score_pair(features0, features1, homography, protocol)
     return [{**key, **score} for score in scores]
 
 

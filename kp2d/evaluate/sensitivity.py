@@ -213,6 +213,7 @@ class Study:
             descriptor_dim=config.descriptor_dim,
             predict=lambda pixels: predict(normalized(pixels)),
             sha256=key,
+            steered=self.source.steered,
             runtime="keras",
         )
         rows, values = [], []
@@ -289,7 +290,7 @@ def write_models(
     for precision, network in networks.items():
         here = precision in made
         name = "made_here" if here else source.name
-        export = convert.Export(name=name, precision=precision, image_size=image_size)
+        export = convert.Export(name=name, precision=precision, image_size=image_size, steered=source.steered)
         data = convert.to_tflite(network, source.config, export).pack()
         path = files.write_bytes(folder / f"{name}.{precision}.tflite", data)
         written[f"{precision}, here" if here else precision] = str(path)

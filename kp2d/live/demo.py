@@ -215,6 +215,7 @@ class Demo:
         if self._reference is None:
             return None
         image, known = self._reference
+        known = registration.turned_to(known, features, self.extractor)
         distances = matching.descriptor_distances(known.descriptors, features.descriptors, one_thread=True)
         matches = matching.mutual(distances)
         points0, points1 = known.keypoints[matches[:, 0]], features.keypoints[matches[:, 1]]

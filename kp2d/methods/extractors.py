@@ -27,6 +27,7 @@ class Extractor(Protocol):
         concurrent: Whether `extract` may be called from several threads at once.
         probabilistic: Whether scores are probabilities, so that a score threshold has a meaning.
         binary: Whether descriptors are packed bits, compared by the Hamming distance.
+        steered: Whether descriptors turn with their image, so that matching finds the turn.
         cell: What both sides of an image must be divisible by, px; 1 for classical methods.
         top_k: Features kept an image; None keeps all. `dataclasses.replace` changes it.
         bytes: Of the file of its weights; 0 for classical methods.
@@ -41,6 +42,7 @@ class Extractor(Protocol):
     concurrent: bool
     probabilistic: bool
     binary: bool
+    steered: bool
     cell: int
     top_k: int | None
     bytes: int
@@ -131,6 +133,7 @@ class ClassicalExtractor:
     runtime: str = "opencv"
     concurrent: bool = True
     probabilistic: bool = False
+    steered: bool = False
     cell: int = 1
     top_k: int | None = None
     bytes: int = 0

@@ -35,6 +35,7 @@ class NetworkExtractor:
         top_k: Features kept an image; None keeps all.
         kernels: Those of a TFLite runtime; see `kp2d.methods.runtimes.KERNELS`.
         calibration: See `kp2d.methods.extractors.Extractor`.
+        steered: Whether descriptors turn with their image (`kp2d.methods.matching.turn`).
     """
 
     name: str
@@ -51,6 +52,7 @@ class NetworkExtractor:
     concurrent: bool = False
     probabilistic: bool = True
     binary: bool = False
+    steered: bool = False
 
     @property
     def label(self) -> str:
@@ -142,6 +144,7 @@ def _run_model(weights: Weights, **running: Any) -> NetworkExtractor:
         runtime=model.runtime,
         kernels=running.get("kernels", "default"),
         calibration=weights.calibration,
+        steered=weights.steered,
     )
 
 
@@ -162,6 +165,7 @@ def _run_keras(weights: Weights, **running: Any) -> NetworkExtractor:
         predict=lambda image: predict(normalized(image)),
         sha256=weights.sha256,
         bytes=weights.path.stat().st_size,
+        steered=weights.steered,
     )
 
 

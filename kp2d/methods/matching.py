@@ -6,6 +6,8 @@ import numpy as np
 
 from kp2d import checks
 
+TURNS = 4  # of a steerable descriptor, a quarter each
+VOTERS = 1000  # best keypoints of an image that vote on its turn
 ONE_THREAD = 2**18  # multiplications of a matrix product up to which OpenBLAS wakes no thread
 
 
@@ -108,3 +110,41 @@ def mutual(distances: np.ndarray) -> np.ndarray:
     matches = nearest(distances)
     back = distances.argmin(axis=0) if len(matches) else matches[:, 0]
     return matches[back[matches[:, 1]] == matches[:, 0]]
+
+
+def turn(descriptors: np.ndarray, quarters: int) -> np.ndarray:
+    """Turns steerable descriptors as if their image had been turned: each quarter moves the blocks on by one.
+
+    Args:
+        descriptors: `[N, D]`, four blocks of D/4 numbers, from a network trained to steer them.
+        quarters: Quarter turns of the image, x towards y.
+
+    Returns:
+        `[N, D]`.
+
+    Source: Bökman et al., Steerers, CVPR 2024 (the group C4).
+    """
+    return np.roll(descriptors, quarters % TURNS * (descriptors.shape[1] // TURNS), axis=1)
+
+
+def best_turn(descriptors0: np.ndarray, descriptors1: np.ndarray) -> int:
+    """Finds by how many quarters an image must be turned for its descriptors to resemble those of another.
+
+    All four turns are tried. That one is taken whose most similar cross-checked matches are the most similar
+    on average: right matches stand out there, while chance makes about as many matches of any turn.
+
+    Args:
+        descriptors0: `[N, D]` of unit length, steerable; best keypoints first.
+        descriptors1: `[M, D]` likewise.
+
+    Returns:
+        0 to 3; 0 if there is nothing to compare, and where turns tie.
+    """
+    descriptors0, descriptors1 = descriptors0[:VOTERS], descriptors1[:VOTERS]
+    likeness = []
+    for quarters in range(TURNS):
+        similarity = turn(descriptors0, quarters) @ descriptors1.T
+        matches = mutual(-similarity)
+        values = np.sort(similarity[matches[:, 0], matches[:, 1]])[::-1]
+        likeness.append(float(values[: max(1, min(similarity.shape) // 5)].mean()) if len(values) else 0.0)
+    return int(np.argmax(likeness))

@@ -177,7 +177,22 @@ def register_images(
     features0, features1 = (
         confident(extract_at(extractor, image, image_size), extractor, protocol) for image in (image0, image1)
     )
+    features0 = turned_to(features0, features1, extractor)
     return register_features(features0, features1, top_k=top_k, protocol=protocol)
+
+
+def turned_to(features0: Features, features1: Features, extractor: Extractor) -> Features:
+    """Returns the features of image 0 as they compare with those of image 1: turned, if the method steers.
+
+    Args:
+        features0: Of image 0, best first.
+        features1: Of image 1, best first.
+        extractor: Their method.
+    """
+    if not extractor.steered:
+        return features0
+    quarters = matching.best_turn(features0.descriptors, features1.descriptors)
+    return dataclasses.replace(features0, descriptors=matching.turn(features0.descriptors, quarters))
 
 
 def confident(features: Features, extractor: Extractor, protocol: Protocol) -> Features:

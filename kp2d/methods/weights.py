@@ -27,6 +27,7 @@ class Weights:
         preset: Which network they are of, a key of `kp2d.methods.networks.PRESETS`.
         precision: "float32", "int8" …
         sha256: Of the file.
+        steered: Whether the descriptors were trained to turn with their image.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class Weights:
     preset: str
     precision: str
     sha256: str
+    steered: bool = False
 
     @property
     def is_model(self) -> bool:
@@ -75,8 +77,15 @@ def resolve(name: str | Path, precision: str | None = None) -> Weights:
     checks.one_of(f"shipped network in {precision}", str(name), shipped(precision))
     path = shipped_path(str(name), precision)
     sha256 = check(path)
-    preset = (files.read_json(card_of(path)) or {}).get("preset", name)
-    return Weights(path=path, name=str(name), preset=preset, precision=precision, sha256=sha256)
+    card = files.read_json(card_of(path)) or {}
+    return Weights(
+        path=path,
+        name=str(name),
+        preset=card.get("preset", name),
+        precision=precision,
+        sha256=sha256,
+        steered=card.get("steered", False),
+    )
 
 
 def find(path: str | Path) -> Path:
@@ -107,7 +116,14 @@ def _of_model(path: Path, precision: str | None) -> Weights:
     held = metadata["precision"]
     checks.one_of(f"precision of {path.name}", precision or held, [held])
     name = path.name.removesuffix(MODEL).removesuffix(f".{held}")
-    return Weights(path=path, name=name, preset=metadata["preset"], precision=held, sha256=check(path, data))
+    return Weights(
+        path=path,
+        name=name,
+        preset=metadata["preset"],
+        precision=held,
+        sha256=check(path, data),
+        steered=metadata.get("steered", False),
+    )
 
 
 def _of_training(path: Path, precision: str | None) -> Weights:
@@ -117,7 +133,21 @@ def _of_training(path: Path, precision: str | None) -> Weights:
     stem, run = path.name.removesuffix(WEIGHTS), files.read_json(path.with_name("config.json")) or {}
     preset = _preset_of(path, run)
     name = path.parent.name if run and stem == preset else stem
-    return Weights(path=path, name=name, preset=preset, precision="float32", sha256=check(path))
+    return Weights(
+        path=path,
+        name=name,
+        preset=preset,
+        precision="float32",
+        sha256=check(path),
+        steered=_is_steered(path, run),
+    )
+
+
+def _is_steered(path: Path, run: dict) -> bool:
+    """Tells whether a `.weights.h5` file was trained with turns: its run or its card tells."""
+    if "augment" in run:
+        return bool(run["augment"].get("turn"))
+    return bool((files.read_json(card_of(path)) or {}).get("steered"))
 
 
 def _preset_of(path: Path, run: dict) -> str:

@@ -158,7 +158,7 @@ def _convert(options: argparse.Namespace, precision: str) -> Model:
     size = options.image_size or (240, 320)
     source = quantization.load_float(options.network)
     checks.fits_cells(size, source.config.cell)
-    export = convert.Export(name=source.name, precision=precision, image_size=size)
+    export = convert.Export(name=source.name, precision=precision, image_size=size, steered=source.steered)
     about = {"float_sha256": source.sha256}
     if precision in ("float32", "float16"):
         refuse_unused(options, _TRAINING, f"{precision}, which needs no photographs")

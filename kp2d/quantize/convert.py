@@ -38,11 +38,13 @@ class Export:
         name: Of the network.
         precision: A key of `PRECISIONS`.
         image_size: (height, width) px.
+        steered: Whether the descriptors turn with their image.
     """
 
     name: str
     precision: str = "int8"
     image_size: tuple[int, int] = (240, 320)
+    steered: bool = False
 
     def __post_init__(self) -> None:
         one_of("precision", self.precision, PRECISIONS)
@@ -163,6 +165,7 @@ def metadata(config: NetworkConfig, export: Export, about: dict[str, Any]) -> di
         "pixel_offset": 127.0 if export.integer else 127.5,
         "pixel_scale": 127.5,
         "git_commit": provenance.git_commit(),
+        **({"steered": True} if export.steered else {}),
         **about,
     }
 

@@ -45,6 +45,7 @@ class FloatNetwork:
         config: Its architecture.
         sha256: Of the weights' file.
         method: As for `kp2d.methods.extractors.create`.
+        steered: Whether the descriptors turn with their image.
     """
 
     name: str
@@ -52,6 +53,7 @@ class FloatNetwork:
     network: keras.Model
     config: NetworkConfig
     sha256: str
+    steered: bool = False
 
 
 def load_float(name: str) -> FloatNetwork:
@@ -64,7 +66,14 @@ def load_float(name: str) -> FloatNetwork:
         raise problem("float weights, a .weights.h5 file", name)
     weights = resolve(name)
     network, config = load_network(weights.preset, weights.path)
-    return FloatNetwork(name=weights.name, method=name, network=network, config=config, sha256=weights.sha256)
+    return FloatNetwork(
+        name=weights.name,
+        method=name,
+        network=network,
+        config=config,
+        sha256=weights.sha256,
+        steered=weights.steered,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,7 @@ def write_card(run: str | Path, *, note: str = "") -> Path:
         "preset": preset.name,
         "cell": preset.cell,
         "descriptor_dim": preset.descriptor_dim,
+        "steered": stage["augment"].get("turn", 0) > 0,
         "parameters": preset.num_parameters,
         **{total: sum(each[total] for each in stages) for total in ("steps", "pairs")},
         "hours": round(sum(each["hours"] for each in stages), 2),

@@ -155,3 +155,25 @@ def test_a_match_has_the_smallest_distance_of_its_row(distances):
     for row, column in matching.nearest(distances):
         assert distances[row, column] == distances[row].min()
         assert (distances[row, :column] > distances[row, column]).all()
+
+
+def steerable(count, seed=0, dim=32):
+    descriptors = np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+    return descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("quarters", range(4))
+def test_the_turn_of_an_image_is_found_among_outliers(quarters):
+    descriptors0 = steerable(400)
+    noise = steerable(400, seed=1)
+    descriptors1 = (
+        np.concatenate([matching.turn(descriptors0[:120], quarters), noise[:300]]) + 0.4 * noise[:1]
+    )
+    assert matching.best_turn(descriptors0, descriptors1) == quarters
+
+
+def test_turns_add_up_to_none_and_nothing_is_upright():
+    descriptors = steerable(5)
+    assert np.array_equal(matching.turn(matching.turn(descriptors, 1), 3), descriptors)
+    assert matching.best_turn(descriptors[:0], descriptors) == 0
+    assert matching.best_turn(descriptors, descriptors) == 0

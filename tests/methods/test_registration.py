@@ -1,11 +1,17 @@
 """Two images: `kp2d.match` finds what they have in common."""
 
+import dataclasses
+import json
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 
 import kp2d
 from kp2d import checks, images
+from kp2d.methods import extractors, matching, registration, weights
+from kp2d.methods.features import Features
 
 
 @pytest.fixture
@@ -49,3 +55,30 @@ def test_match_refuses_what_it_cannot_use(shifted, change, match):
     given = {"image0": shifted[0], "image1": shifted[1], "method": "sift", **change}
     with pytest.raises(checks.InputError, match=match):
         kp2d.match(**given)
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_features_of_a_method_that_steers_are_turned_to_the_other_image(steered):
+    rng = np.random.default_rng(0)
+    descriptors = rng.normal(size=(80, 32)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    keypoints, scores = (
+        rng.uniform(0, 100, (80, 2)).astype(np.float32),
+        np.linspace(1, 0, 80, dtype=np.float32),
+    )
+    features0, features1 = (
+        Features(keypoints=keypoints, scores=scores, descriptors=matching.turn(descriptors, quarters))
+        for quarters in (0, 3)
+    )
+    extractor = dataclasses.replace(extractors.create("sift"), steered=steered)
+    turned = registration.turned_to(features0, features1, extractor)
+    assert np.array_equal(turned.descriptors, features1.descriptors) == steered
+    assert np.array_equal(turned.keypoints, keypoints)
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.5])
+def test_weights_of_a_run_tell_whether_they_steer(tmp_path, turn):
+    run = tmp_path / "mine"
+    shutil.copytree(weights.PRETRAINED, run, ignore=lambda _, names: set(names) - {"kp2d_nano.weights.h5"})
+    (run / "config.json").write_text(json.dumps({"preset": "kp2d_nano", "augment": {"turn": turn}}))
+    assert weights.resolve(run).steered == bool(turn)
