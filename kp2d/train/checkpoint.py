@@ -12,7 +12,6 @@ from keras import ops
 
 from kp2d import files
 from kp2d.checks import problem
-from kp2d.methods.networks import assign_by_name
 
 # What NumPy and the archive beneath raise on damaged files; RuntimeError: an unknown version, a password.
 DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -58,8 +57,7 @@ class WeightAverage:
         Args:
             network: What to overwrite.
         """
-        names = [variable.path for variable in self._network.weights]
-        assign_by_name(network, dict(zip(names, self.values, strict=True)))
+        network.set_weights(self.values)
 
 
 def save_checkpoint(folder: Path, step: int, learner: keras.Model, average: WeightAverage, keep: int) -> Path:
@@ -103,8 +101,8 @@ def load_checkpoint(path: Path, learner: keras.Model, average: WeightAverage) ->
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-            step = int(found["step"])
+            saved = {name: arrays[name] for name in arrays.files}
+            step = int(saved["step"])
     except DAMAGES as error:
         raise problem(
             "a whole checkpoint",
@@ -114,13 +112,13 @@ def load_checkpoint(path: Path, learner: keras.Model, average: WeightAverage) ->
     groups = {**_variables(learner), "average": average.values}
     for name, items in groups.items():
         for i, item in enumerate(items):
-            _check_shape(path, f"{name}/{i}", found.get(f"{name}/{i}"), tuple(item.shape))
+            _check_shape(path, f"{name}/{i}", saved.get(f"{name}/{i}"), tuple(item.shape))
     for name, items in groups.items():
         for i, item in enumerate(items):
             if name == "average":
-                items[i] = found[f"{name}/{i}"]
+                items[i] = saved[f"{name}/{i}"]
             else:
-                item.assign(found[f"{name}/{i}"])
+                item.assign(saved[f"{name}/{i}"])
     return step
 
 

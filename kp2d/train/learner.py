@@ -6,13 +6,7 @@ import keras
 from keras import layers, ops
 
 from kp2d.checks import fits_cells, problem
-from kp2d.methods.networks import (
-    BATCH_NORM_MOMENTUM,
-    NetworkConfig,
-    assign_by_name,
-    build_network,
-    load_weights,
-)
+from kp2d.methods.networks import BATCH_NORM_MOMENTUM, NetworkConfig, build_network, load_weights
 from kp2d.methods.quantized import build_quantized_network
 from kp2d.train.recipes import TrainConfig
 from kp2d.train.terms import CORNER_TERMS, loss_terms, term_weights
@@ -44,10 +38,15 @@ class KeypointLearner(keras.Model):
         """
         super().__init__(name="learner")
         fits_cells(config.image_size, network_config.cell)
-        fresh = build_plain(network_config, quantized=config.quantized)
-        self.network = _build_trained(network_config, config)
-        # Dropout layers draw from the same random stream; a seed is to be one start, with them or without.
-        assign_by_name(self.network, {variable.path: variable for variable in fresh.weights})
+        # Dropout draws from the random stream of the weights; a seed is to be one start, with it and without.
+        start = build_network(network_config).get_weights() if config.dropout else None
+        if config.quantized:
+            self.network = build_quantized_network(network_config, config.image_size)
+        else:
+            options = {"dropout": config.dropout, "precision": config.precision}
+            self.network = build_network(network_config, config.image_size, **options)
+        if start is not None:
+            self.network.set_weights(start)
         self.ionet = build_ionet() if config.loss.inlier else None
         self.corner_weight = self.add_weight(
             name="corner_weight", shape=(), initializer="ones", dtype="float32", trainable=False
@@ -111,14 +110,6 @@ class KeypointLearner(keras.Model):
 def build_plain(network_config: NetworkConfig, *, quantized: bool) -> keras.Model:
     """Builds the network that a run's weights are for: any size, no dropout, float32."""
     return build_quantized_network(network_config) if quantized else build_network(network_config)
-
-
-def _build_trained(network_config: NetworkConfig, config: TrainConfig) -> keras.Model:
-    if config.quantized:
-        return build_quantized_network(network_config, config.image_size)
-    return build_network(
-        network_config, config.image_size, dropout=config.dropout, precision=config.precision
-    )
 
 
 def _teacher(network_config: NetworkConfig, config: TrainConfig):

@@ -12,7 +12,7 @@ from kp2d.checks import problem
 
 @contextlib.contextmanager
 def data_parallel(devices: int) -> Iterator[DataParallel]:
-    """Builds and run a model on several devices that share each batch.
+    """Builds and runs a model on several devices that share each batch.
 
     JAX: `keras.distribution`, one program over the whole batch (BatchNorm sees all of it).
     TensorFlow: `tf.distribute.MirroredStrategy`; each replica normalizes its own share.
@@ -29,10 +29,10 @@ def data_parallel(devices: int) -> Iterator[DataParallel]:
     if devices == 1:
         yield DataParallel()
     elif keras.backend.backend() == "jax":
-        found = keras.distribution.list_devices()
-        _check_devices(devices, len(found))
+        present = keras.distribution.list_devices()
+        _check_devices(devices, len(present))
         before = keras.distribution.distribution()
-        layout = keras.distribution.DataParallel(devices=found[:devices], auto_shard_dataset=False)
+        layout = keras.distribution.DataParallel(devices=present[:devices], auto_shard_dataset=False)
         keras.distribution.set_distribution(layout)
         try:
             yield DataParallel()
@@ -42,9 +42,9 @@ def data_parallel(devices: int) -> Iterator[DataParallel]:
         import tensorflow as tf
 
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        found = [device.name for device in tf.config.list_logical_devices(kind)]
-        _check_devices(devices, len(found))
-        strategy = tf.distribute.MirroredStrategy(found[:devices])
+        present = [device.name for device in tf.config.list_logical_devices(kind)]
+        _check_devices(devices, len(present))
+        strategy = tf.distribute.MirroredStrategy(present[:devices])
         with strategy.scope():
             yield _Mirrored(strategy)
     else:
@@ -102,6 +102,6 @@ class _Mirrored(DataParallel):
         return {name: float(value) for name, value in logs.items()}
 
 
-def _check_devices(wanted: int, found: int) -> None:
-    if found < wanted:
-        raise problem(f"at most {found} devices, all that this machine shows", wanted, "Lower devices.")
+def _check_devices(wanted: int, present: int) -> None:
+    if present < wanted:
+        raise problem(f"at most {present} devices, all that this machine shows", wanted, "Lower devices.")

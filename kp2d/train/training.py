@@ -170,10 +170,10 @@ class _Run:
 
     def resume(self) -> None:
         """Restores the newest checkpoint, if there is one."""
-        found = checkpoint.list_checkpoints(self.folder / "checkpoints")
-        if found:
-            self.step = checkpoint.load_checkpoint(found[-1], self.learner, self.average)
-            log.info("Resuming at step %d from %s", self.step, found[-1])
+        checkpoints = checkpoint.list_checkpoints(self.folder / "checkpoints")
+        if checkpoints:
+            self.step = checkpoint.load_checkpoint(checkpoints[-1], self.learner, self.average)
+            log.info("Resuming at step %d from %s", self.step, checkpoints[-1])
 
     def fit(self, source: PairSource, progress: bool) -> TrainResult:
         """Runs the remaining steps."""
@@ -266,10 +266,10 @@ class _Run:
         return path
 
     def _divergence(self, what: str) -> str:
-        found = checkpoint.list_checkpoints(self.folder / "checkpoints")
-        kept = f"The last good checkpoint is {found[-1]}." if found else "There is no checkpoint."
+        checkpoints = checkpoint.list_checkpoints(self.folder / "checkpoints")
+        last = f"The last good checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint."
         return (
-            f"expected finite losses and weights; received {what}. {kept} "
+            f"expected finite losses and weights; received {what}. {last} "
             "Lower learning_rate, or clip gradients with clip_norm, and call train again."
         )
 

@@ -16,6 +16,7 @@ from kp2d.train import checkpoint, training
 from kp2d.train.recipes import RECIPES, LossConfig, TrainConfig, from_recipe, replace
 from kp2d.train.runlog import read_rows
 from kp2d.train.schedule import corner_weight, learning_rate
+from kp2d.train.terms import CORNER_TERMS, term_weights
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -199,6 +200,16 @@ def test_corner_teacher_withdraws():
     config = LossConfig(corner_hold=0.4, corner_end=0.6)
     weights = [corner_weight(step, 100, config) for step in (0, 39, 50, 60, 99)]
     assert weights == pytest.approx([1, 1, 0.5, 0, 0])
+
+
+def test_corner_teacher_counts_by_its_present_weight(small_run):
+    config = small_run(**{"loss.corner_hold": 0.2, "loss.corner_end": 0.7})
+    weights = term_weights(config.loss)
+    for row in run(config).rows:
+        weight = corner_weight(row["step"] - 1, config.steps, config.loss)
+        factors = {name: weights[name] * (weight if name in CORNER_TERMS else 1) for name in weights}
+        total = sum(factor * row[name] for name, factor in factors.items())
+        assert row["loss"] == pytest.approx(total, abs=1e-4)
 
 
 def test_replace_reaches_nested_fields_and_names_the_nearest():
