@@ -162,32 +162,35 @@ def protocol(name: str = "kp2d", **overrides: Any) -> Protocol:
     return build(Protocol, {**PROTOCOLS[name], **overrides})
 
 
+_PAPER_SIZES = ((88, 88), (240, 320), (480, 640))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
     """How much of the reproduction is run, and on which data; profiles share no path."""
 
     name: str
     purpose: str
-    skipped_stages: tuple[str, ...]  # numbers of the notebooks that it leaves out
-    patient_stages: tuple[str, ...]  # numbers of those whose cells may take as long as they need
+    skipped_stages: tuple[str, ...] = ()  # numbers of the notebooks that it leaves out
+    patient_stages: tuple[str, ...] = ()  # numbers of those whose cells may take as long as they need
     dataset: str  # "sample", "hpatches", "bench" or a folder in HPatches layout
-    shows_photographs: bool  # whether pictures of its photographs lie in figures/, which is committed
-    photographs: str  # to learn from and to calibrate with: "sample" or "coco"
-    scenes: tuple[str, ...] | None  # of `sample`; None takes all
-    num_images: int  # an image sequence of `sample`
-    image_size: tuple[int, int]  # (height, width) px, for the evaluation and its pictures
-    image_sizes: tuple[tuple[int, int], ...]  # (height, width) px, all that the tables have
-    top_k: tuple[int, ...]
+    shows_photographs: bool = True  # whether pictures of its photographs lie in figures/, which is committed
+    photographs: str = "sample"  # to learn from and to calibrate with: "sample" or "coco"
+    scenes: tuple[str, ...] | None = None  # of `sample`; None takes all
+    num_images: int = 6  # an image sequence of `sample`
+    image_size: tuple[int, int] = (240, 320)  # (height, width) px, for the evaluation and its pictures
+    image_sizes: tuple[tuple[int, int], ...] = _PAPER_SIZES  # (height, width) px, all that the tables have
+    top_k: tuple[int, ...] = (150, 300, 1000)
     methods: tuple[str, ...]
     robustness_images: int  # of each data set, that are turned and scaled
-    train_size: tuple[int, int]  # (height, width) px of a training view
+    train_size: tuple[int, int] = (64, 96)  # (height, width) px of a training view
     train_steps: Mapping[str, int]  # recipe to its steps; where there are two, both take the same time
-    int8_size: tuple[int, int]  # (height, width) px, for the study of the quantization
-    int8_images: int  # to calibrate with
-    int8_steps: int  # of training on the int8 grid
-    int8_questions: tuple[str, ...]  # of the study; empty takes all
-    device_sizes: tuple[tuple[int, int], ...]  # (height, width) px, for the Edge TPU and the latencies
-    device_repeats: int  # runs of each method that are timed
+    int8_size: tuple[int, int] = (120, 160)  # (height, width) px, for the study of the quantization
+    int8_images: int = 7  # to calibrate with
+    int8_steps: int = 16  # of training on the int8 grid
+    int8_questions: tuple[str, ...] = ()  # of the study; empty takes all
+    device_sizes: tuple[tuple[int, int], ...] = _PAPER_SIZES  # (height, width) px, for notebook 04
+    device_repeats: int = 30  # runs of each method that are timed
 
     @property
     def picture_folder(self) -> str:
@@ -195,7 +198,6 @@ class Profile:
         return f"figures/{self.name}" if self.shows_photographs else f"results/runs/{self.name}/pictures"
 
 
-_PAPER_SIZES = ((88, 88), (240, 320), (480, 640))
 _CLASSICAL = ("sift", "rootsift", "orb")
 _PRECISIONS = ("", ":int8_ptq", ":int8")
 _TINY = tuple(f"{name}{kind}" for name in ("kp2d_tiny_f", "kp2d_tiny_s") for kind in _PRECISIONS)
@@ -209,11 +211,7 @@ PROFILES = {
         Profile(
             name="smoke",
             purpose="tests: the whole chain in seconds",
-            skipped_stages=(),
-            patient_stages=(),
             dataset="sample",
-            shows_photographs=True,
-            photographs="sample",
             scenes=("astronaut", "coffee"),
             num_images=3,
             image_size=(120, 160),
@@ -233,40 +231,18 @@ PROFILES = {
         Profile(
             name="fast",
             purpose="the default: real photographs, minutes on two cores, no download",
-            skipped_stages=(),
-            patient_stages=(),
             dataset="sample",
-            shows_photographs=True,
-            photographs="sample",
-            scenes=None,
-            num_images=6,
-            image_size=(240, 320),
-            image_sizes=_PAPER_SIZES,
-            top_k=(150, 300, 1000),
             methods=(*_CLASSICAL, "kp2d_nano:int8", *_TINY),  # pictures show the last one
             robustness_images=6,
-            train_size=(64, 96),
             train_steps={"kp2d": 62, "kp2d_plus": 80},
-            int8_size=(120, 160),
-            int8_images=7,
-            int8_steps=16,
-            int8_questions=(),
-            device_sizes=_PAPER_SIZES,
             device_repeats=10,
         ),
         Profile(
             name="full",
             purpose="the paper's: HPatches, or the folder that VAL_PATH names",
-            skipped_stages=(),
             patient_stages=("02", "03"),
             dataset="hpatches",
-            shows_photographs=True,
             photographs="coco",
-            scenes=None,
-            num_images=6,
-            image_size=(240, 320),
-            image_sizes=_PAPER_SIZES,
-            top_k=(150, 300, 1000),
             methods=(*_CLASSICAL, *_BASELINE, *_NANO, *_TINY),
             robustness_images=30,
             train_size=(240, 320),
@@ -274,33 +250,16 @@ PROFILES = {
             int8_size=(240, 320),
             int8_images=100,
             int8_steps=400,
-            int8_questions=(),
-            device_sizes=_PAPER_SIZES,
-            device_repeats=30,
         ),
         Profile(
             name="bench",
             purpose="the README's tables: the image pairs that VAL_PATH names, in one data set or several",
             skipped_stages=("02",),  # its demonstration of training says nothing about these pairs
-            patient_stages=(),
             dataset="bench",
             shows_photographs=False,  # free for research, but not to be passed on
-            photographs="sample",
-            scenes=None,
-            num_images=6,
-            image_size=(240, 320),
-            image_sizes=_PAPER_SIZES,
-            top_k=(150, 300, 1000),
             methods=(*_CLASSICAL, *_BASELINE, *_NANO, *_TINY),
             robustness_images=15,
-            train_size=(64, 96),
             train_steps={"kp2d": 62, "kp2d_plus": 80},
-            int8_size=(120, 160),
-            int8_images=7,
-            int8_steps=16,
-            int8_questions=(),
-            device_sizes=_PAPER_SIZES,
-            device_repeats=30,
         ),
     )
 }
