@@ -70,24 +70,17 @@ _FAILURES = (
         "an older TensorFlow.",
     ),
     (r"Op builtin_code out of range: \d+", _MODEL, f"{_OLD} export the model without newer ones."),
-    (r"Encountered unresolved custom op: \w+", _MODEL, _WITHOUT),
+    (r"Encountered unresolved custom op: \w+|'tfl\.\w+' op is not supported on DarwiNN", _MODEL, _WITHOUT),
     (
         r"Attempting to use a delegate that only supports static-sized tensors",
         _MODEL,
         "Give every tensor a fixed size, and the batch the size 1.",
     ),
-    (
-        r"Compilation failed due to large activation tensors in model",
-        _MODEL,
-        "Choose a smaller image size.",
-    ),
-    (r"'tfl\.\w+' op is not supported on DarwiNN", _MODEL, _WITHOUT),
-    (r"Model failed in Tflite interpreter", _MODEL, _INVALID),
-    (r"Model could not be parsed", _MODEL, _INVALID),
+    (r"due to large activation tensors in model", _MODEL, "Choose a smaller image size."),
+    (r"Model failed in Tflite interpreter|Model could not be parsed", _MODEL, _INVALID),
     (r"Registration failed|Invalid model", _MODEL, _INVALID),
     (r"Compilation timeout", _RUN, "Give it more time, or choose a smaller image size."),
-    (r"terminating with uncaught exception of type [^\n]+", _RUN, _AGAIN),
-    (r"Internal compiler error", _RUN, _AGAIN),
+    (r"terminating with uncaught exception of type [^\n]+|Internal compiler error", _RUN, _AGAIN),
     (r"Compilation failed!", _RUN, f"It gives no reason. {_AGAIN}"),
     (r"Exec format error|cannot execute binary file", _MACHINE, _FOREIGN),
     (r"error while loading shared libraries: [^\s:]+", _MACHINE, _LOADER),
@@ -99,7 +92,7 @@ _STARTS = {
 }
 
 _VERSION = r"Edge TPU Compiler version (\d[\w.]*)"
-_SIZE = r"([\d.]+) ?([KMGT]i)?B\b"
+_SIZE = r"([\d.]+) ?(?:([KMGT])i)?B\b"
 # A line that states something, and its name.
 _LINES = {
     "on_chip_bytes": rf"On-chip memory used for caching model parameters: {_SIZE}",
@@ -108,7 +101,7 @@ _LINES = {
     "mapped": r"Number of operations that will run on Edge TPU: (\d+)",
     "unmapped": r"Number of operations that will run on CPU: (\d+)",
 }
-_ROW = r"([A-Za-z]\S*)\s+(\d+)\s+(\S.*)"
+_ROW = r"^[ \t]*([A-Za-z]\S*)[ \t]+(\d+)[ \t]+(\S.*?)\s*$"
 
 
 class Operators(NamedTuple):
@@ -181,7 +174,7 @@ def version(compiler: Path) -> str:
     raise problem("Google's edgetpu_compiler", str(compiler), f"Set {VARIABLE} to the right program.")
 
 
-def compile_model(path: str | Path, output: str | Path, *, time_limit: int = TIME_LIMIT) -> Compilation:
+def compile_model(path: Path, output: Path, *, time_limit: int = TIME_LIMIT) -> Compilation:
     """Compiles an int8 model for the Edge TPU.
 
     The output appears whole or not at all. Two runs differ in a few bytes: the compiler writes a token anew.
@@ -189,7 +182,7 @@ def compile_model(path: str | Path, output: str | Path, *, time_limit: int = TIM
     Args:
         path: A `.tflite` model with integers from end to end.
         output: The compiled model to write; its folder is created.
-        time_limit: Seconds after which the compiler is killed.
+        time_limit: Seconds after which the compiler is killed, at least 1.
 
     Returns:
         What was done; `status` is "skipped" if there is no compiler.
@@ -199,10 +192,7 @@ def compile_model(path: str | Path, output: str | Path, *, time_limit: int = TIM
             cannot run on this machine or is of another release.
         RunError: If the compiler crashes, fails without a reason or takes too long.
     """
-    path, output = Path(path).expanduser(), Path(output).expanduser()
     data = tflite_file.read(path)
-    if time_limit < 1:
-        raise problem("a time limit of at least 1 second", time_limit)
     if output.resolve() == path.resolve():
         raise problem("another file than the model to write", str(output), "Add _edgetpu to its name.")
     compiler = find()
@@ -244,17 +234,14 @@ def read_log(text: str) -> Compilation:
     Raises:
         InputError: If it is no such log, or its numbers contradict each other.
     """
+    table = re.split(r"^\s*Operator\s+Count\s+Status\s*$", text, maxsplit=1, flags=re.M)[1:]
+    rows = re.findall(_ROW, "".join(table), re.M)
+    operators = tuple(Operators(name, int(count), status) for name, count, status in rows)
     stated: dict[str, int] = {}
-    operators: list[Operators] = []
-    in_table = False
-    for line in map(str.strip, text.splitlines()):
-        in_table = in_table or re.match(r"Operator\s+Count\s+Status$", line) is not None
-        if in_table and (row := re.match(_ROW, line)):
-            operators.append(Operators(row[1], int(row[2]), row[3]))
-        for name, pattern in _LINES.items():
-            if match := re.match(pattern, line):
-                unit = match[2] if name.endswith("_bytes") else None
-                stated[name] = round(float(match[1]) * 1024 ** " KMGT".index((unit or " ")[0]))
+    for name, pattern in _LINES.items():
+        if match := re.search(rf"^\s*{pattern}", text, re.M):
+            unit = match[2] if name.endswith("_bytes") else None
+            stated[name] = round(float(match[1]) * 1024 ** " KMGT".index(unit or " "))
     release = re.search(_VERSION, text)
     if release is None or not stated.keys() >= {"total", "on_chip_bytes", "streamed_bytes"}:
         raise problem("a whole log of the Edge TPU compiler about a model that it made", repr(text[:80]))
@@ -271,7 +258,7 @@ def read_log(text: str) -> Compilation:
         status="compiled",
         version=release[1],
         log=text,
-        operators=tuple(operators),
+        operators=operators,
         mapped=mapped,
         unmapped=unmapped,
         on_chip_bytes=stated["on_chip_bytes"],
@@ -298,20 +285,14 @@ def _run(command: Sequence[str], folder: str | None, limit: float) -> tuple[int,
     with process:
         try:
             text, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            _kill(process)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with its children: the compiler does its work in one
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             remedy = "It was killed and nothing is left. Give it more time, or choose a smaller image size."
             raise _broke_off(f"no end within {limit:g} s", remedy) from None
-        except BaseException:
-            _kill(process)
-            raise
     return process.returncode, text
-
-
-def _kill(process: subprocess.Popen) -> None:
-    """Kills a program and its children: the compiler does its work in one."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _failure(text: str, code: int) -> InputError | RunError:

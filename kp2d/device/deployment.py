@@ -17,6 +17,9 @@ from kp2d.quantize import convert, lowering, quantization, rewriting
 from kp2d.quantize.flatbuffer import Model
 
 PRECISIONS = ("float32", "int8_ptq", "int8")
+# Of the forecast of a model as the compiler gets it.
+_FACTS = ("num_unmapped", "failure", "parameter_bytes", "fits_on_chip", "macs", "compute_ms")
+_FACTS += ("input_bytes", "output_bytes", "transfer_ms")
 
 
 def write_models(
@@ -105,15 +108,7 @@ def _row(model: dict[str, Any]) -> dict[str, Any]:
         "num_operators": facts["num_operators"],
         "num_unmapped_before": len(before.unmapped),
         "blockers": " ".join(dict.fromkeys(own)) if not before.failure else "",
-        "num_unmapped": facts["num_unmapped"],
-        "failure": facts["failure"],
-        "parameter_bytes": facts["parameter_bytes"],
-        "fits_on_chip": facts["fits_on_chip"],
-        "macs": facts["macs"],
-        "compute_ms": facts["compute_ms"],
-        "input_bytes": facts["input_bytes"],
-        "output_bytes": facts["output_bytes"],
-        "transfer_ms": facts["transfer_ms"],
+        **{name: facts[name] for name in _FACTS},
         "least_ms": np.nan if report.failure else round(report.compute_ms + report.transfer_ms, 3),
         "compiler": "skipped",
         "compiled_unmapped": np.nan,

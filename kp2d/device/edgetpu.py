@@ -13,8 +13,7 @@ from typing import Any
 
 from kp2d.checks import problem
 from kp2d.device.compiler import MAPPED, SUBGRAPH
-from kp2d.device.edgetpu_rules import judge, too_new
-from kp2d.methods.tpu import CUSTOM_OPERATOR
+from kp2d.device.edgetpu_rules import COMPILED, judge, too_new
 from kp2d.quantize.flatbuffer import Graph, Model, Operator, Tensor
 
 FAILED = "Compilation failed!"
@@ -22,7 +21,6 @@ MEMORY = 8 * 2**20  # bytes on the chip, for parameters and the executable
 MACS_PER_SECOND = 2e12  # 4 TOPS, a multiply-accumulate being two operations
 USB3_BYTES_PER_SECOND = 500e6  # 5 Gbit/s, ten bits a byte
 
-COMPILED = CUSTOM_OPERATOR.decode()
 _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"}
 
 
@@ -70,7 +68,7 @@ class Report:
     failure: str
     input_bytes: int
     output_bytes: int
-    largest_bytes: int = 0
+    largest_bytes: int
 
     @property
     def unmapped(self) -> tuple[Finding, ...]:
@@ -110,13 +108,7 @@ class Report:
             "num_mapped": len(self.findings) - len(self.unmapped),
             "num_unmapped": len(self.unmapped),
             "unmapped": [
-                {
-                    "index": finding.index,
-                    "operator": finding.operator,
-                    "version": finding.version,
-                    "status": finding.status,
-                    "why": finding.why,
-                }
+                {name: getattr(finding, name) for name in ("index", "operator", "version", "status", "why")}
                 for finding in self.unmapped
             ],
             "operators": self.rows(),
@@ -197,12 +189,11 @@ def forecast(graph: Graph) -> Report:
         for index, (operator, (status, why)) in enumerate(zip(graph.operators, statuses, strict=True))
     )
     entering, leaving = _boundary(graph, [finding.mapped for finding in findings])
+    computed = (tensor for operator in graph.operators for tensor in operator.outputs)
     return Report(
         findings=findings,
         failure=failure,
-        largest_bytes=max(
-            (tensor.bytes for operator in graph.operators for tensor in operator.outputs), default=0
-        ),
+        largest_bytes=max((tensor.bytes for tensor in computed), default=0),
         input_bytes=sum(tensor.bytes for tensor in entering),
         output_bytes=sum(tensor.bytes for tensor in leaving),
     )

@@ -27,6 +27,7 @@ LARGEST_RESHAPE = 2**19  # bytes of a tensor whose values move; detection heads 
 LARGEST_RESIZE = 160  # px a side; 128 is known to be mapped, 256 is not
 LARGEST_RATIO = 4  # of a resize
 
+COMPILED = CUSTOM_OPERATOR.decode()  # what the compiler makes of all that it maps
 _EIGHT_BITS = {"int8", "uint8"}
 
 Limit = tuple[str, Callable[[Operator], object]]  # why an operator is not mapped, and whether that holds
@@ -120,22 +121,32 @@ class Rule:
     remedy: str = ""
 
 
-def _absent(version: int = 1, remedy: str = "Replace it by operators that the Edge TPU has.") -> Rule:
-    return Rule(version, remedy=remedy)
-
-
 _POOL = Rule(3, (), ("activation",))
 _REDUCE = Rule(3, (1,), ("batch reduced",))
 # Half-pixel centres are version 3, which compiler 15 refused and 16 is known to take in some networks only.
 _RESIZE = Rule(4, (1,), ("rescaled", "ratio", "size"), mapped_version=2)
+_ABSENT = "Replace it by operators that the Edge TPU has."
+_UNKNOWN = Rule(remedy=_ABSENT)
+
+# Operators of which nothing but the version matters, by version: mapped ones, and those the Edge TPU lacks.
+_PLAIN = {
+    1: "RELU_N1_TO_1",
+    2: "SQUEEZE RSQRT SPACE_TO_DEPTH SPLIT_V QUANTIZE L2_NORMALIZATION SQUARED_DIFFERENCE",
+    3: "LOGISTIC TANH RELU RELU6 UNIDIRECTIONAL_SEQUENCE_LSTM",
+    4: "ADD MAXIMUM MINIMUM LSTM",
+    5: "MUL SUB",
+}
+_LACKING = {
+    2: "ARG_MAX ARG_MIN DIV TILE TOPK_V2 LOG_SOFTMAX SELECT MIRROR_PAD FLOOR_DIV FAKE_QUANT GREATER "
+    "GREATER_EQUAL LESS LESS_EQUAL",
+    3: "SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND BROADCAST_TO FILL EQUAL NOT_EQUAL GATHER_ND REVERSE_V2 "
+    "SPARSE_TO_DENSE RNN",
+    4: "PADV2 UNPACK ABS BATCH_MATMUL SVDF",
+    5: "GATHER",
+}
 RULES = {
-    **{name: Rule(2) for name in ("SQUEEZE", "RSQRT", "SPACE_TO_DEPTH", "SPLIT_V", "QUANTIZE")},
-    **{name: Rule(2) for name in ("L2_NORMALIZATION", "SQUARED_DIFFERENCE")},
-    **{name: Rule(3) for name in ("LOGISTIC", "TANH", "RELU", "RELU6", "UNIDIRECTIONAL_SEQUENCE_LSTM")},
-    **{name: Rule(4) for name in ("ADD", "MAXIMUM", "MINIMUM", "LSTM")},
-    "RELU_N1_TO_1": Rule(1),
-    "MUL": Rule(5),
-    "SUB": Rule(5),
+    **{name: Rule(version) for version, names in _PLAIN.items() for name in names.split()},
+    **{name: Rule(version, remedy=_ABSENT) for version, names in _LACKING.items() for name in names.split()},
     "CONV_2D": Rule(5, (1, 2), ("dilation", "groups")),
     "DEPTHWISE_CONV_2D": Rule(6, (1, 2), ("dilation",)),
     "TRANSPOSE_CONV": Rule(3, (0, 1, 3)),
@@ -159,21 +170,11 @@ RULES = {
     "EXPAND_DIMS": Rule(1, (1,)),
     "PRELU": Rule(1, (1,), ("slopes",)),
     "SOFTMAX": Rule(3, (), ("vectors", "width")),
-    "DEPTH_TO_SPACE": _absent(2, "In int8 networks of kp2d, kp2d compile rewrites it to the same integers."),
-    "LEAKY_RELU": _absent(2, "Train with ReLU; networks of kp2d: kp2d train --to-coral."),
-    "DEQUANTIZE": _absent(4, "It makes floats; let the model give integers."),
-    "GATHER": _absent(5),
-    **{name: _absent(4) for name in ("PADV2", "UNPACK", "ABS", "BATCH_MATMUL", "SVDF")},
-    **{name: _absent(3) for name in ("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "BROADCAST_TO", "FILL")},
-    **{
-        name: _absent(3)
-        for name in ("EQUAL", "NOT_EQUAL", "GATHER_ND", "REVERSE_V2", "SPARSE_TO_DENSE", "RNN")
-    },
-    **{
-        name: _absent(2) for name in ("ARG_MAX", "ARG_MIN", "DIV", "TILE", "TOPK_V2", "LOG_SOFTMAX", "SELECT")
-    },
-    **{name: _absent(2) for name in ("MIRROR_PAD", "FLOOR_DIV", "FAKE_QUANT", "GREATER", "GREATER_EQUAL")},
-    **{name: _absent(2) for name in ("LESS", "LESS_EQUAL")},
+    "DEPTH_TO_SPACE": Rule(
+        2, remedy="In int8 networks of kp2d, kp2d compile rewrites it to the same integers."
+    ),
+    "LEAKY_RELU": Rule(2, remedy="Train with ReLU; networks of kp2d: kp2d train --to-coral."),
+    "DEQUANTIZE": Rule(4, remedy="It makes floats; let the model give integers."),
 }
 
 
@@ -186,12 +187,12 @@ def judge(operator: Operator) -> tuple[str, str]:
     Returns:
         The compiler's status, and in other words why and what to do (empty if it is mapped).
     """
-    if operator.name == CUSTOM_OPERATOR.decode():
+    if operator.name == COMPILED:
         return MAPPED, ""
     if operator.custom:
         floats = any(tensor.type == "float32" for tensor in operator.outputs)
         return (TYPE if floats else UNSUPPORTED), "A custom operator, which is meant for the CPU."
-    rule = RULES.get(operator.name, _absent())
+    rule = RULES.get(operator.name, _UNKNOWN)
     if rule.remedy:
         other = any(tensor.type not in _EIGHT_BITS for tensor in operator.outputs)
         return (TYPE if other and operator.name in ("DEQUANTIZE", "ARG_MAX") else UNSUPPORTED), rule.remedy
@@ -205,7 +206,7 @@ def judge(operator: Operator) -> tuple[str, str]:
 
 def too_new(operator: Operator) -> bool:
     """Tells whether compiler 16 cannot read an operator's version, and so gives up the whole model."""
-    return not operator.custom and operator.version > RULES.get(operator.name, _absent()).version
+    return not operator.custom and operator.version > RULES.get(operator.name, _UNKNOWN).version
 
 
 def _version(operator: Operator, rule: Rule) -> tuple[str, str] | None:
