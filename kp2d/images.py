@@ -57,15 +57,14 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """
     path = Path(path)
     content = _read_bytes(path)
-    data = content.tobytes()
-    _refuse_giant(_declared_size(data), path)  # before it is unpacked
+    _refuse_giant(_declared_size(content), path)  # before it is unpacked
     try:
         with _quiet_opencv():
-            image = cv2.imdecode(content, _DECODE_FLAGS)
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), _DECODE_FLAGS)
     except cv2.error as error:
         # For example more pixels than OpenCV accepts.
         raise checks.problem("a readable picture", f"{path} ({error.err})", _REPLACE) from None
-    if _is_cut_off(data):
+    if _is_cut_off(content):
         raise checks.problem("a complete picture", f"{path}, which is cut off", _REPLACE)
     if image is None:
         size = f"{path} ({len(content)} bytes)"
@@ -130,19 +129,19 @@ def resize_image(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
 
 
-def _read_bytes(path: Path) -> np.ndarray:
-    """Returns the bytes of a file, uint8 `[N]`; from bytes OpenCV decodes under any file name."""
+def _read_bytes(path: Path) -> bytes:
+    """Returns the content of a file that is not empty; from bytes OpenCV decodes under any file name."""
     if path.is_dir():
         raise checks.problem("a picture file", f"the folder {path}", "Name one file in it.")
     if not path.is_file():
         received = "is no file" if path.exists() else "does not exist"  # a pipe would wait for its other end
         raise checks.problem("an existing picture file", f"{path}, which {received}", "Check the name.")
     try:
-        content = np.fromfile(path, dtype=np.uint8)
+        content = path.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
         raise checks.problem("a readable file", f"{path} ({reason})", "Check its permissions.") from error
-    if not len(content):
+    if not content:
         raise checks.problem("a picture", f"the empty file {path}", _REPLACE)
     return content
 
