@@ -16,12 +16,13 @@ import numpy as np
 from kp2d import checks, images
 
 # As in `kp2d.viz.overlay`: apart also for colour-blind eyes.
-INLIER, OUTLIER, ESTIMATED = (25, 211, 230), (232, 32, 92), (255, 212, 0)
+INLIER, ESTIMATED = (25, 211, 230), (255, 212, 0)
 DARK, WHITE, GRAY = (16, 16, 16), (255, 255, 255), (190, 190, 190)
 # Viridis, from the weakest score to the best; its dark end would be lost on a photograph.
 SCORES = ((57, 86, 140), (35, 136, 142), (34, 168, 132), (84, 197, 104), (165, 219, 54), (253, 231, 37))
 NEUTRAL_SIDE = 480  # px of a canvas at which a line of width 1 is one pixel wide
 FONT = cv2.FONT_HERSHEY_SIMPLEX  # ASCII only, in every OpenCV
+MAX_LINES = 40  # to keypoints of a reference, evenly chosen
 _SUB = 4  # bits of a pixel's fraction
 
 
@@ -129,24 +130,17 @@ def paint(frame: np.ndarray, scene: Scene) -> np.ndarray:
     placement = Placement(width=width, zoom=zoom, mirror=scene.mirror)
     unit = min(shown.shape[:2]) / NEUTRAL_SIDE
     if scene.trails is not None:
-        draw_trails(shown, placement.points(scene.trails), unit)
+        _draw_trails(shown, placement.points(scene.trails), unit)
     if scene.keypoints is not None:
-        draw_keypoints(shown, placement.points(scene.keypoints), scene.scores, unit)
+        _draw_keypoints(shown, placement.points(scene.keypoints), scene.scores, unit)
     if scene.match is not None:
-        shown = draw_match(shown, placement, scene.match, unit)
+        shown = _draw_match(shown, placement, scene.match, unit)
     _draw_words(shown, scene, unit)
     return shown
 
 
-def draw_keypoints(canvas: np.ndarray, points: np.ndarray, scores: np.ndarray, unit: float) -> None:
-    """Draws a dot at every keypoint, larger and lighter by the rank of its score.
-
-    Args:
-        canvas: uint8 RGB `[H, W, 3]`, drawn on.
-        points: `[N, 2]` px of the canvas.
-        scores: `[N]`, larger is better.
-        unit: Width of a fine line, px.
-    """
+def _draw_keypoints(canvas: np.ndarray, points: np.ndarray, scores: np.ndarray, unit: float) -> None:
+    """Draws a dot at every keypoint of `points` `[N, 2]` px, larger and lighter by the rank of its score."""
     order = np.argsort(scores, kind="stable")  # worst first: the best lie on top
     ranks = np.arange(1, len(points) + 1) / max(len(points), 1)
     radii = _fixed((2.1 + 1.5 * ranks) * unit).tolist()
@@ -157,14 +151,8 @@ def draw_keypoints(canvas: np.ndarray, points: np.ndarray, scores: np.ndarray, u
         cv2.circle(canvas, at, radius, color, -1, cv2.LINE_AA, _SUB)
 
 
-def draw_trails(canvas: np.ndarray, trails: np.ndarray, unit: float) -> None:
-    """Draws the way of every track, wider and stronger towards its newest place.
-
-    Args:
-        canvas: uint8 RGB `[H, W, 3]`, drawn on.
-        trails: `[T, L, 2]` px of the canvas, newest first, NaN before the birth.
-        unit: Width of a fine line, px.
-    """
+def _draw_trails(canvas: np.ndarray, trails: np.ndarray, unit: float) -> None:
+    """Draws the ways of tracks `[T, L, 2]` px, newest place first, wider and stronger towards that."""
     lengths = np.isfinite(trails[..., 0]).sum(axis=1)
     fixed = _fixed(np.nan_to_num(trails))
     ways = [(way, length) for way, length in zip(fixed, lengths.tolist(), strict=True) if length > 1]
@@ -180,9 +168,7 @@ def draw_trails(canvas: np.ndarray, trails: np.ndarray, unit: float) -> None:
     cv2.polylines(canvas, parts, False, INLIER, _width(2 * unit), cv2.LINE_AA, _SUB)
 
 
-def draw_match(
-    canvas: np.ndarray, placement: Placement, match: Match, unit: float, max_lines: int = 40
-) -> np.ndarray:
+def _draw_match(canvas: np.ndarray, placement: Placement, match: Match, unit: float) -> np.ndarray:
     """Puts the reference picture at the left, lines to the keypoints found again, its outline in the frame.
 
     Args:
@@ -190,7 +176,6 @@ def draw_match(
         placement: Where the frame lies on it.
         match: The reference and what was found of it.
         unit: Width of a fine line, px.
-        max_lines: At most this many lines, evenly chosen.
 
     Returns:
         uint8 RGB `[H, W', 3]`, wider.
@@ -212,7 +197,7 @@ def draw_match(
         _draw_loop(wide, placement0.points(corners), 0.6 * unit, GRAY)
         return wide
     inliers = np.flatnonzero(match.inliers)
-    shown = inliers[np.linspace(0, len(inliers) - 1, min(len(inliers), max_lines)).astype(int)]
+    shown = inliers[np.linspace(0, len(inliers) - 1, min(len(inliers), MAX_LINES)).astype(int)]
     ends = [placement0.points(match.points0[shown]), placement1.points(match.points1[shown])]
     _draw_lines(wide, np.stack(ends, axis=1), unit)
     seen = np.column_stack([corners, np.ones(4)]) @ match.homography.T
@@ -223,7 +208,7 @@ def draw_match(
     return wide
 
 
-def draw_text(
+def _draw_text(
     canvas: np.ndarray,
     lines: Sequence[str],
     corner: tuple[float, float],
@@ -236,7 +221,7 @@ def draw_text(
 
     Args:
         canvas: uint8 RGB `[H, W, 3]`, drawn on.
-        lines: ASCII text; other characters become "?".
+        lines: Text; characters other than ASCII become "?".
         corner: (x, y) in [0, 1]: where the box stands, (0, 0) top left, (1, 1) bottom right.
         unit: Width of a fine line, px.
         size: Of the letters, relative to the usual.
@@ -263,15 +248,15 @@ def draw_text(
 
 def _draw_words(canvas: np.ndarray, scene: Scene, unit: float) -> None:
     if scene.title:
-        draw_text(canvas, [scene.title], (0, 0), unit)
+        _draw_text(canvas, [scene.title], (0, 0), unit)
     if scene.rate:
-        draw_text(canvas, [scene.rate], (1, 0), unit, color=ESTIMATED)
+        _draw_text(canvas, [scene.rate], (1, 0), unit, color=ESTIMATED)
     if scene.status:
-        draw_text(canvas, scene.status, (0, 1), unit)
+        _draw_text(canvas, scene.status, (0, 1), unit)
     if scene.message:
-        draw_text(canvas, [scene.message], (0.5, 0.8), unit, color=ESTIMATED)
+        _draw_text(canvas, [scene.message], (0.5, 0.8), unit, color=ESTIMATED)
     if scene.help_lines:
-        draw_text(canvas, scene.help_lines, (0.5, 0.5), unit, size=1.1)
+        _draw_text(canvas, scene.help_lines, (0.5, 0.5), unit, size=1.1)
 
 
 def _draw_lines(canvas: np.ndarray, ends: np.ndarray, unit: float) -> None:

@@ -21,6 +21,7 @@ from kp2d.methods.features import Features
 
 PIXELS = 240 * 320  # what a method sees of a frame if no size is given
 RANSAC_ITERATIONS = 1000
+RANSAC_THRESHOLD = 3.0  # px of a frame of as many pixels, more in larger ones
 SMOOTHED = 15  # frames over which numbers on the screen are averaged
 MESSAGE_FRAMES = 40
 KEYS = {
@@ -41,7 +42,6 @@ class Settings:
     image_size: tuple[int, int] | None = None  # (height, width) px the method sees; None: see `seen_size`
     top_k: int = 300  # keypoints kept a frame
     score_threshold: float = 0.5  # [0, 1); for networks, whose score is a probability
-    ransac_threshold: float = 3.0  # px of the frame at 240x320, more in larger ones
     mirror: bool = False  # show frames as in a mirror
 
     def __post_init__(self):
@@ -51,11 +51,7 @@ class Settings:
 
     def protocol(self) -> Protocol:
         """Returns the settings as those of an evaluation, which also checks them."""
-        return Protocol(
-            top_k=(self.top_k,),
-            score_threshold=self.score_threshold,
-            ransac_threshold=self.ransac_threshold,
-        )
+        return Protocol(top_k=(self.top_k,), score_threshold=self.score_threshold)
 
 
 def seen_size(frame_size: tuple[int, int], cell: int) -> tuple[int, int]:
@@ -219,8 +215,7 @@ class Demo:
         distances = matching.descriptor_distances(known.descriptors, features.descriptors, one_thread=True)
         matches = matching.mutual(distances)
         points0, points1 = known.keypoints[matches[:, 0]], features.keypoints[matches[:, 1]]
-        scale = math.sqrt(self._frame_size[0] * self._frame_size[1] / PIXELS)
-        threshold = self.settings.ransac_threshold * scale
+        threshold = RANSAC_THRESHOLD * math.sqrt(self._frame_size[0] * self._frame_size[1] / PIXELS)
         estimate = registration.estimate_homography(
             points0, points1, ransac_threshold=threshold, max_iterations=RANSAC_ITERATIONS
         )

@@ -6,12 +6,14 @@ import dataclasses
 
 import numpy as np
 
-from kp2d import checks
 from kp2d.methods import matching
 from kp2d.methods.features import Features
 
 NEIGHBOURS = 8  # matches around one that must move as it does
 MAX_DISTANCE = {"float": 0.6, "binary": 0.25}  # L2 of unit descriptors; fraction of differing bits
+MAX_DISPLACEMENT = 0.15  # of a keypoint in a frame, as a fraction of the longer side
+PATIENCE = 2  # frames a track outlives without being seen
+HISTORY = 20  # places that are kept of a track
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,42 +56,8 @@ class Tracks:
 class Tracker:
     """Follows keypoints by mutual nearest descriptors that are alike, near, and move as those around them."""
 
-    def __init__(
-        self,
-        *,
-        max_displacement: float = 0.15,
-        max_distance: float | None = None,
-        patience: int = 2,
-        history: int = 20,
-    ) -> None:
-        """Starts without tracks.
-
-        Args:
-            max_displacement: How far a keypoint may move in a frame, as a fraction of the longer side.
-            max_distance: Largest descriptor distance of one keypoint: L2 for float descriptors, the fraction
-                of differing bits for binary ones; None takes `MAX_DISTANCE`.
-            patience: Frames a track outlives without being seen.
-            history: Places that are kept of a track.
-
-        Raises:
-            InputError: If a value is out of range.
-        """
-        if not 0 < max_displacement <= 2:
-            raise checks.problem("a max_displacement in (0, 2]", max_displacement)
-        if max_distance is not None and not 0 < max_distance <= 2:
-            raise checks.problem("a max_distance in (0, 2]", max_distance)
-        if patience < 0 or history < 1:
-            remedy = f"patience {patience}, history {history}"
-            raise checks.problem("a patience of at least 0 and a history of at least 1", remedy)
-        self._max_displacement = max_displacement
-        self._max_distance = max_distance
-        self._patience = patience
-        self._history = history
-        self._next_id = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets all tracks; their ids are not used again."""
+    def __init__(self) -> None:
+        self._next_id = 0  # ids are not used again
         self._tracks: Tracks | None = None
         self._descriptors = np.empty((0, 0), np.float32)
 
@@ -126,7 +94,7 @@ class Tracker:
             features=index,
             trails=trails,
         )
-        kept = gone_on.missed <= self._patience
+        kept = gone_on.missed <= PATIENCE
         unmatched = np.setdiff1d(np.arange(len(features)), index)
         parts = gone_on.take(kept), self._born(features, unmatched)
         self._tracks = Tracks(
@@ -141,7 +109,7 @@ class Tracker:
     def _born(self, features: Features, index: np.ndarray) -> Tracks:
         """Starts a track at every feature of `index`."""
         count = len(index)
-        trails = np.full((count, self._history, 2), np.nan, np.float32)
+        trails = np.full((count, HISTORY, 2), np.nan, np.float32)
         trails[:, 0] = features.keypoints[index]
         first, self._next_id = self._next_id, self._next_id + count
         return Tracks(
@@ -160,9 +128,9 @@ class Tracker:
             return np.empty((0, 2), np.int64)
         start = before.trails[:, 0]
         across, down = (features.keypoints[None, :, axis] - start[:, None, axis] for axis in (0, 1))
-        reach = self._max_displacement * side * (1 + before.missed)
+        reach = MAX_DISPLACEMENT * side * (1 + before.missed)
         binary = features.descriptors.dtype == np.uint8
-        limit = self._max_distance or MAX_DISTANCE["binary" if binary else "float"]
+        limit = MAX_DISTANCE["binary" if binary else "float"]
         limit *= 8 * features.descriptors.shape[1] if binary else 1
         # What is too far is no rival either: repeated texture elsewhere in the frame takes nothing away.
         far = across**2 + down**2 > reach[:, None] ** 2

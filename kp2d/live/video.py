@@ -269,19 +269,16 @@ def check_video(path: str | Path) -> Path:
 class Recorder:
     """Writes frames to a video; the file takes its name when it is closed, so that it always plays."""
 
-    def __init__(self, path: str | Path, *, fps: float, live: bool = False) -> None:
+    def __init__(self, path: Path, *, fps: float, live: bool = False) -> None:
         """Names the video; it is opened by the first frame, whose size it takes.
 
         Args:
-            path: `.mp4`, `.avi` or `.webm`.
+            path: From `check_video`.
             fps: Frames a second.
             live: Whether frames come when they come, as from a camera: each is then repeated until the next,
                 so that the video runs as fast as the world did.
-
-        Raises:
-            InputError: If the suffix is another, or the folder cannot be written.
         """
-        self.path = check_video(path)
+        self.path = path
         self.frames = 0
         self._fps, self._live = fps, live
         self._writer: cv2.VideoWriter | None = None

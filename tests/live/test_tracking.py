@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kp2d import checks
+from kp2d.live import tracking
 from kp2d.live.tracking import Tracker
 from kp2d.methods.features import Features
 
@@ -29,8 +30,9 @@ def points():
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_a_keypoint_keeps_its_number_in_whatever_order_it_is_found(points, binary):
-    tracker, rng = Tracker(history=4), np.random.default_rng(0)
+def test_a_keypoint_keeps_its_number_in_whatever_order_it_is_found(points, binary, monkeypatch):
+    monkeypatch.setattr(tracking, "HISTORY", 4)
+    tracker, rng = Tracker(), np.random.default_rng(0)
     for step in range(6):
         order = rng.permutation(30)
         tracks = tracker.update(make((points + 2.5 * step)[order], order, binary), SIZE)
@@ -50,7 +52,7 @@ def test_a_first_frame_has_no_live_tracks_yet(points):
 
 
 def test_a_track_outlives_an_empty_frame_but_not_many(points):
-    tracker, nothing = Tracker(patience=2), make([], [])
+    tracker, nothing = Tracker(), make([], [])
     ids = tracker.update(make(points, range(30)), SIZE).ids
     for _ in range(2):
         assert len(tracker.update(nothing, SIZE).live()) == 0
@@ -72,10 +74,10 @@ def test_nothing_at_all_is_no_track():
 
 
 def test_what_jumps_too_far_is_born_anew(points):
-    tracker = Tracker(max_displacement=0.1)
+    tracker = Tracker()
     tracker.update(make(points[:5], range(5)), SIZE)
     moved = points[:5].copy()
-    moved[4] += (40, 0)  # more than a tenth of 320
+    moved[4] += (50, 0)  # more than 0.15 of 320
     tracks = tracker.update(make(moved, range(5)), SIZE)
     assert sorted(tracks.lengths[tracks.missed == 0]) == [1, 2, 2, 2, 2]
 
@@ -94,28 +96,6 @@ def test_who_moves_against_all_around_is_not_believed(points):
     moved[7] = points[7] - np.array((30, 0))
     tracks = tracker.update(make(moved, range(30)), SIZE)
     assert len(tracks.live()) == 29 and 7 not in tracks.live().ids
-
-
-def test_a_tracker_forgets_when_told(points):
-    tracker = Tracker()
-    tracker.update(make(points, range(30)), SIZE)
-    tracker.reset()
-    tracks = tracker.update(make(points, range(30), binary=True), SIZE)  # another method may follow
-    assert tracks.ids.min() == 30 and (tracks.lengths == 1).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"max_displacement": 0}, "max_displacement"),
-        ({"max_distance": 3}, "max_distance"),
-        ({"patience": -1}, "patience"),
-        ({"history": 0}, "history"),
-    ],
-)
-def test_senseless_settings_are_refused(options, words):
-    with pytest.raises(checks.InputError, match=words):
-        Tracker(**options)
 
 
 def test_descriptors_of_another_kind_are_refused(points):
