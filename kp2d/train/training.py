@@ -311,9 +311,7 @@ class Validation:
             `validation_<term>` to its mean over the pairs, and `validation_loss`.
         """
         average.copy_to(self._learner.network)
-        rows = []
-        for batch in self._batches:
-            rows.append(self._learner.test_on_batch(batch, return_dict=True))
+        rows = [self._learner.test_on_batch(batch, return_dict=True) for batch in self._batches]
         return {f"validation_{name}": float(np.mean([r[name] for r in rows])) for name in rows[0]}
 
 
