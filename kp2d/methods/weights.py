@@ -28,6 +28,7 @@ class Weights:
         precision: "float32", "int8" …
         sha256: Of the file.
         steered: Whether the descriptors were trained to turn with their image.
+        calibration_images: How many an int8 model says that its ranges were chosen by.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Weights:
     precision: str
     sha256: str
     steered: bool = False
+    calibration_images: int | None = None
 
     @property
     def is_model(self) -> bool:
@@ -44,10 +46,12 @@ class Weights:
 
     @property
     def calibration(self) -> str:
-        """What the ranges of an int8 network were chosen by, as its card says; "none" of others."""
+        """What the ranges of an int8 network were chosen by, as its card or the file says; else "none"."""
         if not self.precision.startswith("int"):
             return "none"
-        return (files.read_json(card_of(self.path)) or {}).get("calibration") or "unknown"
+        card = files.read_json(card_of(self.path)) or {}
+        told = card.get("calibration") if card.get("sha256") == self.sha256 else None
+        return told or (f"{self.calibration_images} images" if self.calibration_images else "unknown")
 
 
 def is_path(name: str) -> bool:
@@ -123,6 +127,7 @@ def _of_model(path: Path, precision: str | None) -> Weights:
         precision=held,
         sha256=check(path, data),
         steered=metadata.get("steered", False),
+        calibration_images=metadata.get("calibration_images"),
     )
 
 

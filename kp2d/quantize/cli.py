@@ -73,6 +73,9 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="int8: any setting of the training, as learning_rate=1e-4",
     )
+    parser.add_argument(
+        "--card", action="store_true", help="write a card beside the model: of what it was made, and how"
+    )
 
 
 def run_quantize(options: argparse.Namespace) -> None:
@@ -93,8 +96,9 @@ def run_quantize(options: argparse.Namespace) -> None:
     models = [path for path in options.output if path.suffix != ".onnx"]
     if onnx and not models:
         refuse_unused(options, (*_TRAINING, "precision", "input"), "an ONNX file, which is float32")
+    cards = _check_cards(options)
     content = {path: _onnx(options) for path in onnx}  # nothing is written before everything is made
-    model = _model(options) if models else None
+    model, origin = _model(options) if models else (None, {})
     data = model.pack() if model else b""
     for path in models:
         is_array = path.suffix == ".h"
@@ -102,13 +106,36 @@ def run_quantize(options: argparse.Namespace) -> None:
     for path in options.output:
         files.write_bytes(path, content[path])
     _report(options.output, model, data)
+    for path in cards:
+        from kp2d.train.cards import write_model_card
+
+        print(write_model_card(path, **origin))
 
 
 _TRAINING = ("data", "calibration", "num_images", "steps", "set")
 
 
-def _model(options: argparse.Namespace) -> Model:
-    """Takes a finished model where there is one, at the size that is wanted; else converts weights."""
+def _check_cards(options: argparse.Namespace) -> list[Path]:
+    """Returns the models that are to have a card; refuses to write one over another file."""
+    if not options.card:
+        return []
+    models = [path for path in options.output if path.suffix == weights.MODEL]
+    if not models:
+        raise checks.problem(f"a {weights.MODEL} output for --card", ", ".join(map(str, options.output)))
+    for card in map(weights.card_of, models):
+        files.check_writable(card)
+        if card.exists() and not {"sha256", "precision"} <= (files.read_json(card) or {}).keys():
+            received = f"{card} beside it, no card of a model, which would be overwritten"
+            raise checks.problem("another name for the model", received, "Name one with -o.")
+    return models
+
+
+def _model(options: argparse.Namespace) -> tuple[Model, dict[str, Any]]:
+    """Takes a finished model where there is one, at the size that is wanted; else converts weights.
+
+    Returns:
+        The model, and its origin, as `kp2d.train.cards.write_model_card` takes it.
+    """
     precision, finished = options.precision or "int8", None
     asked = {"--input uint8": options.input == "uint8", "--target edgetpu": options.target == "edgetpu"}
     for option in (option for option, given in asked.items() if given):
@@ -123,7 +150,10 @@ def _model(options: argparse.Namespace) -> Model:
         if shipped and not (options.data or options.calibration):
             finished = weights.shipped_path(options.network, precision)
             refuse_unused(options, _TRAINING, "a shipped model, which is taken as it is")
-    model = _convert(options, precision) if finished is None else _finished(finished, options)
+    if finished is None:
+        model, origin = _convert(options, precision)
+    else:
+        model, origin = _finished(finished, options), {"source": finished}
     if options.target == "edgetpu":
         from kp2d.quantize import lowering
 
@@ -132,7 +162,7 @@ def _model(options: argparse.Namespace) -> Model:
         from kp2d.quantize import rewriting
 
         rewriting.take_uint8(model)
-    return model
+    return model, origin
 
 
 def _finished(path: Path, options: argparse.Namespace) -> Model:
@@ -149,9 +179,9 @@ def _finished(path: Path, options: argparse.Namespace) -> Model:
     return model
 
 
-def _convert(options: argparse.Namespace, precision: str) -> Model:
+def _convert(options: argparse.Namespace, precision: str) -> tuple[Model, dict[str, Any]]:
     backend.quiet()
-    from kp2d.data import samples
+    from kp2d.data import datasets, samples
     from kp2d.quantize import calibration, convert, quantization
 
     convert.require_tensorflow()  # now rather than after the training
@@ -159,10 +189,11 @@ def _convert(options: argparse.Namespace, precision: str) -> Model:
     source = quantization.load_float(options.network)
     checks.fits_cells(size, source.config.cell)
     export = convert.Export(name=source.name, precision=precision, image_size=size, steered=source.steered)
-    about = {"float_sha256": source.sha256}
+    about: dict[str, Any] = {"float_sha256": source.sha256}
     if precision in ("float32", "float16"):
         refuse_unused(options, _TRAINING, f"{precision}, which needs no photographs")
-        return convert.to_tflite(source.network, source.config, export, about=about)
+        model = convert.to_tflite(source.network, source.config, export, about=about)
+        return model, {"calibration": "none"}
     if precision != "int8":
         refuse_unused(options, ("steps", "set"), f"{precision}, which is not trained")
     elif not options.data:
@@ -176,22 +207,24 @@ def _convert(options: argparse.Namespace, precision: str) -> Model:
         folder = samples.training_photographs(paths.data("fast") / "photographs")
     count = calibration.NUM_IMAGES if options.num_images is None else options.num_images
     images = calibration.read_images(folder, source.config, size, count=count, seed=options.seed)
-    network = quantization.post_training(source.network, source.config, images)
+    network, run = quantization.post_training(source.network, source.config, images), None
     if precision == "int8":
-        network = _train(network, source, options)
-    return convert.to_tflite(
-        network, source.config, export, about={**about, "calibration_images": len(images)}
-    )
+        network, run = _train(network, source, options)
+    about["calibration_images"] = len(images)
+    model = convert.to_tflite(network, source.config, export, about=about)
+    total, name = len(datasets.list_images(folder)), Path(folder).resolve().name
+    told = f"{len(images)} of {total:,} photographs of {name} at {size[1]}×{size[0]}"
+    return model, {"calibration": told, "run": run}
 
 
-def _train(network: Any, source: Any, options: argparse.Namespace) -> Any:
+def _train(network: Any, source: Any, options: argparse.Namespace) -> tuple[Any, Path]:
     from kp2d.quantize import quantization
 
     given = {"seed": options.seed, **assignments(options.set)}
     if options.steps is not None:
         given["steps"] = options.steps
     folder = options.output[0].with_suffix("")
-    trained, _ = quantization.aware_training(
+    return quantization.aware_training(
         network,
         source,
         data=options.data,
@@ -199,7 +232,6 @@ def _train(network: Any, source: Any, options: argparse.Namespace) -> Any:
         progress=sys.stderr.isatty(),
         **given,
     )
-    return trained
 
 
 def _onnx(options: argparse.Namespace) -> bytes:

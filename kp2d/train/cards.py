@@ -13,7 +13,7 @@ from kp2d import files, provenance
 from kp2d.checks import problem
 from kp2d.data import datasets
 from kp2d.methods import tflite_file
-from kp2d.methods.weights import PRETRAINED, WEIGHTS, card_of
+from kp2d.methods.weights import PRETRAINED, WEIGHTS, card_of, resolve
 
 SOURCES = 20  # kinds of photographs that a card names at most
 METRIC_ROW = (  # columns of a result table that a card repeats; the first five tell its rows apart
@@ -76,13 +76,21 @@ def write_card(run: str | Path, *, note: str = "") -> Path:
     return files.write_json(path, card)
 
 
-def write_model_card(model: str | Path, *, calibration: str = "", run: str | Path | None = None) -> Path:
-    """Writes the card of an int8 model beside it.
+def write_model_card(
+    model: str | Path,
+    *,
+    calibration: str = "",
+    run: str | Path | None = None,
+    source: str | Path | None = None,
+) -> Path:
+    """Writes the card of a `.tflite` model beside it.
 
     Args:
-        model: The `.tflite` file.
-        calibration: What its ranges were chosen by.
+        model: The file.
+        calibration: What its ranges were chosen by, "none" for a model in float; "" takes what is known.
         run: Folder of its training on the int8 grid, if there was one.
+        source: The `.tflite` file that it was made of, if there was one: its card tells calibration, stages,
+            and the metrics too if both files are equal.
 
     Returns:
         The card, a JSON file.
@@ -92,14 +100,16 @@ def write_model_card(model: str | Path, *, calibration: str = "", run: str | Pat
     """
     model = Path(model)
     data, about = tflite_file.open_model(model)
+    before = {} if source is None else _card_of(source)
+    sha256 = files.sha256(model)
     card = {
         **about,
         "bytes": len(data),
-        "sha256": files.sha256(model),
-        "calibration": calibration,
+        "sha256": sha256,
+        "calibration": calibration or resolve(source or model).calibration,
         "device": provenance.device(),
-        "stages": [] if run is None else [_stage(Path(run))[0]],
-        "metrics": [],
+        "stages": before.get("stages", []) if run is None else [_stage(Path(run))[0]],
+        "metrics": before.get("metrics", []) if before.get("sha256") == sha256 else [],
     }
     return files.write_json(card_of(model), card)
 
@@ -176,7 +186,7 @@ def _stage(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return stage, config
 
 
-def _card_of(weights: str | None) -> dict[str, Any]:
+def _card_of(weights: str | Path | None) -> dict[str, Any]:
     """The card beside some weights; an empty one if there is none, or none of these very weights."""
     if weights is None:
         return {}

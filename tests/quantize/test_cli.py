@@ -7,8 +7,8 @@ from kp2d import cli, files
 from kp2d.checks import InputError
 from kp2d.data import datasets
 from kp2d.methods import learned, tflite_file
+from kp2d.methods.weights import PRETRAINED
 from kp2d.quantize import flatbuffer
-from kp2d.train import cards
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,12 @@ def test_training_on_the_grid_brings_the_network_nearer(small_preset, small, tmp
     settings = ["batch_size=2", "workers=0", "image_size=(32,48)", "log_every=1", "tensorboard=False"]
     changes = [word for setting in settings for word in ("--set", setting)]
     command = ["quantize", str(weights), "-o", str(output), "--data", str(photos), "--image-size", "48x64"]
-    assert cli.main([*command, "--steps", "3", *changes]) == 0
+    assert cli.main([*command, "--steps", "3", *changes, "--card"]) == 0
     assert tflite_file.open_model(output)[1]["precision"] == "int8"
     (run,) = [path for path in (tmp_path / "int8_training").iterdir() if path.is_dir()]
     assert files.read_json(run / "config.json")["quantized"] is True
+    (stage,) = files.read_json(tmp_path / "int8.json")["stages"]
+    assert (stage["steps"], stage["recipe"], stage["data"]) == (3, "kp2d_int8", photos.name)
     with pytest.raises(InputError, match="weights in training for int8"):
         learned.load(run)
     assert cli.main(["quantize", str(weights), "-o", str(output), "--precision", "int8"]) == 2
@@ -113,11 +115,55 @@ def test_it_is_trained_and_quantized_from_the_command_line(photos, small_preset,
     assert (about["preset"], about["precision"]) == (SMALL_CORAL.name, "int8")
 
 
-def test_the_card_of_a_model_says_what_the_file_says(small, tmp_path):
-    path = tmp_path / "small.tflite"
-    path.write_bytes(small.data)
-    card = cards.write_model_card(path, calibration="blocks")
-    assert card.name == "small.json"
-    content = files.read_json(card)
-    assert content["sha256"] == files.sha256(path) and content["calibration"] == "blocks"
-    assert (content["precision"], content["metrics"], content["stages"]) == ("int8_ptq", [], [])
+# Cards.
+
+
+def test_a_shipped_model_of_another_size_has_a_card(tmp_path, capsys):
+    output = tmp_path / "x.tflite"
+    command = ["quantize", "kp2d_tiny_s", "-o", str(output), "--card"]
+    assert cli.main([*command, "--image-size", "88x88"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "x.json")
+    card = files.read_json(tmp_path / "x.json")
+    shipped = files.read_json(PRETRAINED / "kp2d_tiny_s.int8.json")
+    assert card.keys() == shipped.keys()
+    assert card["sha256"] == files.sha256(output) != shipped["sha256"] and card["image_size"] == [88, 88]
+    kept = ("calibration", "stages", "float_sha256", "name", "preset", "precision")
+    assert [card[name] for name in kept] == [shipped[name] for name in kept]
+    assert shipped["metrics"] and card["metrics"] == []  # measured with another file
+    assert learned.load(output).calibration == shipped["calibration"]
+    assert cli.main(command) == 0  # the very same file, and over its own card
+    assert files.read_json(tmp_path / "x.json")["metrics"] == shipped["metrics"]
+
+
+def test_a_model_made_here_has_a_card(small_preset, small, tmp_path, photos, capsys):
+    weights = tmp_path / f"{small_preset}.weights.h5"
+    small.network.save_weights(weights)
+    output = tmp_path / "mine.tflite"
+    command = ["quantize", str(weights), "-o", str(output), "--image-size", "48x64", "--card"]
+    quantized = ["--precision", "int8_ptq", "--calibration", str(photos), "--num-images", "3"]
+    assert cli.main([*command, *quantized]) == 0
+    card = files.read_json(tmp_path / "mine.json")
+    assert card["calibration"] == "3 of 4 photographs of photos at 64×48"
+    assert (card["stages"], card["float_sha256"]) == ([], files.sha256(weights))
+    assert learned.load(output).calibration == card["calibration"]
+    (tmp_path / "mine.json").unlink()
+    assert learned.load(output).calibration == "3 images"  # as the file itself says
+    smaller = ["quantize", str(output), "-o", str(tmp_path / "s.tflite"), "--image-size", "24x32", "--card"]
+    assert cli.main(smaller) == 0
+    assert files.read_json(tmp_path / "s.json")["calibration"] == "3 images"
+    assert cli.main([*command, "--precision", "float16"]) == 0
+    assert files.read_json(tmp_path / "mine.json")["calibration"] == "none"
+    assert learned.load(output).calibration == "none"
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [("x.onnx", "a .tflite output for --card"), ("mine.tflite", "no card of a model, which would be over")],
+)
+def test_a_card_is_refused_where_there_is_none_to_write(output, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    files.write_json(tmp_path / "mine.json", {"name": "mine", "sha256": "of float weights"})
+    assert cli.main(["quantize", "kp2d_tiny_s", "-o", output, "--card"]) == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
