@@ -197,7 +197,7 @@ def paper(name: str) -> pd.DataFrame:
 def with_intervals(
     rows: pd.DataFrame, metrics: Sequence[str] = METRICS, *, form: str = "{} ({})"
 ) -> pd.DataFrame:
-    """Returns a table whose metrics are text with their 95 % intervals: "0.834 (0.790 to 0.871)".
+    """Returns a table whose metrics are text with their 95 % intervals: "0.834 (0.790–0.871)".
 
     Args:
         rows: A table with `<metric>`, `<metric>_low` and `<metric>_high`.
@@ -217,8 +217,10 @@ def _with_interval(metric: str, value: float, interval: str, form: str) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    """Returns an interval as every table shows it, "0.790 to 0.871"; "" if there is none."""
-    return "" if pd.isna(low) else f"{low:.3f} to {high:.3f}"
+    """Returns an interval as every table shows it, "0.790–0.871" or "-0.010 to 0.004"; "" without one."""
+    if pd.isna(low):
+        return ""
+    return f"{low:.3f} to {high:.3f}" if low < 0 else f"{low:.3f}–{high:.3f}"
 
 
 def markdown(rows: pd.DataFrame, columns: Sequence[str] = ()) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from kp2d import checks, paths
-from kp2d.evaluate import tables
+from kp2d.evaluate import bootstrap, tables
 
 FOLDER = "tables"
 MAX_ROWS = 200  # of a table on a page; a longer one is shown in part, and whole in its CSV
@@ -20,7 +21,6 @@ _SHARES = {"repeatability", "matching_score", "d1", "d3", "d5", "auc_3", "auc_5"
 _SMALLER_IS_BETTER = "localization_error"
 _SIZE = (240, 320)  # (height, width) px, that of the headlines
 _HEADLINE = ("method", "precision", "top_k", *tables.METRICS)
-_ENDS = ("_low", "_high")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,13 +173,12 @@ def headline(path: Path, top_k: int) -> list[tuple[str, Table]]:
 
 def _with_intervals(cells: Sequence[tuple[Cell, ...]], rows: pd.DataFrame) -> tuple[tuple[Cell, ...], ...]:
     """Adds the intervals of metrics to the rows of a headline."""
-    found = []
+    completed = []
     for row, record in zip(cells, rows.to_dict("records"), strict=True):
-        ends = [[record.get(f"{name}{end}") for end in _ENDS] for name in _HEADLINE]
-        texts = ["" if pd.isna(low) else f"{low:.2f}–{high:.2f}" for low, high in ends]
-        pairs = zip(row, texts, strict=True)
-        found.append(tuple(dataclasses.replace(cell, interval=text) for cell, text in pairs))
-    return tuple(found)
+        ends = [map(record.get, bootstrap.end_names(name)) for name in _HEADLINE]
+        pairs = zip(row, itertools.starmap(tables.interval_text, ends), strict=True)
+        completed.append(tuple(dataclasses.replace(cell, interval=text) for cell, text in pairs))
+    return tuple(completed)
 
 
 def printed() -> Table:
@@ -189,7 +188,8 @@ def printed() -> Table:
         InputError: If the checkout lacks the table.
     """
     rows = tables.paper("comparison")
-    rows = rows[(rows["image_height"] == 240) & ~rows["method"].str.startswith("kp2d_v")]
+    rows = tables.of_size(rows, _SIZE)
+    rows = rows[~rows["method"].str.startswith("kp2d_v")]
     marks = rows["doubt"].isna().map({True: "", False: " †"})
     return lay_out(rows.assign(method=rows["method"] + marks)[list(_HEADLINE)], name="paper")
 

@@ -81,14 +81,7 @@ def _ahead(rows: pd.DataFrame) -> Iterator[str]:
 
 def _with_ends(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns rows whose metrics are text with the ends of their intervals in small print below."""
-    rows = rows.copy()
-    for metric in tables.METRICS:
-        ends = zip(rows[metric], rows[f"{metric}_low"], rows[f"{metric}_high"], strict=True)
-        rows[metric] = [
-            f"{value:.3f}" if pd.isna(low) else f"{value:.3f}<br><sub>{low:.2f}–{high:.2f}</sub>"
-            for value, low, high in ends
-        ]
-    return rows
+    return tables.with_intervals(rows, form="{}<br><sub>{}</sub>")
 
 
 def _networks() -> str:
@@ -140,9 +133,9 @@ def _evaluation(
 ) -> pd.DataFrame:
     """Rows of an `evaluation.csv` at one size and k; of one of the data sets in it, or of all."""
     rows = tables.read_csv(paths.results() / folder / "evaluation.csv", tables.EVALUATION_COLUMNS)
-    here = (rows["image_height"] == image_size[0]) & (rows["image_width"] == image_size[1])
-    here &= rows["top_k"] == top_k
-    return rows[here if dataset is None else here & (rows["dataset"] == dataset)]
+    rows = tables.of_size(rows, image_size)
+    rows = rows[rows["top_k"] == top_k]
+    return rows if dataset is None else rows[rows["dataset"] == dataset]
 
 
 def _int8() -> str:
@@ -221,7 +214,8 @@ def _recipes() -> str:
 def _paper() -> str:
     """Both of the paper's tables of results at 320×240: each printed row, then ours and the difference."""
     rows = tables.read_csv(paths.results() / "bench" / "paper_comparison.csv")
-    rows = rows[(rows["image_height"] == _SIZE[0]) & ~rows["method"].str.startswith("kp2d_v")]
+    rows = tables.of_size(rows, _SIZE)
+    rows = rows[~rows["method"].str.startswith("kp2d_v")]
     rows = rows[rows["dataset"].isin([_TUNED_ON]) | rows["dataset"].isna()]  # none: the paper's alone
     setting = ["table", "method", "precision", "top_k"]
     parts = []

@@ -158,8 +158,9 @@ def test_intervals_stand_beside_their_values():
         [result_row(d1=0.75, d1_low=0.6, d1_high=0.875), result_row(d1=np.nan, d3_low=np.nan)]
     )
     shown = tables.with_intervals(rows)
-    assert list(shown["d1"]) == ["0.750 (0.600 to 0.875)", "–"]
+    assert list(shown["d1"]) == ["0.750 (0.600–0.875)", "–"]
     assert shown["d3"].iloc[1] == "0.500"
+    assert tables.interval_text(-0.01, 0.004) == "-0.010 to 0.004"  # a dash would look like a sign
 
 
 def test_unknown_table_of_the_paper_names_the_known_ones():

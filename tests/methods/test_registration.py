@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kp2d
-from kp2d import checks, images
+from kp2d import checks, geometry, images
 from kp2d.methods import extractors, matching, registration, weights
 from kp2d.methods.features import Features
 
@@ -82,3 +82,83 @@ def test_weights_of_a_run_tell_whether_they_steer(tmp_path, turn):
     shutil.copytree(weights.PRETRAINED, run, ignore=lambda _, names: set(names) - {"kp2d_nano.weights.h5"})
     (run / "config.json").write_text(json.dumps({"preset": "kp2d_nano", "augment": {"turn": turn}}))
     assert weights.resolve(run).steered == bool(turn)
+
+
+SIZE = (240, 320)
+SQUARE = np.array([[10, 10], [110, 10], [110, 90], [10, 90.0]])
+MOVE = np.array([[1, 0, 5], [0, 1, -3], [0, 0, 1.0]])
+VIEW = np.array([[0.95, 0.08, 12], [-0.06, 1.04, 6], [2e-4, -1e-4, 1.0]])
+
+
+def with_outliers(seed=0, count=100, share=0.3):
+    rng = np.random.default_rng(seed)
+    points0 = rng.uniform(0, [319, 239], (count, 2))
+    points1 = geometry.warp_points(points0, VIEW)
+    wrong = rng.choice(count, int(share * count), replace=False)
+    points1[wrong] += rng.choice([-1, 1], (len(wrong), 2)) * rng.uniform(25, 90, (len(wrong), 2))
+    return points0, points1, np.isin(np.arange(count), wrong)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_homography_is_recovered_from_exact_matches_among_outliers(seed):
+    points0, points1, wrong = with_outliers(seed)
+    found = registration.estimate_homography(points0, points1, seed=seed)
+    assert geometry.corner_error(found.homography, VIEW, SIZE) < 0.01
+    assert found.inliers.dtype == bool and found.inliers.tolist() == (~wrong).tolist()
+
+
+def test_the_seed_decides_and_zero_keeps_the_order_given():
+    points0, points1, _ = with_outliers(4, share=0.6)
+    points1 = points1 + np.random.default_rng(1).normal(0, 1.5, points1.shape)
+    found = [registration.estimate_homography(points0, points1, seed=seed) for seed in range(6)]
+    assert len({each.homography.tobytes() for each in found}) > 1
+    plain, mask = cv2.findHomography(
+        points0.astype(float), points1.astype(float), cv2.RANSAC, 3, maxIters=5000
+    )
+    assert np.array_equal(found[0].homography, plain)
+    assert np.array_equal(found[0].inliers, mask.ravel().astype(bool))
+    for each in found:  # the mask belongs to the matches in the order given, not as shuffled
+        errors = np.hypot(*(geometry.warp_points(points0, each.homography) - points1).T)
+        assert errors[each.inliers].max() < errors[~each.inliers].max()
+        assert np.median(errors[each.inliers]) < 3
+
+
+def test_the_same_seed_gives_the_same_homography():
+    points0, points1, _ = with_outliers(7, share=0.6)
+    points1 += np.random.default_rng(0).normal(0, 1, points1.shape)
+    first = registration.estimate_homography(points0, points1, seed=3)
+    cv2.setRNGSeed(99)
+    cv2.randu(np.zeros((5, 5), np.uint8), 0, 255)
+    again = registration.estimate_homography(points0.astype(np.float64), points1, seed=3)
+    assert np.array_equal(first.homography, again.homography) and np.array_equal(first.inliers, again.inliers)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_fewer_than_four_matches_have_no_homography(count):
+    found = registration.estimate_homography(SQUARE[:count], SQUARE[:count])
+    assert found.homography is None and found.inliers.tolist() == [False] * count
+
+
+def test_four_exact_matches_are_enough():
+    found = registration.estimate_homography(SQUARE, SQUARE + MOVE[:2, 2])
+    assert geometry.corner_error(found.homography, MOVE, SIZE) < 1e-6 and found.inliers.all()
+
+
+@pytest.mark.parametrize("points", [np.stack([np.arange(9.0)] * 2, axis=1), np.ones((9, 2)), np.ones((4, 2))])
+def test_points_on_a_line_or_all_equal_do_no_harm(points):
+    found = registration.estimate_homography(points, points)
+    assert len(found.inliers) == len(points)
+    if found.homography is None:
+        assert not found.inliers.any()
+    else:
+        assert geometry.corner_error(found.homography, np.eye(3), SIZE) >= 0
+
+
+def test_few_inliers_are_not_trusted_and_many_matches_need_more_of_them():
+    def estimate(num_inliers, num_matches, homography=None):
+        found = np.eye(3) if homography is None else None
+        return registration.Estimate(homography=found, inliers=np.arange(num_matches) < num_inliers)
+
+    assert estimate(13, 14).trustworthy and not estimate(12, 14).trustworthy
+    assert not estimate(14, 382).trustworthy  # ORB on noise
+    assert estimate(80, 382).trustworthy and not estimate(80, 382, homography="none").trustworthy

@@ -119,7 +119,7 @@ def test_the_first_page_marks_the_best_of_ours_and_shows_the_papers(texts):
     assert tables.cell_text("localization_error", rows["localization_error"].min()) in best
     assert tables.cell_text("repeatability", rows["repeatability"].max()) in best
     low, high = rows.iloc[0][["repeatability_low", "repeatability_high"]]
-    assert f"<small>{low:.2f}–{high:.2f}</small>" in page
+    assert f"<small>{low:.3f}–{high:.3f}</small>" in page
     assert "15 pairs from 3 scenes" in page
 
 
