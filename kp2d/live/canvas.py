@@ -217,7 +217,7 @@ def _draw_text(
     size: float = 1.0,
     color: tuple[int, int, int] = WHITE,
 ) -> None:
-    """Writes lines on a dark box; they get smaller where the canvas is too narrow.
+    """Writes lines, if there are any, on a dark box; smaller where the canvas is too narrow.
 
     Args:
         canvas: uint8 RGB `[H, W, 3]`, drawn on.
@@ -227,12 +227,12 @@ def _draw_text(
         size: Of the letters, relative to the usual.
         color: RGB of the letters.
     """
+    if not any(lines):
+        return
     lines = [line.encode("ascii", "replace").decode() for line in lines]
     height, width = canvas.shape[:2]
     scale, pad, margin = 0.5 * size * unit, round(6 * unit), round(8 * unit)
-    widest = max((_text_width(line, scale, unit) for line in lines), default=0)
-    if widest == 0:
-        return
+    widest = max(_text_width(line, scale, unit) for line in lines)
     scale *= min(1.0, (width - 2 * pad - 2 * margin) / widest)
     step = round(36 * scale)
     thickness = _width(1.1 * scale / 0.5)
@@ -247,16 +247,11 @@ def _draw_text(
 
 
 def _draw_words(canvas: np.ndarray, scene: Scene, unit: float) -> None:
-    if scene.title:
-        _draw_text(canvas, [scene.title], (0, 0), unit)
-    if scene.rate:
-        _draw_text(canvas, [scene.rate], (1, 0), unit, color=ESTIMATED)
-    if scene.status:
-        _draw_text(canvas, scene.status, (0, 1), unit)
-    if scene.message:
-        _draw_text(canvas, [scene.message], (0.5, 0.8), unit, color=ESTIMATED)
-    if scene.help_lines:
-        _draw_text(canvas, scene.help_lines, (0.5, 0.5), unit, size=1.1)
+    _draw_text(canvas, [scene.title], (0, 0), unit)
+    _draw_text(canvas, [scene.rate], (1, 0), unit, color=ESTIMATED)
+    _draw_text(canvas, scene.status, (0, 1), unit)
+    _draw_text(canvas, [scene.message], (0.5, 0.8), unit, color=ESTIMATED)
+    _draw_text(canvas, scene.help_lines, (0.5, 0.5), unit, size=1.1)
 
 
 def _draw_lines(canvas: np.ndarray, ends: np.ndarray, unit: float) -> None:

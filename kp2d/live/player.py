@@ -123,7 +123,7 @@ def play(
     return Summary(frames=count, rows=rows)
 
 
-class Table:
+class Table(contextlib.AbstractContextManager):
     """Writes rows to a CSV file, which takes its name when it is closed."""
 
     def __init__(self, path: str | Path) -> None:
@@ -140,9 +140,6 @@ class Table:
         files.check_writable(self.path)
         self._open_files = contextlib.ExitStack()
         self._writer: csv.DictWriter | None = None
-
-    def __enter__(self) -> Table:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -165,7 +162,7 @@ class Table:
         self._open_files.close()
 
 
-class Window:
+class Window(contextlib.AbstractContextManager):
     """A window of OpenCV and the keys pressed in it.
 
     Attributes:
@@ -179,9 +176,6 @@ class Window:
         self.closed = False
         cv2.namedWindow(self.TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         self._sized = False
-
-    def __enter__(self) -> Window:
-        return self
 
     def __exit__(self, *_: object) -> None:
         cv2.destroyAllWindows()

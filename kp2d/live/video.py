@@ -23,7 +23,7 @@ DEVICES = Path("/dev")
 MAX_MISSES, MAX_LIVE_MISSES = 30, 3  # reads in a row that may fail; a camera takes seconds over each
 
 
-class Source:
+class Source(contextlib.AbstractContextManager):
     """Frames, one after the other; a context manager that lets go of the camera or file.
 
     Attributes:
@@ -41,9 +41,6 @@ class Source:
     fps: float = FOLDER_FPS
     skipped: int = 0
     trouble: str = ""
-
-    def __enter__(self) -> Source:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -266,7 +263,7 @@ def check_video(path: str | Path) -> Path:
     return path
 
 
-class Recorder:
+class Recorder(contextlib.AbstractContextManager):
     """Writes frames to a video; the file takes its name when it is closed, so that it always plays."""
 
     def __init__(self, path: Path, *, fps: float, live: bool = False) -> None:
@@ -286,9 +283,6 @@ class Recorder:
         self._finish = contextlib.ExitStack()
         self._size = (0, 0)
         self._started = 0.0
-
-    def __enter__(self) -> Recorder:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
