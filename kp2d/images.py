@@ -243,29 +243,22 @@ def _tiff_fields(content: bytes) -> dict[int, tuple[int, ...]]:
         content: The file.
 
     Raises:
-        struct.error: If the directory lies behind the end of the file.
+        struct.error: If the directory or a value lies behind the end of the file.
     """
     order = "<" if content[:2] == b"II" else ">"
     (start,) = struct.unpack_from(f"{order}I", content, 4)
     (count,) = struct.unpack_from(f"{order}H", content, start)
     fields = {}
-    for index in range(count):
-        tag, kind, length = struct.unpack_from(f"{order}HHI", content, start + 2 + 12 * index)
-        fields[tag] = _tiff_values(content, order, start + 10 + 12 * index, kind, length)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, length = struct.unpack_from(f"{order}HHI", content, entry)
+        letter = {3: "H", 4: "I"}.get(kind)  # SHORT and LONG
+        if letter is None:
+            continue
+        position = entry + 8
+        if struct.calcsize(letter) * length > 4:  # longer values stand elsewhere
+            (position,) = struct.unpack_from(f"{order}I", content, position)
+        fields[tag] = struct.unpack_from(f"{order}{length}{letter}", content, position)
     return fields
-
-
-def _tiff_values(content: bytes, order: str, position: int, kind: int, length: int) -> tuple[int, ...]:
-    """Returns the values of a TIFF field of type SHORT (3) or LONG (4); nothing for other types."""
-    letter = {3: "H", 4: "I"}.get(kind)
-    if letter is None:
-        return ()
-    size = struct.calcsize(letter) * length
-    if size > 4:  # longer values stand elsewhere
-        (position,) = struct.unpack_from(f"{order}I", content, position)
-    if position + size > len(content):  # before `struct` makes as many numbers as a damaged length says
-        raise struct.error(f"a field that ends at {position + size}")
-    return struct.unpack_from(f"{order}{length}{letter}", content, position)
 
 
 @contextlib.contextmanager
