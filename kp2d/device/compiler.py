@@ -122,7 +122,6 @@ class Compilation:
     status: str  # "compiled" or "skipped"
     reason: str = ""  # why it was skipped, and what to do
     version: str | None = None  # of the compiler, "16.0.384591198"
-    log: str = ""
     operators: tuple[Operators, ...] = ()
     mapped: int | None = None  # operators on the Edge TPU
     unmapped: int | None = None  # operators on the CPU
@@ -257,7 +256,6 @@ def read_log(text: str) -> Compilation:
     return Compilation(
         status="compiled",
         version=release[1],
-        log=text,
         operators=operators,
         mapped=mapped,
         unmapped=unmapped,

@@ -1,6 +1,5 @@
 """The Edge TPU compiler: its log, its failures with remedies, and runs of a stand-in for it."""
 
-import dataclasses
 import os
 import re
 import sys
@@ -55,8 +54,7 @@ def test_operators_on_the_cpu_say_why():
 def test_lines_of_other_programs_in_between_do_no_harm(name):
     other = "WARNING: something else speaks here: 3 of 4"
     noisy = "\n".join(part for line in text_of(name).splitlines() for part in (line + "\r", other, ""))
-    plain = compiler.read_log(text_of(name))
-    assert dataclasses.replace(compiler.read_log(noisy), log=plain.log) == plain
+    assert compiler.read_log(noisy) == compiler.read_log(text_of(name))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +184,6 @@ def test_a_model_is_compiled(stand_in, model, output, tmp_path):
     made = compiler.compile_model(model, output, time_limit=240)
     assert output.read_bytes() == COMPILED and left_in(output.parent) == ["compiled.tflite"]
     assert (made.status, made.reason, made.mapped, made.unmapped) == ("compiled", "", 264, 3)
-    assert made.log.startswith("Edge TPU Compiler version") and str(tmp_path) not in made.log
     *options, name = arguments_of(tmp_path)
     assert name == "model.tflite" and "--show_operations" in options
     assert options[options.index("--timeout_sec") + 1] == "240"
