@@ -37,74 +37,57 @@ class Stage:
         return paths.notebooks() / f"{self.name}.ipynb"
 
 
+def _made(
+    *, tables: Sequence[str] = (), charts: Sequence[str] = (), pictures: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Returns the files in which notebooks keep tables, charts and pictures of photographs, by their names."""
+    return (
+        *(f"results/{{profile}}/{name}.csv" for name in tables),
+        *(f"figures/{{profile}}/{name}.svg" for name in charts),
+        *(f"{{pictures}}/{name}.png" for name in pictures),
+    )
+
+
+_PREPARED = (DATA, *_made(tables=["data"]))
+
 STAGES = (
-    Stage(
-        name="01_prepare_data",
-        outputs=(DATA, "results/{profile}/data.csv", "{pictures}/data.png"),
-    ),
+    Stage(name="01_prepare_data", outputs=(*_PREPARED, *_made(pictures=["data"]))),
     Stage(
         name="02_train",
-        inputs=(DATA, "results/{profile}/data.csv", "results/recipes.csv"),
-        outputs=(
-            "results/{profile}/training.csv",
-            "results/{profile}/training_losses.csv",
-            "{pictures}/training_pairs.png",
-            "figures/{profile}/training_losses.svg",
-            "{pictures}/learning.png",
-            "{pictures}/learning_matches.png",
-            "figures/{profile}/recipes.svg",
+        inputs=(*_PREPARED, "results/recipes.csv"),
+        outputs=_made(
+            tables=["training", "training_losses"],
+            charts=["training_losses", "recipes"],
+            pictures=["training_pairs", "learning", "learning_matches"],
         ),
     ),
     Stage(
         name="03_quantize",
-        inputs=(DATA, "results/{profile}/data.csv"),
-        outputs=(
-            "results/{profile}/quantization.csv",
-            "results/{profile}/precisions.csv",
-            "results/{profile}/layer_errors.csv",
-            "results/{profile}/sensitivity.csv",
-            "figures/{profile}/activations.svg",
-            "figures/{profile}/layer_errors.svg",
-            "figures/{profile}/sensitivity.svg",
+        inputs=_PREPARED,
+        outputs=_made(
+            tables=["quantization", "precisions", "layer_errors", "sensitivity"],
+            charts=["activations", "layer_errors", "sensitivity"],
         ),
     ),
-    Stage(
-        name="04_compile",
-        outputs=(
-            "results/{profile}/compile.csv",
-            "results/{profile}/latency.csv",
-            "figures/{profile}/latency.svg",
-        ),
-    ),
+    Stage(name="04_compile", outputs=_made(tables=["compile", "latency"], charts=["latency"])),
     Stage(
         name="05_evaluate",
-        inputs=(DATA, "results/{profile}/data.csv", "results/{profile}/latency.csv"),
-        outputs=(
-            "results/{profile}/evaluation.csv",
-            "results/{profile}/pairs.csv",
-            "results/{profile}/robustness.csv",
-            "results/{profile}/protocols.csv",
-            "results/{profile}/paper_comparison.csv",
-            "results/{profile}/paper_models.csv",
-            "figures/{profile}/matching_accuracy.svg",
-            "figures/{profile}/correctness.svg",
-            "figures/{profile}/repeatability.svg",
-            "figures/{profile}/speed.svg",
-            "figures/{profile}/size.svg",
-            "figures/{profile}/robustness.svg",
+        inputs=(*_PREPARED, *_made(tables=["latency"])),
+        outputs=_made(
+            tables=[
+                *("evaluation", "pairs", "robustness", "protocols"),
+                *("paper_comparison", "paper_models"),
+            ],
+            charts=["matching_accuracy", "correctness", "repeatability", "speed", "size", "robustness"],
         ),
     ),
     Stage(
         name="06_compare_sift",
-        inputs=(DATA, "results/{profile}/data.csv", "results/{profile}/pairs.csv"),
-        outputs=(
-            "results/{profile}/against_sift.csv",
-            "results/{profile}/failures.csv",
-            "figures/{profile}/against_sift.svg",
-            "{pictures}/keypoints.png",
-            "{pictures}/matches.png",
-            "{pictures}/gallery.png",
-            "{pictures}/failures.png",
+        inputs=(*_PREPARED, *_made(tables=["pairs"])),
+        outputs=_made(
+            tables=["against_sift", "failures"],
+            charts=["against_sift"],
+            pictures=["keypoints", "matches", "gallery", "failures"],
         ),
     ),
 )

@@ -48,7 +48,7 @@ VARIABLES = (
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Finding:
     """One thing that was looked at.
 
@@ -67,7 +67,7 @@ class Finding:
     remedy: str = ""
 
 
-Fact = tuple[str, str, str, str]  # a finding without its topic: name, status, value, remedy
+Fact = tuple[str, ...]  # a finding without its topic: name, status, value and, where there is one, remedy
 
 
 def examine(*, deep: bool = False) -> list[Finding]:
@@ -92,11 +92,7 @@ def examine(*, deep: bool = False) -> list[Finding]:
         "configuration files": _configuration,
         "environment variables": _variables,
     }
-    return [
-        Finding(topic=topic, name=name, status=status, value=value, remedy=remedy)
-        for topic, look in topics.items()
-        for name, status, value, remedy in look()
-    ]
+    return [Finding(topic, *fact) for topic, look in topics.items() for fact in look()]
 
 
 def report(findings: list[Finding]) -> str:
@@ -114,28 +110,33 @@ def report(findings: list[Finding]) -> str:
 
 
 def _versions() -> Iterator[Fact]:
-    yield "kp2d", OK, f"{kp2d.__version__}, commit {provenance.git_commit()}", ""
-    yield "Python", OK, platform.python_version(), ""
-    yield "system", OK, f"{platform.system()} {platform.release()}, {platform.machine()}", ""
+    yield "kp2d", OK, f"{kp2d.__version__}, commit {provenance.git_commit()}"
+    yield "Python", OK, platform.python_version()
+    yield "system", OK, f"{platform.system()} {platform.release()}, {platform.machine()}"
 
 
 def _packages(deep: bool) -> Iterator[Fact]:
     import cv2  # without which kp2d itself would not have been imported
 
-    yield "numpy", OK, np.__version__, ""
-    yield "opencv", OK, cv2.__version__, ""
+    yield "numpy", OK, np.__version__
+    yield "opencv", OK, cv2.__version__
     for extra, names in PACKAGES.items():
         for name in names:
-            version = _version(name)
-            error = _import_error(MODULES.get(name, name)) if deep and version else ""
-            if version is None:
-                remedy = f"pip install '.[{extra}]' in the folder of kp2d, if you need it"
-                yield name, ABSENT, "not installed", remedy
-            elif error:
-                again = f"pip install --force-reinstall -c constraints.txt {name}"
-                yield name, BROKEN, f"{version}, which does not load ({error})", again
-            else:
-                yield name, OK, version, ""
+            yield _package(name, extra, deep)
+
+
+def _package(name: str, extra: str, deep: bool) -> Fact:
+    version = _version(name)
+    if version is None:
+        remedy = f"pip install '.[{extra}]' in the folder of kp2d, if you need it"
+        return name, ABSENT, "not installed", remedy
+    try:
+        if deep:
+            importlib.import_module(MODULES.get(name, name))
+    except Exception as error:  # whatever a foreign package does
+        again = f"pip install --force-reinstall -c constraints.txt {name}"
+        return name, BROKEN, f"{version}, which does not load ({checks.first_line(error)})", again
+    return name, OK, version
 
 
 def _version(name: str) -> str | None:
@@ -147,27 +148,18 @@ def _version(name: str) -> str | None:
     return None
 
 
-def _import_error(module: str) -> str:
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # whatever a foreign package does
-        return checks.first_line(error)
-    return ""
-
-
 def _machine() -> Iterator[Fact]:
-    yield "cores", OK, str(provenance.workers()), ""
+    yield "cores", OK, str(provenance.workers())
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        yield "memory", OK, f"{memory / 2**30:.1f} GiB", ""
+        yield "memory", OK, f"{memory / 2**30:.1f} GiB"
     folder = _existing(paths.home())
     free = shutil.disk_usage(folder).free
-    enough = free >= ROOM
-    remedy = "" if enough else "Free some, or set KP2D_HOME to another disk"
-    yield "free disk", OK if enough else BROKEN, f"{free / 2**30:.1f} GiB at {folder}", remedy
-    gpus = _gpus()
-    told = ("; ".join(gpus), "") if gpus else ("none", "Only long training gains by one")
-    yield "NVIDIA GPU", OK if gpus else ABSENT, *told
+    told = f"{free / 2**30:.1f} GiB at {folder}"
+    full = (BROKEN, told, "Free some, or set KP2D_HOME to another disk")
+    yield "free disk", *((OK, told) if free >= ROOM else full)
+    gpus = "; ".join(_gpus())
+    yield "NVIDIA GPU", *((OK, gpus) if gpus else (ABSENT, "none", "Only long training gains by one"))
     if importlib.util.find_spec("keras") is not None:
         yield _backend()
 
@@ -185,7 +177,7 @@ def _backend() -> Fact:
     """The numeric backend of Keras, without importing any."""
     name = os.environ.get("KERAS_BACKEND") or str(_keras_file()[1].get("backend", "tensorflow"))
     if name in backend.BACKENDS and importlib.util.find_spec(name) is not None:
-        return "backend of Keras", OK, name, ""
+        return "backend of Keras", OK, name
     value = f"{name}, which is {'not installed' if name in backend.BACKENDS else 'none'}"
     remedy = f"Set KERAS_BACKEND to {', '.join(backend.BACKENDS)}, or unset it"
     return "backend of Keras", BROKEN, value, remedy
@@ -197,7 +189,7 @@ def _runtimes(deep: bool) -> Iterator[Fact]:
         if name not in installed:
             yield name, ABSENT, "not installed", "" if installed else runtimes.INSTALL[name].rstrip(".")
         elif name == "tensorflow" and not deep:  # seconds to import
-            yield name, OK, "installed; --deep runs a model", ""
+            yield name, OK, "installed; --deep runs a model"
         else:
             yield _run_model(name)
 
@@ -212,20 +204,20 @@ def _run_model(runtime: str) -> Fact:
         remedy = runtimes.INSTALL[runtime].rstrip(".")
         return runtime, BROKEN, f"fails ({checks.first_line(error)})", remedy
     milliseconds = 1e3 * (time.perf_counter() - started)
-    return runtime, OK, f"runs {MODEL} int8: {count} keypoints in {milliseconds:.0f} ms", ""
+    return runtime, OK, f"runs {MODEL} int8: {count} keypoints in {milliseconds:.0f} ms"
 
 
 def _edge_tpu() -> Iterator[Fact]:
     page = "See docs/devices.md, if you have a Coral stick"
     try:
         program = compiler.find()
-        absent = ("not installed", "Only to compile models; Google has it for Linux on x86-64")
-        yield "compiler", OK if program else ABSENT, *((str(program), "") if program else absent)
+        absent = (ABSENT, "not installed", "Only to compile models; Google has it for Linux on x86-64")
+        yield "compiler", *((OK, str(program)) if program else absent)
     except checks.InputError as error:
-        yield "compiler", BROKEN, str(error), ""
+        yield "compiler", BROKEN, str(error)
     try:
         ctypes.CDLL(tpu.library())
-        yield "library", OK, tpu.library(), ""
+        yield "library", OK, tpu.library()
     except OSError as error:
         value = f"{tpu.library()} does not load"
         if tpu.LIBRARY_VARIABLE in os.environ:
@@ -235,9 +227,10 @@ def _edge_tpu() -> Iterator[Fact]:
             yield "library", ABSENT, value, page
     sticks = tpu.devices()
     for stick in sticks:
+        told = f"{stick.kind}, {stick.path}"
         remedy = "sudo usermod -aG plugdev $USER, log in again, plug it in again"
-        told = ("", "") if stick.usable else (", without permission", remedy)
-        yield "stick", OK if stick.usable else BROKEN, f"{stick.kind}, {stick.path}{told[0]}", told[1]
+        refused = (BROKEN, f"{told}, without permission", remedy)
+        yield "stick", *((OK, told) if stick.usable else refused)
     if not sticks:
         yield "stick", ABSENT, "none seen", page
 
@@ -249,16 +242,15 @@ def _weights() -> Iterator[Fact]:
             for name in names:
                 weights.check(weights.shipped_path(name, precision))
         except (checks.InputError, OSError) as error:
-            yield precision, BROKEN, str(error), ""
+            yield precision, BROKEN, str(error)
             continue
-        told = (OK, ", ".join(names), "") if names else (BROKEN, "none", "Install kp2d again")
-        yield precision, *told
+        yield precision, *((OK, ", ".join(names)) if names else (BROKEN, "none", "Install kp2d again"))
 
 
 def _notebooks() -> Iterator[Fact]:
     missing = [stage.name for stage in chain.STAGES if not stage.notebook.is_file()]
     if not missing:
-        yield "notebooks", OK, f"all {len(chain.STAGES)} in {paths.notebooks()}", ""
+        yield "notebooks", OK, f"all {len(chain.STAGES)} in {paths.notebooks()}"
         return
     checkout = (paths.home() / "pyproject.toml").is_file()
     remedy = "Clone the repository, or set KP2D_HOME to a checkout, to reproduce"
@@ -268,22 +260,22 @@ def _notebooks() -> Iterator[Fact]:
 def _data() -> Iterator[Fact]:
     """What profiles measure on and learn from; `bench` takes what `VAL_PATH` names, as `hpatches` does."""
     for name, profile in (("sample", "smoke"), ("sample", "fast"), ("hpatches", "full"), ("coco", "full")):
-        label, remade = (
-            (f"{name} of {profile}", " (the notebooks make it)") if name == "sample" else (name, "")
-        )
+        made = name == "sample"
+        label = f"{name} of {profile}" if made else name
         try:
-            yield label, OK, ", ".join(map(str, locations.folders(name, profile))), ""
+            yield label, OK, ", ".join(map(str, locations.folders(name, profile)))
         except checks.InputError as error:
             variable = {"hpatches": locations.VARIABLE, "coco": "TRAIN_PATH"}.get(name, "")
             status = BROKEN if os.environ.get(variable) else ABSENT
-            yield label, status, error.received, error.remedy.rstrip(".") + remade
+            remedy = error.remedy.rstrip(".") + (" (the notebooks make it)" if made else "")
+            yield label, status, error.received, remedy
 
 
 def _folders() -> Iterator[Fact]:
     for path in (paths.data(), paths.results(), paths.home() / "figures"):
         existing = _existing(path)
         if existing.is_dir() and os.access(existing, os.W_OK):
-            yield path.name, OK, str(path), ""
+            yield path.name, OK, str(path)
         else:
             remedy = "Change its permissions, or set KP2D_HOME to a folder of yours"
             yield path.name, BROKEN, f"{path} cannot be written, because of {existing}", remedy
@@ -294,19 +286,19 @@ def _configuration() -> Iterator[Fact]:
     path, settings = _keras_file()
     strange = {name: settings[name] for name, usual in KERAS.items() if settings.get(name, usual) != usual}
     if not path.is_file():
-        yield "keras.json", ABSENT, f"no {path}", ""
+        yield "keras.json", ABSENT, f"no {path}"
     elif strange or not settings:
         told = ", ".join(f"{name} {value}" for name, value in strange.items()) or "no settings"
         yield "keras.json", BROKEN, f"{path}: {told}", "Correct it, or remove that from it"
     else:
-        yield "keras.json", OK, f"{path}: nothing that would change results", ""
+        yield "keras.json", OK, f"{path}: nothing that would change results"
     folder = Path(os.environ.get("MPLCONFIGDIR") or Path.home() / ".config" / "matplotlib")
     style = Path(os.environ.get("MATPLOTLIBRC") or folder / "matplotlibrc")
     style = style / "matplotlibrc" if style.is_dir() else style
-    found = (
-        (OK, f"{style}: our charts have a style of their own") if style.is_file() else (ABSENT, f"no {style}")
-    )
-    yield "matplotlibrc", *found, ""
+    if style.is_file():
+        yield "matplotlibrc", OK, f"{style}: our charts have a style of their own"
+    else:
+        yield "matplotlibrc", ABSENT, f"no {style}"
 
 
 def _keras_file() -> tuple[Path, dict[str, Any]]:
@@ -318,7 +310,7 @@ def _keras_file() -> tuple[Path, dict[str, Any]]:
 def _variables() -> Iterator[Fact]:
     for name in VARIABLES:
         if name in os.environ:
-            yield name, OK, os.environ[name], ""
+            yield name, OK, os.environ[name]
 
 
 def _existing(path: Path) -> Path:
