@@ -8,11 +8,7 @@ from pathlib import Path
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d report`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d report` to the parser of the verb."""
     parser.add_argument(
         "--profile", default="fast", help="whose results are shown: smoke, fast, bench or full"
     )

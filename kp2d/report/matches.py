@@ -88,13 +88,16 @@ def write_browser(folder: Path, profile: config.Profile, *, progress: bool = Tru
         return Browser(notes=tuple(notes))
     index = {
         "pairs": records,
-        "methods": [_method_entry(name, store) for name, store in stores.items()],
+        "methods": [  # `bits`: what distances count
+            {"name": name, "label": extractors.label(name), "bits": store.extractor.binary}
+            for name, store in stores.items()
+        ],
         "top_k": list(protocol.top_k),
         "size": list(protocol.image_size),
         "threshold": protocol.distance_threshold,
         "matches": {},
     }
-    _write_script(folder / FOLDER / "index.js", f"window.KP2D = {_json(index)};")
+    _write_script(folder / FOLDER / "index.js", "window.KP2D", index)
     return Browser(num_pairs=len(records), methods=tuple(stores), notes=tuple(notes))
 
 
@@ -113,11 +116,6 @@ def _stores(
             logger.warning("%s is left out: %s", name, error)
             notes.append(f"{name} is left out: {error}")
     return stores, notes
-
-
-def _method_entry(name: str, store: FeatureStore) -> dict[str, Any]:
-    bits = store.extractor.binary  # what distances count
-    return {"name": name, "label": extractors.label(name), "bits": bits}
 
 
 def _write_pair(
@@ -143,7 +141,7 @@ def _write_pair(
     shown = _shown_size(sizes, protocol.image_size)
     for key, image in zip(("image0", "image1"), originals, strict=True):
         images.write_image(folder / entry[key], images.resize_image(image, shown))
-    _write_script(folder / entry["script"], f"KP2D.matches[{number}] = {_json(by_method)};")
+    _write_script(folder / entry["script"], f"KP2D.matches[{number}]", by_method)
     return entry
 
 
@@ -206,9 +204,6 @@ def _number(value: float, digits: int) -> float | None:
     return round(float(value), digits) if math.isfinite(value) else None
 
 
-def _json(content: Any) -> str:
-    return json.dumps(content, separators=(",", ":"), allow_nan=False)
-
-
-def _write_script(path: Path, statement: str) -> None:
-    files.write_text(path, f'"use strict";\n{statement}\n')
+def _write_script(path: Path, name: str, value: Any) -> None:
+    content = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    files.write_text(path, f'"use strict";\n{name} = {content};\n')

@@ -61,20 +61,23 @@ def render_pages(folder: Path, profile: str) -> list[Page]:
 def _page(folder: Path, name: str, profile: str) -> Page:
     command = f"kp2d reproduce --profile {profile} --stages {name.partition('_')[0]}"
     copy = paths.runs(profile) / f"{name}.ipynb"
-    if not copy.is_file():
+    has_run, record = copy.is_file(), files.read_json(copy.with_suffix(".json"))
+    note, facts = "", ""
+    if not has_run:
         note = f"This notebook has not been run in the profile {profile}. To run it: {command}"
-        return Page(**_heading(paths.notebooks() / f"{name}.ipynb", name), note=note)
-    try:
-        content = _read(copy)
-        body = _html(content, folder, name)
-    except checks.InputError as error:
-        return Page(name=name, title=_plain_title(name), note=f"{error} To run it again: {command}")
-    record = files.read_json(copy.with_suffix(".json"))
-    if record is None:
+    elif record is None:
         note = f"This run did not come to its end. To run it again: {command}"
-        return Page(**_told(content, name), body=body, note=note)
-    facts = f"Ran in {record.get('seconds', 0):.0f} s at commit {record.get('commit', 'unknown')}."
-    return Page(**_told(content, name), body=body, facts=facts)
+    else:
+        facts = f"Ran in {record.get('seconds', 0):.0f} s at commit {record.get('commit', 'unknown')}."
+    try:
+        content = _read(copy if has_run else paths.notebooks() / copy.name)
+        body = _html(content, folder, name) if has_run else ""
+    except checks.InputError as error:
+        note = f"{error} To run it again: {command}" if has_run else note
+        return Page(name=name, title=_plain_title(name), note=note)
+    title, question = _heading(content)
+    title = title or _plain_title(name)
+    return Page(name=name, title=title, question=question, body=body, facts=facts, note=note)
 
 
 def _read(path: Path) -> Any:
@@ -86,23 +89,11 @@ def _read(path: Path) -> Any:
         raise checks.problem(f"a notebook in {path.name}", f"{type(error).__name__}: {error}") from error
 
 
-def _heading(path: Path, name: str) -> dict[str, str]:
-    """Returns name, title and question of the notebook as committed, or what its file name tells."""
-    try:
-        return _told(_read(path), name)
-    except checks.InputError:
-        return {"name": name, "title": _plain_title(name), "question": ""}
-
-
-def _told(content: Any, name: str) -> dict[str, str]:
+def _heading(content: Any) -> list[str]:
+    """Returns title and question of a notebook, "" for what its first cell does not tell."""
     text = content.cells[0].source if content.cells else ""
-    title = re.search(r"^# (.+)$", text, flags=re.M)
-    question = re.search(r"^\*\*(.+?)\*\*$", text, flags=re.M)
-    return {
-        "name": name,
-        "title": title[1].strip() if title else _plain_title(name),
-        "question": question[1].strip() if question else "",
-    }
+    found = [re.search(pattern, text, flags=re.M) for pattern in (r"^# (.+)$", r"^\*\*(.+?)\*\*$")]
+    return [match[1].strip() if match else "" for match in found]
 
 
 def _plain_title(name: str) -> str:
@@ -124,11 +115,7 @@ def _html(content: Any, folder: Path, name: str) -> str:
                 pictures += 1
                 _move_picture(output, folder, f"{name}_{pictures}", _alternative(content, cell))
     content.metadata.pop("widgets", None)
-    exporter = HTMLExporter(
-        template_name="basic",
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(content)
     return calm(body)
 

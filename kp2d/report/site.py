@@ -27,8 +27,8 @@ SITE = paths.PACKAGE / "report" / "assets"
 STATIC = ("style.css", "site.js", "matches.js", "icon.svg")
 MARKER = "report.json"  # lists the files of a report: nothing else is ever overwritten
 _PICTURES = (".png", ".svg")
-_METRICS = ("dataset", "subset", "image_height", "image_width", "top_k", "num_pairs", *tables.METRICS)
-_STAGES = ("recipe", "steps", "pairs", "hours", "batch_size", "learning_rate", "precision", "seed")
+_METRICS = ("dataset", "subset", "size", "top_k", "num_pairs", *tables.METRICS)
+_STAGES = ("recipe", "views", "steps", "pairs", "hours", "batch_size", "learning_rate", "precision", "seed")
 _PRECISIONS = {"int8": "int8, trained on its grid", "int8_ptq": "int8, quantized after training"}
 _TOP_K = 1000  # of the real pairs on the first page, as in README.md
 _SAMPLE_TOP_K = 300
@@ -233,14 +233,13 @@ def _card(folder: Path, path: Path, card: dict[str, Any]) -> dict[str, Any]:
 
 def _facts(card: dict[str, Any]) -> dict[str, str]:
     """Returns what a card tells, in words; what it does not tell is empty."""
-    height, width = card.get("image_size") or (None, None)
     return {  # what is short comes first
         "network": card.get("preset", ""),
         "parameters": f"{card['parameters']:,}" if "parameters" in card else "",
         "descriptor": f"{card['descriptor_dim']} values" if "descriptor_dim" in card else "",
         "cell": f"{card['cell']} px" if "cell" in card else "",
         "size": f"{card['bytes'] / 1e6:.2f} MB" if "bytes" in card else "",
-        "image": f"{width}×{height}" if height else "",
+        "image": _size(card),
         "training pairs": f"{card['pairs']:,}" if "pairs" in card else "",
         "training steps": f"{card['steps']:,}" if "steps" in card else "",
         "training time": f"{card['hours']:.2f} hours" if "hours" in card else "",
@@ -257,22 +256,20 @@ def _stages(stages: list[dict[str, Any]]) -> layout.Table | None:
     if not stages:
         return None
     rows = pd.DataFrame([{name: stage.get(name) for name in _STAGES} for stage in stages])
-    rows.insert(1, "views", [_size(stage.get("image_size")) for stage in stages])
+    rows["views"] = [_size(stage) or "–" for stage in stages]
     rows["learning_rate"] = [f"{rate:g}" if rate else "–" for rate in rows["learning_rate"]]
     return layout.lay_out(rows, name="stages")
 
 
-def _size(size: list[int] | None) -> str:
-    return f"{size[1]}×{size[0]}" if size else "–"
+def _size(trained: dict[str, Any]) -> str:
+    height, width = trained.get("image_size") or (None, None)
+    return f"{width}×{height}" if height else ""
 
 
 def _metrics(metrics: list[dict[str, Any]]) -> layout.Table | None:
     if not metrics:
         return None
-    rows = pd.DataFrame(metrics).reindex(columns=list(_METRICS))
-    rows = tables.readable(rows).drop(columns=["image_height", "image_width"])
-    rows.insert(2, "size", rows.pop("size"))
-    return layout.lay_out(rows, name="metrics")
+    return layout.lay_out(tables.readable(pd.DataFrame(metrics)), columns=_METRICS, name="metrics")
 
 
 def _environment() -> jinja2.Environment:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 import shutil
 from collections.abc import Sequence
@@ -89,25 +88,27 @@ class Group:
     note: str = ""
 
 
-def lay_out(rows: pd.DataFrame, *, best: bool = False, **about: str) -> Table:
+def lay_out(rows: pd.DataFrame, *, columns: Sequence[str] = (), best: bool = False, **about: str) -> Table:
     """Lays out a table.
 
     Args:
         rows: The table.
+        columns: Which columns; empty takes all. Metrics whose intervals stand in other columns show them.
         best: Whether to mark the best value of each metric.
         **about: `name`, `caption` and `file` of the `Table`.
     """
     total = len(rows)
+    columns = list(columns) or list(rows.columns)
     if total > MAX_ROWS:
         rows = rows.head(EXCERPT)
-    constants = _constants(rows) if total <= MAX_ROWS else []
-    shown = [name for name in rows.columns if name not in constants]
+    constants = _constants(rows[columns]) if total <= MAX_ROWS else []
+    shown = [name for name in columns if name not in constants]
     winners = {name: _best(rows[name]) for name in tables.METRICS if best and name in shown}
     return Table(
         columns=tuple((_heading(name), _is_numeric(rows[name])) for name in shown),
         rows=tuple(
-            tuple(_cell(name, value, winners.get(name)) for name, value in zip(shown, record, strict=True))
-            for record in rows[shown].itertuples(index=False)
+            tuple(_cell(name, record, winners.get(name), columns) for name in shown)
+            for record in rows.to_dict("records")
         ),
         constants=tuple((_heading(name), tables.cell_text(name, rows[name].iloc[0])) for name in constants),
         total=total,
@@ -134,14 +135,18 @@ def _best(column: pd.Series) -> float:
     return column.min() if column.name == _SMALLER_IS_BETTER else column.max()
 
 
-def _cell(name: str, value: object, winner: float | None) -> Cell:
+def _cell(name: str, record: dict[str, object], winner: float | None, columns: Sequence[str]) -> Cell:
+    value = record[name]
     if pd.isna(value):
         return Cell(text="–", value=None)
     text = tables.cell_text(name, value)
     number = float(value) if isinstance(value, (int, float)) else None
     share = round(100 * number, 1) if number is not None and name in _SHARES and 0 <= number <= 1 else None
     best = winner is not None and text == tables.cell_text(name, winner)  # what looks equal is equal
-    return Cell(text=text, value=text if number is None else number, share=share, best=best)
+    ends = [None if end in columns else record.get(end) for end in bootstrap.end_names(name)]
+    interval = tables.interval_text(*ends)
+    value = text if number is None else number
+    return Cell(text=text, value=value, share=share, best=best, interval=interval)
 
 
 def headline(path: Path, top_k: int) -> list[tuple[str, Table]]:
@@ -158,27 +163,16 @@ def headline(path: Path, top_k: int) -> list[tuple[str, Table]]:
         InputError: If there is no such table.
     """
     rows = tables.read_csv(path, tables.EVALUATION_COLUMNS)
-    sizes = rows[["image_height", "image_width"]].apply(tuple, axis=1)
-    rows = rows[sizes == (_SIZE if _SIZE in set(sizes) else sizes.max())]
+    sizes = set(zip(rows["image_height"], rows["image_width"], strict=True))
+    rows = tables.of_size(rows, _SIZE if _SIZE in sizes else max(sizes))
     rows = rows[rows["top_k"] == (top_k if top_k in set(rows["top_k"]) else rows["top_k"].max())]
     parts = []
     for (dataset, subset), part in rows[rows["subset"] != "all"].groupby(["dataset", "subset"], sort=False):
         pairs, scenes = part[["num_pairs", "num_sequences"]].iloc[0]
         counts = f"{pairs} pairs from {scenes} {'scene' if scenes == 1 else 'scenes'}"
-        title = f"{dataset}: {subset}, {counts}"
-        table = lay_out(part[list(_HEADLINE)], best=True, name=f"{dataset}-{subset}")
-        parts.append((title, dataclasses.replace(table, rows=_with_intervals(table.rows, part))))
+        table = lay_out(part, columns=_HEADLINE, best=True, name=f"{dataset}-{subset}")
+        parts.append((f"{dataset}: {subset}, {counts}", table))
     return parts
-
-
-def _with_intervals(cells: Sequence[tuple[Cell, ...]], rows: pd.DataFrame) -> tuple[tuple[Cell, ...], ...]:
-    """Adds the intervals of metrics to the rows of a headline."""
-    completed = []
-    for row, record in zip(cells, rows.to_dict("records"), strict=True):
-        ends = [map(record.get, bootstrap.end_names(name)) for name in _HEADLINE]
-        pairs = zip(row, itertools.starmap(tables.interval_text, ends), strict=True)
-        completed.append(tuple(dataclasses.replace(cell, interval=text) for cell, text in pairs))
-    return tuple(completed)
 
 
 def printed() -> Table:
@@ -191,7 +185,7 @@ def printed() -> Table:
     rows = tables.of_size(rows, _SIZE)
     rows = rows[~rows["method"].str.startswith("kp2d_v")]
     marks = rows["doubt"].isna().map({True: "", False: " †"})
-    return lay_out(rows.assign(method=rows["method"] + marks)[list(_HEADLINE)], name="paper")
+    return lay_out(rows.assign(method=rows["method"] + marks), columns=_HEADLINE, name="paper")
 
 
 def collect(folder: Path, profile: str) -> list[Group]:

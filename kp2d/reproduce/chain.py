@@ -40,7 +40,7 @@ class Stage:
 def _made(
     *, tables: Sequence[str] = (), charts: Sequence[str] = (), pictures: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Returns the files in which notebooks keep tables, charts and pictures of photographs, by their names."""
+    """Returns the files in which notebooks keep tables, charts and pictures of photographs."""
     return (
         *(f"results/{{profile}}/{name}.csv" for name in tables),
         *(f"figures/{{profile}}/{name}.svg" for name in charts),

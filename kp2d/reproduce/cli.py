@@ -36,11 +36,7 @@ _TAKERS = {
 
 
 def add_reproduce(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d reproduce`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d reproduce` to the parser of the verb."""
     parser.add_argument(
         "--profile",
         default="fast",
@@ -96,11 +92,7 @@ def run_reproduce(options: argparse.Namespace) -> None:
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d sweep`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d sweep` to the parser of the verb."""
     parser.add_argument(
         "--preset", nargs="*", default=["kp2d_tiny_f", "kp2d_tiny_s"], help="networks with shipped weights"
     )
@@ -158,12 +150,8 @@ def run_sweep(options: argparse.Namespace) -> None:
     summary_path = output.with_name(f"{output.stem}_summary{output.suffix}")
     for path in (output, summary_path):
         files.check_writable(path)
-    rows, unfinished = sweep.run(
-        wanted,
-        report=arguments.say,
-        execute=_execute_from(options, jobs.keep_going),
-        progress=sys.stderr.isatty() and not options.scheduler,
-    )
+    execute = _execute_from(options, jobs.keep_going)
+    rows, unfinished = sweep.run(wanted, report=arguments.say, execute=execute)
     if len(rows):
         summary = sweep.summarize(rows)
         tables.write_csv(output, rows)
@@ -191,15 +179,12 @@ def _sweep_from(options: argparse.Namespace) -> sweep.Sweep:
         protocol=config.protocol(options.protocol, top_k=tuple(options.top_k)),
         data=datasets.resolve(options.data, profile).resolve(),
         profile=profile if options.data == "sample" else "custom",
+        progress=sys.stderr.isatty() and not options.scheduler,
     )
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d bench`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d bench` to the parser of the verb."""
     told = "; ".join(f"{name}: {text}" for name, text in _BENCHES.items())
     parser.add_argument("what", choices=list(_BENCHES), help=told)
     parser.add_argument("--profile", default="fast", help="whose results folder, data and sizes are used")
@@ -283,11 +268,7 @@ def _measured(options: argparse.Namespace, profile: str) -> pd.DataFrame:
 
 
 def add_readme(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d readme`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d readme` to the parser of the verb."""
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a table is out of date")
 
 
@@ -317,11 +298,7 @@ def run_readme(options: argparse.Namespace) -> int:
 
 
 def add_doctor(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d doctor`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d doctor` to the parser of the verb."""
     parser.add_argument("--json", action="store_true", help="write JSON instead of text")
     parser.add_argument(
         "--deep", action="store_true", help="import every package and run every runtime; takes some seconds"
@@ -354,11 +331,7 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that choose where jobs are done: here or on a cluster.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments that choose where jobs are done: here or on a cluster."""
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",

@@ -97,7 +97,7 @@ def _do(job: jobs.Job, project: Project, topic: str) -> jobs.Result:
         check_worker(project)
     except checks.InputError as error:
         return jobs.Result(name=job.name, error=_unfit(distributed.get_worker().address, error))
-    result = jobs.attempt(job, (), report)
+    result = jobs.attempt(job, report)
     if isinstance(result.error, (*jobs.EXPECTED, type(None))):
         return result
     logger.error("%s failed", job.name, exc_info=result.error)
@@ -153,7 +153,10 @@ class Cluster:
         try:
             self._wait_for_workers(distributed, client, report)
             project = Project(facts=_own_facts(), token=files.write_text(token, ""))
-            _check_workers(client, project)
+            # All that are there now, before any work; later ones are asked by `_do`.
+            for worker, answer in client.run(check_worker, project, on_error="return").items():
+                if isinstance(answer, BaseException):
+                    raise _unfit(worker, answer)
             client.subscribe_topic(topic, lambda event: report(event[1]))
             send = functools.partial(client.submit, _do, project=project, topic=topic, pure=False)
             yield from self._dispatch(distributed, client, send, work, report)
@@ -162,7 +165,8 @@ class Cluster:
             client.close()
 
     def _connect(self, distributed: Any) -> Any:
-        if self.address.startswith("tls://") and not _certificates(distributed):
+        configured = distributed.security.Security().get_connection_args("client")
+        if self.address.startswith("tls://") and not configured.get("ssl_context"):
             raise checks.problem(
                 "certificates in Dask's configuration for tls://",
                 "none",
@@ -213,10 +217,9 @@ class Cluster:
                 if time.monotonic() - last_seen > self.worker_timeout:
                     raise checks.RunError(f"{self.address} has no workers any more. {_KEPT}")
                 for job in [each for each in waiting if all(name in results for name in each.after)]:
-                    failed = next((results[n] for n in job.after if not results[n].succeeded), None)
-                    if failed is not None:
-                        results[job.name] = jobs.left_out(job, failed, report)
-                        yield results[job.name]
+                    if result := jobs.left_out(job, results, report):
+                        results[job.name] = result
+                        yield result
                     elif len(futures) < threads:
                         futures[send(job, key=f"{job.name}-{secrets.token_hex(4)}")] = job.name
                     else:
@@ -258,17 +261,6 @@ def _distributed() -> Any:
             f"no {error.name}",
             "In the folder of kp2d, run pip install '.[cluster]'.",
         ) from None
-
-
-def _certificates(distributed: Any) -> Any:
-    return distributed.security.Security().get_connection_args("client").get("ssl_context")
-
-
-def _check_workers(client: Any, project: Project) -> None:
-    """Refuses a cluster one of whose workers does not fit, before any work; later ones are asked by `_do`."""
-    for address, answer in client.run(check_worker, project, on_error="return").items():
-        if isinstance(answer, BaseException):
-            raise _unfit(address, answer)
 
 
 def _threads(client: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,30 +59,21 @@ class Result:
 Execute = Callable[[Sequence[Job], Report], Iterable[Result]]
 
 
-def attempt(job: Job, before: Iterable[Result], report: Report) -> Result:
-    """Does one job.
-
-    Args:
-        job: The job.
-        before: Results of the jobs that it waits for.
-        report: Receives one line of news at a time.
-
-    Returns:
-        What became of it; an error is a result, too.
-    """
-    for result in before:
-        if not result.succeeded:
-            return left_out(job, result, report)
+def attempt(job: Job, report: Report) -> Result:
+    """Does one job and returns what became of it; an error is a result, too."""
     try:
         return Result(name=job.name, value=job.work(*job.arguments, report=report))
     except Exception as error:  # whatever goes wrong in one job must not take the others with it
         return Result(name=job.name, error=error)
 
 
-def left_out(job: Job, failed: Result, report: Report) -> Result:
-    """Says that a job is not begun, as one that it waits for did not succeed; returns that as its result."""
-    report(f"{job.name}: not begun, as {failed.name} did not succeed")
-    return Result(name=job.name, missed=failed.name)
+def left_out(job: Job, results: Mapping[str, Result], report: Report) -> Result | None:
+    """Returns the result of a job that one of those it waits for lets not begin, and says so; else None."""
+    failed = next((name for name in job.after if not results[name].succeeded), None)
+    if failed is None:
+        return None
+    report(f"{job.name}: not begun, as {failed} did not succeed")
+    return Result(name=job.name, missed=failed)
 
 
 def one_by_one(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
@@ -113,7 +104,7 @@ def keep_going(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
     """
     results: dict[str, Result] = {}
     for job in jobs:
-        results[job.name] = attempt(job, [results[name] for name in job.after], report)
+        results[job.name] = left_out(job, results, report) or attempt(job, report)
         yield results[job.name]
 
 

@@ -96,15 +96,11 @@ def _networks() -> str:
         rows.assign(
             parameters=[networks.get_preset(name).num_parameters for name in rows["method"]],
             macs=[networks.count_macs(name, _SIZE) for name in rows["method"]],
-            kib=[_model_bytes(name) / 1024 for name in rows["method"]],
+            kib=[weights.shipped_path(name, "int8").stat().st_size / 1024 for name in rows["method"]],
         )
     ).sort_values("macs")
     costs = ("parameters", "gmacs", "kib", "extract_ms")
     return tables.markdown(rows, ("method", *costs, "repeatability", "d3", "matching_score"))
-
-
-def _model_bytes(name: str) -> int:
-    return weights.shipped_path(name, "int8").stat().st_size
 
 
 def _against_sift() -> str:

@@ -38,6 +38,7 @@ class Sweep:
         data: Folder of the data set.
         profile: The profile that the rows name.
         folder: Where features and finished combinations are kept.
+        progress: Whether to show progress bars.
     """
 
     methods: tuple[str, ...]
@@ -47,6 +48,7 @@ class Sweep:
     data: Path
     profile: str = "custom"
     folder: Path = dataclasses.field(default_factory=lambda: paths.runs("sweep"))
+    progress: bool = False
 
     def __post_init__(self) -> None:
         for field in ("methods", "image_sizes", "seeds"):
@@ -164,7 +166,6 @@ def run(
     *,
     report: jobs.Report = logger.info,
     execute: jobs.Execute = jobs.keep_going,
-    progress: bool = False,
 ) -> tuple[pd.DataFrame, list[jobs.Result]]:
     """Computes what is not kept from an earlier run, and gathers all rows.
 
@@ -175,7 +176,6 @@ def run(
         sweep: What to compute.
         report: Receives one line a combination.
         execute: What does the work: one after another here, or `kp2d.reproduce.cluster.Cluster.execute`.
-        progress: Whether to show progress bars.
 
     Returns:
         The rows of all combinations that succeeded, in their order, with the columns
@@ -191,7 +191,7 @@ def run(
     for name, reason in reasons.items():
         report(f"{name}: {reason or 'reused, nothing changed'}")
     todo = [each for each in every if reasons[each.name]]
-    results = {result.name: result for result in execute(plan(sweep, todo, progress), report)} if todo else {}
+    results = {result.name: result for result in execute(plan(sweep, todo), report)} if todo else {}
     rows: list[dict[str, Any]] = []
     for each in every:
         if not reasons[each.name]:
@@ -203,27 +203,24 @@ def run(
     return table, [result for result in results.values() if not result.succeeded]
 
 
-def plan(sweep: Sweep, todo: Sequence[Combination], progress: bool = False) -> list[jobs.Job]:
+def plan(sweep: Sweep, todo: Sequence[Combination]) -> list[jobs.Job]:
     """Returns the jobs of some combinations: features of each method and size, then scores of each seed."""
     planned: dict[str, jobs.Job] = {}
     for each in todo:
         extraction = f"{each.features} features"
-        if extraction not in planned:
-            arguments = (each, sweep, progress)
-            planned[extraction] = jobs.Job(name=extraction, work=extract, arguments=arguments)
-        planned[each.name] = jobs.Job(
-            name=each.name, work=score, arguments=(each, sweep, progress), after=(extraction,)
-        )
+        arguments = (each, sweep)
+        planned.setdefault(extraction, jobs.Job(name=extraction, work=extract, arguments=arguments))
+        after = (extraction,)
+        planned[each.name] = jobs.Job(name=each.name, work=score, arguments=arguments, after=after)
     return list(planned.values())
 
 
-def extract(combination: Combination, sweep: Sweep, progress: bool, *, report: jobs.Report) -> None:
+def extract(combination: Combination, sweep: Sweep, *, report: jobs.Report) -> None:
     """Extracts the features of a data set, where they are not kept yet.
 
     Args:
         combination: One of those that share them.
         sweep: The sweep it is of.
-        progress: Whether to show a progress bar.
         report: Receives a line.
 
     Raises:
@@ -236,19 +233,16 @@ def extract(combination: Combination, sweep: Sweep, progress: bool, *, report: j
             [pair for sequence in datasets.load_sequences(sweep.data) for pair in sequence.pairs],
             combination.protocol.image_size,
             cache=sweep.folder / "features",
-            progress=progress,
+            progress=sweep.progress,
         )
 
 
-def score(
-    combination: Combination, sweep: Sweep, progress: bool, *, report: jobs.Report
-) -> list[dict[str, Any]]:
+def score(combination: Combination, sweep: Sweep, *, report: jobs.Report) -> list[dict[str, Any]]:
     """Scores one combination and keeps its rows, together with what they depend on.
 
     Args:
         combination: The combination.
         sweep: The sweep it is of.
-        progress: Whether to show progress bars.
         report: Receives a line.
 
     Returns:
@@ -264,7 +258,7 @@ def score(
             combination.protocol,
             profile=sweep.profile,
             cache=sweep.folder / "features",
-            progress=progress,
+            progress=sweep.progress,
         )
     rows = table.to_dict("records")
     files.write_json(combination.record, {**combination.state, "rows": rows})
