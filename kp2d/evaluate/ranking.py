@@ -118,14 +118,7 @@ def rank(
         raise checks.problem("either seconds or steps", f"seconds={seconds}, steps={steps}")
     if seconds is not None and not seconds > 0:
         raise checks.problem("a positive number of seconds", seconds)
-    for name in names:
-        checks.one_of("variant", name, VARIANTS)
-    configs = {}
-    for name in names:
-        changes = {**SHORT_RUN, **settings, **VARIANTS[name]}
-        folder = Path(output) / "".join(c if c.isalnum() else "_" for c in name)
-        recipe = changes.pop("recipe", "kp2d_plus")
-        configs[name] = from_recipe(recipe, data=str(data), output=str(folder), **changes)
+    configs = {name: _config(name, str(data), Path(output), settings) for name in names}
     speeds = {name: _speed(config) if seconds else math.nan for name, config in configs.items()}
     parts = []
     for number, (name, config) in enumerate(configs.items(), start=1):
@@ -140,7 +133,20 @@ def rank(
         pairs = evaluation.evaluate(extractor, sequences, protocol, progress=progress)
         told = {"variant": name, "changes": _told(VARIANTS[name]), "dataset": dataset}
         parts.append(_rows(averages.summarize(pairs), config, told, seconds, speed))
-    table = pd.concat(parts, ignore_index=True)
+    return _best_first(pd.concat(parts, ignore_index=True))
+
+
+def _config(name: str, data: str, output: Path, settings: Mapping[str, Any]) -> TrainConfig:
+    """Returns the configuration of a variant, whose run has a folder of its own."""
+    checks.one_of("variant", name, VARIANTS)
+    changes = {**SHORT_RUN, **settings, **VARIANTS[name]}
+    folder = output / "".join(c if c.isalnum() else "_" for c in name)
+    recipe = changes.pop("recipe", "kp2d_plus")
+    return from_recipe(recipe, data=data, output=str(folder), **changes)
+
+
+def _best_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of the variants with the best d3 (then d1) of all pairs first."""
     best = table[table["subset"] == "all"].sort_values(["d3", "d1"], ascending=False, kind="stable")
     order = {name: rank for rank, name in enumerate(best["variant"])}
     return table.sort_values(

@@ -65,7 +65,7 @@ METHODS: dict[str, dict[str, str]] = {
 }
 _OTHER_COLORS = ("#117733", "#56b4e9", "#7a5c00", "#d08ab0", "#44aa99")
 _OTHER_MARKERS = ("X", "p", "h", "<", ">")
-_PRECISIONS: dict[str, Any] = {"float32": "-", "int8": (0, (3.2, 1.4))}
+_LINE_STYLES: dict[str, Any] = {"float32": "-", "int8": (0, (3.2, 1.4))}
 
 
 class StyledFigure(Figure):
@@ -103,7 +103,7 @@ def method_style(method: str, precision: str = "float32") -> dict[str, Any]:
     """
     place, color = divmod(zlib.crc32(str(method).encode()), len(_OTHER_COLORS))
     other = {"color": _OTHER_COLORS[color], "marker": _OTHER_MARKERS[place % len(_OTHER_MARKERS)]}
-    return {**METHODS.get(method, other), "linestyle": _PRECISIONS.get(precision, ":")}
+    return {**METHODS.get(method, other), "linestyle": _LINE_STYLES.get(precision, ":")}
 
 
 def method_label(method: str, precision: str = "float32") -> str:

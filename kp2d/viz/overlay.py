@@ -23,7 +23,7 @@ SINGULAR = {"inliers": "inlier", "outliers": "outlier", "matches": "match"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
+class DrawnPair:
     """Two photographs, what was matched between them, and where picture 1 stands beside picture 0.
 
     Attributes:
@@ -68,7 +68,7 @@ def checked_pair(
     inliers: np.ndarray | None = None,
     homography: np.ndarray | None = None,
     estimated: np.ndarray | None = None,
-) -> Pair:
+) -> DrawnPair:
     """Checks the arguments of `viz.draw_matches` and places the two pictures side by side.
 
     Raises:
@@ -91,7 +91,7 @@ def checked_pair(
         if estimated.shape != (3, 3) or not np.isfinite(estimated).all():
             received = f"{estimated.tolist()}"
             raise checks.problem("estimated as a finite [3, 3] matrix", received, "Give None for a failure.")
-    return Pair(
+    return DrawnPair(
         image0=image0,
         image1=image1,
         points0=keypoints0[matches[:, 0]],
@@ -158,7 +158,7 @@ def photograph(
     axes.imshow(image, extent=extent, interpolation="bicubic", zorder=0)
 
 
-def paint_pair(axes: Axes, pair: Pair, max_matches: int, *, thin: float = 1.0) -> dict[str, Artist]:
+def paint_pair(axes: Axes, pair: DrawnPair, max_matches: int, *, thin: float = 1.0) -> dict[str, Artist]:
     """Paints photographs, match lines and frames; sets no limits, title or legend.
 
     Args:
@@ -204,7 +204,7 @@ def selected(inliers: np.ndarray | None, count: int, max_matches: int) -> list[t
     return [("outliers", len(bad), bad[: room - kept]), ("inliers", len(good), good[:kept])]
 
 
-def _lines(axes: Axes, pair: Pair, kind: str, index: np.ndarray, thin: float) -> LineCollection:
+def _lines(axes: Axes, pair: DrawnPair, kind: str, index: np.ndarray, thin: float) -> LineCollection:
     """Draws the matches at `index` as lines with a dot at each end, the best on top."""
     index = index[::-1]
     ends = np.stack([pair.place0(pair.points0[index]), pair.place1(pair.points1[index])], axis=1)
@@ -224,7 +224,7 @@ def _lines(axes: Axes, pair: Pair, kind: str, index: np.ndarray, thin: float) ->
     return lines
 
 
-def _frame(axes: Axes, pair: Pair, kind: str, homography: np.ndarray, thin: float) -> Artist:
+def _frame(axes: Axes, pair: DrawnPair, kind: str, homography: np.ndarray, thin: float) -> Artist:
     """Draws the border of picture 0 in picture 1, true or estimated, with a dark halo."""
     segments = frame_segments(homography, pair.image0.shape[:2], pair.image1.shape[:2], pair.margin)
     gap = np.full((len(segments), 1, 2), np.nan)  # one line, interrupted between the sides
