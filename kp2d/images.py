@@ -237,14 +237,7 @@ def _tiff_end(content: bytes) -> int:
 
 
 def _tiff_fields(content: bytes) -> dict[int, tuple[int, ...]]:
-    """Returns the whole numbers in the first directory of a TIFF by tag.
-
-    Args:
-        content: The file.
-
-    Raises:
-        struct.error: If the directory or a value lies behind the end of the file.
-    """
+    """Returns the whole numbers in the first directory of a TIFF by tag; struct.error if it is cut off."""
     order = "<" if content[:2] == b"II" else ">"
     (start,) = struct.unpack_from(f"{order}I", content, 4)
     (count,) = struct.unpack_from(f"{order}H", content, start)

@@ -294,15 +294,9 @@ def _run(command: Sequence[str], folder: str | None, limit: float) -> tuple[int,
 
 
 def _failure(text: str, code: int) -> InputError | RunError:
-    """Names what went wrong, with the compiler's sentence and a remedy, when it made no model.
+    """Names what went wrong in a run of some exit status (negative for a signal), and a remedy.
 
-    Args:
-        text: What it printed.
-        code: Its exit status; negative for a signal.
-
-    Returns:
-        The error, for the caller to raise: an InputError if the model or the machine does not fit, a RunError
-        if the compiler broke off.
+    It is an InputError if the model or the machine does not fit, a RunError if the compiler broke off.
     """
     for pattern, expected, remedy in _FAILURES:
         if match := re.search(pattern, text):

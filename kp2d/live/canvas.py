@@ -100,12 +100,8 @@ class Placement:
         return (points + 0.5) * self.zoom - 0.5 + (self.left, self.top)
 
 
-def zoom_of(frame_size: tuple[int, int]) -> int:
-    """Returns by which whole number a small frame is enlarged before it is painted on.
-
-    Args:
-        frame_size: (height, width) px.
-    """
+def _zoom(frame_size: tuple[int, int]) -> int:
+    """Returns by which whole number a frame of (height, width) px is enlarged before it is painted on."""
     return max(1, min(math.ceil(NEUTRAL_SIDE / min(frame_size) - 0.1), 4 * NEUTRAL_SIDE // max(frame_size)))
 
 
@@ -117,14 +113,14 @@ def paint(frame: np.ndarray, scene: Scene) -> np.ndarray:
         scene: What to paint.
 
     Returns:
-        uint8 RGB `[H', W', 3]`: the frame enlarged by `zoom_of`, at its left the reference picture if there
-        is one.
+        uint8 RGB `[H', W', 3]`: the frame, enlarged if it is small, at its left the reference picture if
+        there is one.
 
     Raises:
         InputError: If the frame is no such array.
     """
     height, width = checks.is_image(frame).shape[:2]
-    zoom = zoom_of((height, width))
+    zoom = _zoom((height, width))
     shown = images.resize_image(frame, (height * zoom, width * zoom)) if zoom > 1 else frame
     shown = np.ascontiguousarray(shown[:, ::-1]) if scene.mirror else shown.copy()
     placement = Placement(width=width, zoom=zoom, mirror=scene.mirror)
