@@ -14,6 +14,7 @@ from kp2d.evaluate import bootstrap, metrics
 from kp2d.methods.extractors import Method
 
 METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
+SMALLER_IS_BETTER = "localization_error"  # of the metrics, the only one
 INTERVALS = tuple(name for metric in METRICS for name in bootstrap.end_names(metric))
 MMA = tuple(f"mma_{threshold}" for threshold in metrics.MMA_THRESHOLDS)
 COUNTS = ("num_keypoints", "num_matches", "num_inliers")  # means over pairs

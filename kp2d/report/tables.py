@@ -17,7 +17,6 @@ FOLDER = "tables"
 MAX_ROWS = 200  # of a table on a page; a longer one is shown in part, and whole in its CSV
 EXCERPT = 20
 _SHARES = {"repeatability", "matching_score", "d1", "d3", "d5", "auc_3", "auc_5", *tables.MMA}
-_SMALLER_IS_BETTER = "localization_error"
 _SIZE = (240, 320)  # (height, width) px, that of the headlines
 _HEADLINE = ("method", "precision", "top_k", *tables.METRICS)
 
@@ -103,7 +102,11 @@ def lay_out(rows: pd.DataFrame, *, columns: Sequence[str] = (), best: bool = Fal
         rows = rows.head(EXCERPT)
     constants = _constants(rows[columns]) if total <= MAX_ROWS else []
     shown = [name for name in columns if name not in constants]
-    winners = {name: _best(rows[name]) for name in tables.METRICS if best and name in shown}
+    winners = {
+        name: rows[name].agg("min" if name == tables.SMALLER_IS_BETTER else "max")
+        for name in tables.METRICS
+        if best and name in shown
+    }
     return Table(
         columns=tuple((_heading(name), _is_numeric(rows[name])) for name in shown),
         rows=tuple(
@@ -129,10 +132,6 @@ def _heading(name: str) -> str:
 
 def _is_numeric(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-
-
-def _best(column: pd.Series) -> float:
-    return column.min() if column.name == _SMALLER_IS_BETTER else column.max()
 
 
 def _cell(name: str, record: dict[str, object], winner: float | None, columns: Sequence[str]) -> Cell:

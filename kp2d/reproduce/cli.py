@@ -347,18 +347,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute_from(options: argparse.Namespace, here: jobs.Execute) -> jobs.Execute:
-    """Returns what does the jobs, as was asked for.
-
-    Args:
-        options: From a parser with `_add_cluster`.
-        here: What does them without a cluster.
-
-    Returns:
-        The function.
-
-    Raises:
-        InputError: If the time to wait is not positive.
-    """
+    """Returns what does the jobs: the cluster that was asked for, or else what does them `here`."""
     if not options.worker_timeout > 0:
         raise checks.problem("a positive --worker-timeout", options.worker_timeout)
     if not options.scheduler:

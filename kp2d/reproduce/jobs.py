@@ -77,15 +77,7 @@ def left_out(job: Job, results: Mapping[str, Result], report: Report) -> Result 
 
 
 def one_by_one(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
-    """Does jobs in this process, in their order, and stops at the first that fails.
-
-    Args:
-        jobs: The jobs, each behind those that it waits for.
-        report: Receives one line of news at a time.
-
-    Yields:
-        What became of each that was begun.
-    """
+    """Does jobs like `keep_going`, but stops at the first that fails."""
     for result in keep_going(jobs, report):
         yield result
         if not result.succeeded:

@@ -28,7 +28,6 @@ _HEADLINE = (
     ("bench", "viewpoint", (_OURS, _REFERENCE)),
     ("bench2", "viewpoint", (_OURS, _REFERENCE)),
 )
-_LESS_IS_BETTER = "localization_error"
 
 
 def documents() -> tuple[str, ...]:
@@ -75,7 +74,7 @@ def _ahead(rows: pd.DataFrame) -> Iterator[str]:
     by_method = rows.set_index(["method", "precision"])
     for metric in tables.METRICS:
         ours, reference = by_method.loc[_OURS, metric], by_method.loc[_REFERENCE, metric]
-        if reference < ours if metric == _LESS_IS_BETTER else reference > ours:
+        if reference < ours if metric == tables.SMALLER_IS_BETTER else reference > ours:
             yield f"{tables.HEADINGS.get(metric, metric)} ({reference:.3f} against {ours:.3f})"
 
 

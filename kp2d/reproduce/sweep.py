@@ -216,12 +216,7 @@ def plan(sweep: Sweep, todo: Sequence[Combination]) -> list[jobs.Job]:
 
 
 def extract(combination: Combination, sweep: Sweep, *, report: jobs.Report) -> None:
-    """Extracts the features of a data set, where they are not kept yet.
-
-    Args:
-        combination: One of those that share them.
-        sweep: The sweep it is of.
-        report: Receives a line.
+    """Extracts the features that a combination shares with others, where they are not kept yet.
 
     Raises:
         InputError: If the method or the data set is missing.
@@ -238,15 +233,7 @@ def extract(combination: Combination, sweep: Sweep, *, report: jobs.Report) -> N
 
 
 def score(combination: Combination, sweep: Sweep, *, report: jobs.Report) -> list[dict[str, Any]]:
-    """Scores one combination and keeps its rows, together with what they depend on.
-
-    Args:
-        combination: The combination.
-        sweep: The sweep it is of.
-        report: Receives a line.
-
-    Returns:
-        The rows.
+    """Scores one combination; keeps its rows, together with what they depend on, and returns them.
 
     Raises:
         InputError: If the data set is missing, or the rows cannot be written.
