@@ -118,6 +118,13 @@ class Method:
         """Tells whether the name is a path."""
         return weights.is_path(self.name)
 
+    def absolute(self) -> Method:
+        """Returns the method such that it holds in any working directory; refuses a path without weights."""
+        if not self.is_path:
+            return self
+        weights.find(self.name)
+        return dataclasses.replace(self, name=str(Path(self.name).expanduser().resolve()))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassicalExtractor:
@@ -237,7 +244,7 @@ def create(method: str | Method, *, precision: str | None = None, **options: Any
     chosen, options = _chosen(method, precision, options)
     if chosen.name in _CLASSICAL:
         return _classical(chosen, **options)
-    written = Path(chosen.name).stat().st_mtime_ns if chosen.is_path else 0
+    written = weights.find(chosen.name).stat().st_mtime_ns if chosen.is_path else 0
     return _network(chosen, written, tuple(sorted(options.items())))
 
 
@@ -252,11 +259,11 @@ def load(method: str | Method, *, precision: str | None = None, **options: Any) 
 def _chosen(
     method: str | Method, precision: str | None, options: dict[str, Any]
 ) -> tuple[Method, dict[str, Any]]:
-    """Returns a method that exists, its precision or file found, and the options that are given."""
+    """Returns a method that exists, its precision or absolute path, and the options that are given."""
     chosen = Method.parse(str(method), precision)
     options = {name: value for name, value in options.items() if value is not None}
     if chosen.is_path:
-        return dataclasses.replace(chosen, name=str(weights.find(chosen.name))), options
+        return chosen.absolute(), options
     checks.one_of("method", chosen.name, methods())
     default = "int8" if options.get("use_tpu") and chosen.name not in _CLASSICAL else "float32"
     return dataclasses.replace(chosen, precision=chosen.precision or default), options

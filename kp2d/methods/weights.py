@@ -68,7 +68,8 @@ def resolve(name: str | Path, precision: str | None = None) -> Weights:
         precision: A key of `SUFFIXES`; None takes "float32" of a shipped network, and what a file is.
 
     Returns:
-        The weights. Those of a run are named after its folder, others after their file.
+        The weights. Those of a run or found in a folder are named after that, if their file is named after
+        its preset; others after their file.
 
     Raises:
         InputError: If there are no such weights, they are damaged, it is unknown of which network they are,
@@ -76,7 +77,9 @@ def resolve(name: str | Path, precision: str | None = None) -> Weights:
     """
     if is_path(str(name)):
         path = find(name)
-        return (_of_model if path.name.endswith(MODEL) else _of_training)(path, precision)
+        if path.name.endswith(MODEL):
+            return _of_model(path, precision)
+        return _of_training(path, precision, by_folder=Path(name).expanduser().is_dir())
     precision = checks.one_of(f"precision of {name}", precision or "float32", SUFFIXES)
     checks.one_of(f"shipped network in {precision}", str(name), shipped(precision))
     path = shipped_path(str(name), precision)
@@ -131,13 +134,13 @@ def _of_model(path: Path, precision: str | None) -> Weights:
     )
 
 
-def _of_training(path: Path, precision: str | None) -> Weights:
+def _of_training(path: Path, precision: str | None, *, by_folder: bool) -> Weights:
     checks.one_of(f"precision of {path.name}", precision or "float32", ["float32"])
     if not path.name.endswith(WEIGHTS):
         raise checks.problem("a .weights.h5 or .tflite file", str(path), "Name the output of kp2d train.")
     stem, run = path.name.removesuffix(WEIGHTS), files.read_json(path.with_name("config.json")) or {}
     preset = _preset_of(path, run)
-    name = path.parent.name if run and stem == preset else stem
+    name = path.parent.name if stem == preset and (run or by_folder) else stem
     return Weights(
         path=path,
         name=name,

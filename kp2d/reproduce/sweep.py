@@ -110,7 +110,7 @@ def shipped_networks(presets: Sequence[str], precisions: Sequence[str]) -> list[
 
 def absolute(method: str) -> str:
     """Returns a method; if it is a path, one that holds in the other working directory of a worker, too."""
-    return str(weights.find(method)) if weights.is_path(method) else method
+    return str(extractors.Method.parse(method).absolute())
 
 
 def combinations(sweep: Sweep) -> list[Combination]:

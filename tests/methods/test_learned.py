@@ -50,8 +50,10 @@ def test_missing_weights_are_refused(small_preset, tmp_path):
 def test_trained_weights_are_a_method_by_their_path(trained, tmp_path):
     result, run = trained
     by_folder, by_file = extractors.create(str(run)), extractors.create(str(result.weights_path))
-    assert by_folder is by_file
-    assert (by_folder.name, by_folder.cell) == ("run", 4)
+    assert by_folder is extractors.create(f"{run}/") and by_file is extractors.create(
+        str(result.weights_path)
+    )
+    assert (by_folder.name, by_folder.cell) == (by_file.name, by_file.cell) == ("run", 4)
     renamed = tmp_path / "mine.weights.h5"
     renamed.write_bytes(result.weights_path.read_bytes())
     (tmp_path / "mine.json").write_text('{"preset": "test_small"}')
