@@ -102,18 +102,23 @@ def _plain_title(name: str) -> str:
 
 
 def _html(content: Any, folder: Path, name: str) -> str:
-    """Renders cells with nbconvert's plain template; our own page goes around it."""
+    """Renders cells with nbconvert's plain template; our own page goes around it.
+
+    Words in a picture's place are the last heading above its cell.
+    """
     from nbconvert import HTMLExporter
 
-    pictures = 0
+    pictures, words = 0, "Picture made by this cell"
     for cell in content.cells:
         if cell.cell_type == "markdown":
             cell.source = _inside_the_site(cell.source)
+            headings = [line.lstrip("# ") for line in cell.source.splitlines() if line.startswith("#")]
+            words = f"Picture: {headings[-1]}" if headings else words
         for output in cell.get("outputs", []):
             _keep_still(output)
             if "image/png" in output.get("data", {}):
                 pictures += 1
-                _move_picture(output, folder, f"{name}_{pictures}", _alternative(content, cell))
+                _move_picture(output, folder, f"{name}_{pictures}", words)
     content.metadata.pop("widgets", None)
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(content)
@@ -147,24 +152,14 @@ def calm(body: str) -> str:
     return body.replace("<img ", '<img loading="lazy" ')
 
 
-def _alternative(content: Any, cell: Any) -> str:
-    """Returns words in a picture's place: the last heading above its cell."""
-    above = content.cells[: content.cells.index(cell)]
-    lines = [line for each in above if each.cell_type == "markdown" for line in each.source.splitlines()]
-    headings = [line.lstrip("# ") for line in lines if line.startswith("#")]
-    return f"Picture: {headings[-1]}" if headings else "Picture made by this cell"
-
-
 def _move_picture(output: Any, folder: Path, name: str, words: str) -> None:
     """Writes an output's picture into the site, and leaves its name and words for nbconvert's template."""
     png = base64.b64decode(output["data"]["image/png"])
     content, suffix = smaller(png)
-    path = files.write_bytes(folder / FOLDER / f"{name}{suffix}", content)
+    file = f"{FOLDER}/{name}{suffix}"
+    files.write_bytes(folder / file, content)
     output["data"] = {"image/png": ""}
-    output["metadata"] = {
-        "filenames": {"image/png": f"{FOLDER}/{path.name}"},
-        "image/png": {"alt": words},
-    }
+    output["metadata"] = {"filenames": {"image/png": file}, "image/png": {"alt": words}}
 
 
 def smaller(png: bytes) -> tuple[bytes, str]:
