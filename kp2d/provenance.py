@@ -89,7 +89,11 @@ def closure(modules: Iterable[str]) -> set[str]:
 def _imported(source: str) -> frozenset[str]:
     """Returns the full names of what Python code imports from the library, modules or what may be some."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # whoever runs it says what is wrong with it
+        return frozenset()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -158,6 +158,6 @@ def cells_hash(notebook: Path) -> str:
 def code(notebook: Path) -> str:
     """Returns the Python code of all cells; lines for IPython (`%matplotlib`) are left out."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    sources = ["".join(cell.get("source") or "") for cell in cells if cell.get("cell_type") == "code"]
     lines = [line for source in sources for line in source.splitlines()]
     return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))

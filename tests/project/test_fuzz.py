@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kp2d import checks, cli, files, images
+from kp2d import checks, cli, files, images, provenance
 from kp2d.data import archives, datasets, samples
 from kp2d.device import edgetpu
 from kp2d.evaluate import tables
@@ -191,6 +191,7 @@ def test_notebooks(tmp_path, content):
     path.write_bytes(content)
     if outcome(chain.parameters, path) is not None:
         assert len(chain.cells_hash(path)) >= 8
+        assert len(provenance.code_hash(source=chain.code(path))) == 12
 
 
 @CALM
