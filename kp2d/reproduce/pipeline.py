@@ -293,7 +293,8 @@ def _execute(
             execution_timeout=cell_timeout,
             cwd=str(paths.notebooks()),
             extra_arguments=[
-                "--log-level=ERROR",  # the kernel's advice on transports is not for our users
+                # What a kernel says of transports, or of being shut down, is not for our users; cells report errors.
+                "--log-level=CRITICAL",
                 f"--IPKernelApp.exec_lines={_TELL_USAGE.format(path=str(usage))}",
             ],
         )
