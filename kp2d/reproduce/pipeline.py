@@ -293,7 +293,7 @@ def _execute(
             execution_timeout=cell_timeout,
             cwd=str(paths.notebooks()),
             extra_arguments=[
-                # What a kernel says of transports, or of being shut down, is not for our users; cells report errors.
+                # What a kernel says of transports and of its end is not for our users; cells report errors.
                 "--log-level=CRITICAL",
                 f"--IPKernelApp.exec_lines={_TELL_USAGE.format(path=str(usage))}",
             ],
