@@ -43,6 +43,7 @@ def match(
     method: str | Extractor = "kp2d_tiny_s:int8",
     top_k: int = 1000,
     image_size: tuple[int, int] | None = None,
+    refine: bool = True,
 ) -> Registration:
     """Matches two images and estimates the homography between them.
 
@@ -51,7 +52,9 @@ def match(
         image1: uint8 RGB `[H1, W1, 3]`, or the path of a picture.
         method: As for `load`, or what that returned.
         top_k: Keypoints kept an image.
-        image_size: (height, width) px at which the method sees both; None leaves each at its own.
+        image_size: (height, width) px at which the method sees both; None leaves each at its own, but for
+            pictures of more than a megapixel, which are reduced for the method.
+        refine: Whether the homography is refined by the pictures themselves, to a fraction of a pixel.
 
     Returns:
         Both images' features in their own pixels, the matches best first, the homography and its inliers.
@@ -59,7 +62,7 @@ def match(
     Raises:
         InputError: If there is no such method or picture.
     """
-    from kp2d import config, images
+    from kp2d import images
     from kp2d.methods import extractors, registration
 
     extractor = extractors.create(method) if isinstance(method, str) else method
@@ -68,10 +71,5 @@ def match(
         for image in (image0, image1)
     )
     return registration.register_images(
-        picture0,
-        picture1,
-        extractor,
-        top_k=top_k,
-        protocol=config.protocol(top_k=(top_k,)),
-        image_size=image_size,
+        picture0, picture1, extractor, top_k=top_k, image_size=image_size, refine=refine
     )

@@ -21,7 +21,7 @@ def _own_home(home):
     ("arguments", "words"),
     [
         (["evaluate", "--method", "sfit"], "Did you mean 'sift'?"),
-        (["evaluate", "--precision", "int4"], "precision of sift"),
+        (["evaluate", "--precision", "int4"], "precision of kp2d_tiny_s"),
         (["evaluate", "--data", "/nowhere/at/all"], "/nowhere/at/all"),
         (["evaluate", "--profile", "fats"], "fast"),
         (["evaluate", "--protocol", "kp2dtyni"], "kp2dtiny"),

@@ -125,7 +125,7 @@ def _extractor(options: argparse.Namespace) -> Extractor:
     """Makes the method; unlike other verbs, in int8 unless told, and with as many threads as told."""
     from kp2d.methods import extractors, weights
 
-    method = extractors.Method.parse(options.method, options.precision)
+    method = method_cli.method_from(options)
     if method.precision is None and method.name in weights.shipped("int8"):
         method = extractors.Method(method.name, "int8")
     if method.precision in (None, "float32") and not method.name.endswith(weights.MODEL):

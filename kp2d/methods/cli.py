@@ -6,22 +6,24 @@ import argparse
 
 from kp2d.methods import extractors, runtimes
 
+DEFAULT = "kp2d_tiny_s:int8"
+
 
 def add_arguments(
-    parser: argparse.ArgumentParser, *, method: str = "sift", precision: str = "float32"
+    parser: argparse.ArgumentParser, *, method: str | None = None, precision: str = "float32"
 ) -> None:
     """Adds the arguments.
 
     Args:
         parser: Parser of a verb.
-        method: The method if none is given.
+        method: The method if none is given; None takes `DEFAULT`, in the precision that is asked for.
         precision: What the help says a network has if none is given; to do so is up to the verb.
     """
     parser.add_argument(
         "--method",
         default=method,
         help="keypoint method: sift, rootsift, orb, a network as kp2d_tiny_s or kp2d_tiny_s:int8, or a file:"
-        " .weights.h5 or .tflite",
+        f" .weights.h5 or .tflite{'' if method else f'; default: {DEFAULT}'}",
     )
     parser.add_argument(
         "--precision",
@@ -60,4 +62,19 @@ def extractor_from(
         InputError: As `kp2d.methods.extractors.create`.
     """
     given = {name: vars(options).get(name) for name in ("runtime", "use_tpu", "threads")}
-    return extractors.create(method or extractors.Method.parse(options.method, options.precision), **given)
+    return extractors.create(method or method_from(options), **given)
+
+
+def method_from(options: argparse.Namespace) -> extractors.Method:
+    """Reads which method was asked for.
+
+    Args:
+        options: From a parser with `add_arguments`.
+
+    Raises:
+        InputError: If two precisions are given.
+    """
+    if options.method is None:
+        default = extractors.Method.parse(DEFAULT)
+        return extractors.Method(default.name, options.precision or default.precision)
+    return extractors.Method.parse(options.method, options.precision)

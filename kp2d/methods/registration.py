@@ -7,13 +7,19 @@ import dataclasses
 import cv2
 import numpy as np
 
-from kp2d import checks, geometry, images
+from kp2d import checks, config, geometry, images
 from kp2d.config import Protocol
 from kp2d.methods import matching
 from kp2d.methods.extractors import Extractor
 from kp2d.methods.features import Features
+from kp2d.methods.refinement import refine_homography
 
 MIN_INLIERS = 12  # fewer can agree by chance
+ESTIMATORS = {"ransac": cv2.RANSAC, "accurate": cv2.USAC_ACCURATE}
+THRESHOLD = 1.5  # px at the size that a method sees, with the estimator "accurate"
+CONTRAST_WINDOW = 9  # px
+MIN_CONTRAST = 0.7  # gray levels, standard deviation in that window
+MAX_SEEN = 1024 * 1024  # pixels: larger pictures are reduced for the method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,15 +44,18 @@ def estimate_homography(
     points0: np.ndarray,
     points1: np.ndarray,
     *,
+    estimator: str = "ransac",
     ransac_threshold: float = 3.0,
     max_iterations: int = 5000,
     seed: int = 0,
 ) -> Estimate:
-    """Finds a homography from matched points by OpenCV's RANSAC.
+    """Finds a homography from matched points.
 
     Args:
         points0: `[K, 2]` px in image 0.
         points1: `[K, 2]` px in image 1, row by row the partners.
+        estimator: "ransac", OpenCV's plain one, by which the papers' tables are made; or "accurate", its
+            USAC_ACCURATE, which is as good as least squares on the true matches and much faster.
         ransac_threshold: Largest reprojection error of an inlier, px.
         max_iterations: Upper bound on RANSAC's samples.
         seed: OpenCV's RANSAC always draws the same samples, so only the order of the matches can vary it: 0
@@ -61,7 +70,7 @@ def estimate_homography(
     matrix, mask = cv2.findHomography(
         points0[order].astype(np.float64),
         points1[order].astype(np.float64),
-        cv2.RANSAC,
+        ESTIMATORS[checks.one_of("estimator", estimator, ESTIMATORS)],
         ransac_threshold,
         maxIters=max_iterations,
     )
@@ -89,26 +98,20 @@ class Registration:
     estimate: Estimate
 
 
-def extract_at(
-    extractor: Extractor, image: np.ndarray, image_size: tuple[int, int] | None = None
-) -> Features:
-    """Extracts features at another size and returns them in the image's own pixels.
+def seen_size(own_size: tuple[int, int], cell: int) -> tuple[int, int]:
+    """Returns the size at which a method sees a picture by default.
 
     Args:
-        extractor: Any method.
-        image: uint8 RGB `[H, W, 3]`.
-        image_size: (height, width) the method sees; None takes the image's own, for a network rounded to
-            what its cells can tile.
+        own_size: (height, width) of the picture, px.
+        cell: What both sides must be divisible by, px.
+
+    Returns:
+        (height, width) px: the picture's own, rounded to what cells can tile; less, not distorted, for a
+        picture of more than `MAX_SEEN` pixels.
     """
-    own_size = checks.is_image(image).shape[:2]
-    if image_size is None:
-        image_size = tuple(max(round(side / extractor.cell), 3) * extractor.cell for side in own_size)
-    if tuple(image_size) == own_size:
-        return extractor.extract(image)
-    features = extractor.extract(images.resize_image(image, image_size))
-    back = geometry.resize_matrix(tuple(image_size), own_size)
-    keypoints = geometry.warp_points(features.keypoints, back)
-    return dataclasses.replace(features, keypoints=keypoints.astype(np.float32))
+    scale = min(1.0, (MAX_SEEN / (own_size[0] * own_size[1])) ** 0.5)
+    height, width = (max(round(side * scale / cell), 3) * cell for side in own_size)
+    return height, width
 
 
 def register_features(
@@ -160,8 +163,9 @@ def register_images(
     extractor: Extractor,
     *,
     top_k: int = 1000,
-    protocol: Protocol | None = None,
     image_size: tuple[int, int] | None = None,
+    ransac_threshold: float = THRESHOLD,
+    refine: bool = True,
 ) -> Registration:
     """Finds, matches and explains the keypoints of two images of any sizes.
 
@@ -170,15 +174,74 @@ def register_images(
         image1: uint8 RGB `[H1, W1, 3]`.
         extractor: Any method.
         top_k: Features kept an image.
-        protocol: RANSAC's threshold, iterations and seed, and networks' score threshold; None takes KP2D's.
-        image_size: (height, width) at which the method sees both; None leaves each at its own.
+        image_size: (height, width) at which the method sees both; None takes `seen_size` of each.
+        ransac_threshold: Largest error of an inlier, px at that size.
+        refine: Whether a homography that can be trusted is refined by the pictures themselves.
+
+    Returns:
+        Features, matches and the homography, all in the images' own pixels.
     """
-    protocol = protocol or Protocol()
+    config.protocol(top_k=(top_k,), ransac_threshold=ransac_threshold)  # refuses what makes no sense, by name
+    own_sizes = [checks.is_image(image).shape[:2] for image in (image0, image1)]
+    sizes = [tuple(image_size or seen_size(own_size, extractor.cell)) for own_size in own_sizes]
+    seen0, seen1 = images.resize_image(image0, sizes[0]), images.resize_image(image1, sizes[1])
     features0, features1 = (
-        confident(extract_at(extractor, image, image_size), extractor, protocol) for image in (image0, image1)
+        textured(extractor.extract(seen), seen).take(slice(top_k)) for seen in (seen0, seen1)
     )
     features0 = turned_to(features0, features1, extractor)
-    return register_features(features0, features1, top_k=top_k, protocol=protocol)
+    matches = match_features(features0, features1)
+    points0, points1 = features0.keypoints[matches[:, 0]], features1.keypoints[matches[:, 1]]
+    estimate = estimate_homography(points0, points1, estimator="accurate", ransac_threshold=ransac_threshold)
+    if refine and estimate.trustworthy:
+        estimate = _refined(seen0, seen1, points0, points1, estimate, ransac_threshold)
+    back0, back1 = (geometry.resize_matrix(size, own) for size, own in zip(sizes, own_sizes, strict=True))
+    if estimate.homography is not None:
+        homography = back1 @ estimate.homography @ np.linalg.inv(back0)
+        estimate = dataclasses.replace(estimate, homography=homography / homography[2, 2])
+    return Registration(
+        features0=_carried(features0, back0),
+        features1=_carried(features1, back1),
+        matches=matches,
+        estimate=estimate,
+    )
+
+
+def textured(features: Features, image: np.ndarray) -> Features:
+    """Returns the features that have something to describe: contrast within some pixels around them.
+
+    What lies in a black frame or on an empty wall looks the same in any two pictures, and agrees on a
+    homography that says nothing of them.
+
+    Args:
+        features: In pixels of the image.
+        image: uint8 RGB `[H, W, 3]`.
+    """
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    mean, squares = (cv2.blur(values, (CONTRAST_WINDOW,) * 2) for values in (gray, gray * gray))
+    column, row = np.round(features.keypoints).astype(int).T
+    row, column = np.clip(row, 0, gray.shape[0] - 1), np.clip(column, 0, gray.shape[1] - 1)
+    return features.take((squares - mean * mean)[row, column] >= MIN_CONTRAST**2)
+
+
+def _refined(
+    image0: np.ndarray,
+    image1: np.ndarray,
+    points0: np.ndarray,
+    points1: np.ndarray,
+    estimate: Estimate,
+    threshold: float,
+) -> Estimate:
+    """Returns an estimate refined by the pictures, and the matches that agree with it; kept if too few do."""
+    homography = refine_homography(image0, image1, points0[estimate.inliers], estimate.homography)
+    errors = np.hypot(*(geometry.warp_points(points0, homography) - points1).T)
+    refined = Estimate(homography=homography, inliers=errors <= threshold)  # NaN, behind the horizon, is none
+    return refined if refined.trustworthy else estimate
+
+
+def _carried(features: Features, matrix: np.ndarray) -> Features:
+    """Returns features with their keypoints in other pixels."""
+    keypoints = geometry.warp_points(features.keypoints, matrix)
+    return dataclasses.replace(features, keypoints=keypoints.astype(np.float32))
 
 
 def turned_to(features0: Features, features1: Features, extractor: Extractor) -> Features:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from kp2d import config
 from kp2d.arguments import image_size
 from kp2d.methods import cli as method_cli
+from kp2d.methods import registration
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kp2d.methods.extractors import Extractor
 
 
 def add_match(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +30,20 @@ def add_match(parser: argparse.ArgumentParser) -> None:
         "--image-size",
         type=image_size,
         metavar="HxW",
-        help="size the method sees; default: each image's own",
+        help="size the method sees; default: each image's own, reduced to a megapixel if it is larger",
     )
-    parser.add_argument("--ransac-threshold", type=float, default=3.0, help="largest error of an inlier, px")
+    parser.add_argument(
+        "--ransac-threshold",
+        type=float,
+        default=registration.THRESHOLD,
+        help="largest error of an inlier, px at the size that the method sees",
+    )
+    parser.add_argument(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="refine the homography by the pictures themselves, to a fraction of a pixel",
+    )
 
 
 def run_match(options: argparse.Namespace) -> None:
@@ -39,11 +56,9 @@ def run_match(options: argparse.Namespace) -> None:
         InputError: If a value is refused, or a file cannot be used.
     """
     from kp2d import images
-    from kp2d.methods import registration
     from kp2d.viz import figures, pictures
 
     figures.check_target(options.output)  # before the work
-    protocol = config.protocol(top_k=(options.top_k,), ransac_threshold=options.ransac_threshold)
     extractor = method_cli.extractor_from(options)
     image0, image1 = images.read_image(options.image0), images.read_image(options.image1)
     registered = registration.register_images(
@@ -51,8 +66,9 @@ def run_match(options: argparse.Namespace) -> None:
         image1,
         extractor,
         top_k=options.top_k,
-        protocol=protocol,
         image_size=options.image_size,
+        ransac_threshold=options.ransac_threshold,
+        refine=options.refine,
     )
     estimate = registered.estimate
     facts = f"{estimate.inliers.sum()}/{len(estimate.inliers)} inliers"
@@ -74,4 +90,15 @@ def run_match(options: argparse.Namespace) -> None:
     else:
         verdict = "a homography not to be trusted (chance finds as many inliers)"
     counts = f"{len(registered.features0)} and {len(registered.features1)} keypoints"
-    print(f"{counts}, {facts}, {verdict}: {path}")
+    print(f"{counts}, {facts}, {verdict}{_reduced(options, extractor, image0, image1)}: {path}")
+
+
+def _reduced(
+    options: argparse.Namespace, extractor: Extractor, image0: np.ndarray, image1: np.ndarray
+) -> str:
+    """Says at which sizes a method saw pictures that are too large for it."""
+    own = [image.shape[:2] for image in (image0, image1)]
+    seen = [registration.seen_size(size, extractor.cell) for size in own]
+    if options.image_size or all(size[0] * size[1] <= registration.MAX_SEEN for size in own):
+        return ""
+    return f" (seen at {' and '.join(f'{width}x{height}' for height, width in seen)} px)"

@@ -162,3 +162,72 @@ def test_few_inliers_are_not_trusted_and_many_matches_need_more_of_them():
     assert estimate(13, 14).trustworthy and not estimate(12, 14).trustworthy
     assert not estimate(14, 382).trustworthy  # ORB on noise
     assert estimate(80, 382).trustworthy and not estimate(80, 382, homography="none").trustworthy
+
+
+def test_registration_finds_a_known_shift_at_any_size(textured):
+    scene = textured((200, 260))
+    image0, image1 = scene[:160, :200], scene[20:190, 30:240]
+    for size in (None, (120, 160)):
+        found = registration.register_images(
+            image0, image1, extractors.create("sift"), top_k=500, image_size=size
+        )
+        truth = np.array([[1, 0, -30], [0, 1, -20], [0, 0, 1.0]])
+        homography = found.estimate.homography / found.estimate.homography[2, 2]
+        assert np.abs(homography[:2, 2] - truth[:2, 2]).max() < 1
+        assert found.features0.keypoints[:, 0].max() > 160
+
+
+def test_large_pictures_are_reduced_for_the_method_and_answered_in_their_own_pixels(textured):
+    assert registration.seen_size((480, 640), 8) == (480, 640)
+    assert registration.seen_size((3024, 4032), 4) == (888, 1184)
+    assert registration.seen_size((101, 5), 4) == (100, 12)
+    scene = images.resize_image(textured((300, 400)), (1500, 2000))
+    found = kp2d.match(scene[:1400, :1900], scene[40:1440, 64:1964], method="sift")
+    expected = np.array([[1, 0, -64], [0, 1, -40], [0, 0, 1.0]])
+    assert geometry.corner_error(found.estimate.homography, expected, (1400, 1900)) < 1.9
+    assert found.features0.keypoints[:, 0].max() > 1500
+
+
+def test_refinement_places_a_homography_between_pixels(textured):
+    scene = textured((240, 320), seed=5)
+    shift = np.array([[1, 0, -20.4], [0, 1, -12.7], [0, 0, 1.0]])
+    image0, image1 = scene[:200, :260], cv2.warpPerspective(scene, shift, (260, 200))
+    plain, refined = (
+        geometry.corner_error(
+            kp2d.match(image0, image1, method="kp2d_tiny_s:int8", refine=refine).estimate.homography,
+            shift,
+            (200, 260),
+        )
+        for refine in (False, True)
+    )
+    assert refined < 0.1 and refined <= plain
+
+
+@pytest.mark.parametrize("estimator", list(registration.ESTIMATORS))
+def test_estimators_find_the_homography_among_outliers(estimator):
+    rng = np.random.default_rng(0)
+    view = np.array([[0.95, 0.08, 12], [-0.06, 1.04, 6], [2e-4, -1e-4, 1.0]])
+    points0 = rng.uniform(0, [319, 239], (300, 2))
+    points1 = geometry.warp_points(points0, view)
+    points1[:120] += rng.uniform(20, 60, (120, 2))
+    found = registration.estimate_homography(points0, points1, estimator=estimator)
+    assert geometry.corner_error(found.homography, view, (240, 320)) < 0.01 and found.inliers.sum() == 180
+    with pytest.raises(checks.InputError, match="estimator"):
+        registration.estimate_homography(points0, points1, estimator="ransack")
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_flat_pictures_have_nothing_in_common(level):
+    flat = np.full((96, 128, 3), level, np.uint8)
+    found = kp2d.match(flat, flat)
+    assert len(found.matches) == 0 and found.estimate.homography is None
+
+
+def test_a_black_frame_around_two_scenes_is_no_match(textured):
+    frames = []
+    for seed in (1, 2):
+        frame = np.zeros((240, 320, 3), np.uint8)
+        frame[80:160, 100:220] = textured((80, 120), seed=seed)
+        frames.append(frame)
+    assert not kp2d.match(*frames).estimate.trustworthy
+

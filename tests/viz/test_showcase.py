@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kp2d import checks, config, images
+from kp2d import checks, config
 from kp2d.data import datasets, groundtruth, samples
 from kp2d.evaluate import evaluation
-from kp2d.methods import extractors, registration
+from kp2d.methods import extractors
 from kp2d.reproduce import notebook, settings
 from kp2d.viz import showcase
 
@@ -77,19 +77,6 @@ def test_pictures_of_several_methods(sequences):
     assert isinstance(render("v_a 1-2", "orb", 100, 0.5), Figure)
 
 
-def test_registration_finds_a_known_shift_at_any_size(textured):
-    scene = textured((200, 260))
-    image0, image1 = scene[:160, :200], scene[20:190, 30:240]
-    for size in (None, (120, 160)):
-        found = registration.register_images(
-            image0, image1, extractors.create("sift"), top_k=500, protocol=PROTOCOL, image_size=size
-        )
-        truth = np.array([[1, 0, -30], [0, 1, -20], [0, 0, 1.0]])
-        homography = found.estimate.homography / found.estimate.homography[2, 2]
-        assert np.abs(homography[:2, 2] - truth[:2, 2]).max() < 1
-        assert found.features0.keypoints[:, 0].max() > 160
-
-
 def test_ground_truth_is_better_than_a_shifted_one(sequences, tiny_dataset):
     table = groundtruth.ground_truth_residuals(sequences)
     assert list(table["subset"]) == ["illumination", "viewpoint"]
@@ -119,16 +106,6 @@ def test_settings_come_from_the_profile_unless_given(home):
         settings.evaluation_settings("smoke", methods=["orbb"])
     assert settings.evaluation_settings("fast").image_sizes == ((88, 88), (240, 320), (480, 640))
     assert "nothing yet" in notebook.begin("smoke")._repr_markdown_()
-
-
-def test_images_of_other_sizes_keep_their_own_pixels(textured):
-    image = textured((100, 150))
-    small = registration.extract_at(extractors.create("sift"), image, (50, 75))
-    assert small.keypoints[:, 0].max() > 80
-    same = registration.extract_at(extractors.create("sift"), image, (100, 150))
-    np.testing.assert_array_equal(same.keypoints, extractors.create("sift").extract(image).keypoints)
-    with pytest.raises(checks.InputError):
-        registration.extract_at(extractors.create("sift"), images.resize_image(image, (50, 75))[..., 0])
 
 
 def test_an_unreadable_picture_does_not_stop_the_sheet(tiny_dataset):
