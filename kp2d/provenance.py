@@ -26,21 +26,25 @@ _PACKAGES = (
 )
 
 
-@functools.cache
 def git_commit() -> str:
     """Returns the checkout's short commit, with "-dirty" if the code differs from it, or "unknown"."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(paths.PACKAGE.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
-    if not (paths.PACKAGE.parent / ".git").exists():
+    checkout = paths.PACKAGE.parent
+    if not (checkout / ".git").exists():
         return "unknown"
     try:
-        changed = git("status", "--porcelain", "--", "kp2d", "notebooks")
-        return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.SubprocessError):
+        return _commit_of(checkout)
+    except (OSError, subprocess.SubprocessError):  # not kept: git may be found the next time
         return "unknown"
+
+
+@functools.cache
+def _commit_of(checkout: Path) -> str:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(checkout), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "kp2d", "notebooks")
+    return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
 
 
 def code_hash(*modules: str, source: str | None = None) -> str:

@@ -1,6 +1,7 @@
 """What a result depends on: the code that makes it, all of it and nothing else."""
 
 import dataclasses
+import functools
 import platform
 import shutil
 import sys
@@ -93,3 +94,11 @@ def test_the_device_is_that_which_computes(on_a_gpu):
     assert provenance.device("pycoral+edgetpu") == "edgetpu"
     on_a_gpu.is_available = lambda: False
     assert provenance.device() == processor
+
+
+def test_a_commit_that_git_could_not_tell_is_asked_for_again(monkeypatch, project):
+    monkeypatch.setattr(provenance, "_commit_of", functools.cache(provenance._commit_of.__wrapped__))
+    with monkeypatch.context() as without_git:
+        without_git.setenv("PATH", "")
+        assert provenance.git_commit() == "unknown"
+    assert (provenance.git_commit() != "unknown") == (project / ".git").exists()

@@ -230,4 +230,3 @@ def test_a_black_frame_around_two_scenes_is_no_match(textured):
         frame[80:160, 100:220] = textured((80, 120), seed=seed)
         frames.append(frame)
     assert not kp2d.match(*frames).estimate.trustworthy
-

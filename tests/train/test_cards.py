@@ -39,6 +39,7 @@ def test_a_card_tells_where_weights_come_from(train, small_preset, photos, tmp_p
         "preset": small_preset,
         "cell": 4,
         "descriptor_dim": 8,
+        "steered": False,
         "parameters": network.num_parameters,
         "steps": 2,
         "pairs": 4,
