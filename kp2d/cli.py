@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("kp2d: interrupted; finished work is kept", file=sys.stderr)
         return 130
     except Exception as error:
-        failure = _explained(error)
+        failure = _explained(error, options.verb)
         if failure is None:
             raise
         if options.verbose:
@@ -137,12 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if isinstance(failure, checks.RunError) else 2
 
 
-def _explained(error: Exception) -> Exception | None:
+def _explained(error: Exception, verb: str) -> Exception | None:
     """Returns what a user is told of an error; None for a fault of the program, which needs its traceback."""
     if isinstance(error, (checks.InputError, checks.RunError, OSError)):
         return error
     if isinstance(error, ModuleNotFoundError):
-        return _missing(error)
+        return _missing(error, verb)
     if isinstance(error, MemoryError) or _opencv_lacks_memory(error):
         return checks.problem(
             "work that fits into memory",
@@ -157,14 +157,14 @@ def _opencv_lacks_memory(error: Exception) -> bool:
     return cv2 is not None and isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
 
 
-def _missing(error: ModuleNotFoundError) -> Exception | None:
+def _missing(error: ModuleNotFoundError, verb: str) -> Exception | None:
     """Says which package a command lacks; the core of kp2d installs few."""
     package = (error.name or "kp2d").partition(".")[0]
     if package == "kp2d":
         return None
     light = package in ("flatbuffers", "ai_edge_litert")
     extra = "litert" if light else "train" if package in ("keras", "tensorflow") else "reproduce"
-    instead = ", or add --precision int8" if package == "keras" else ""
+    instead = ", or add --precision int8" if package == "keras" and verb != "train" else ""
     return checks.problem(
         f"the package {package}, which this command needs",
         "none installed",

@@ -137,7 +137,9 @@ def _of_model(path: Path, precision: str | None) -> Weights:
 def _of_training(path: Path, precision: str | None, *, by_folder: bool) -> Weights:
     checks.one_of(f"precision of {path.name}", precision or "float32", ["float32"])
     if not path.name.endswith(WEIGHTS):
-        raise checks.problem("a .weights.h5 or .tflite file", str(path), "Name the output of kp2d train.")
+        raise checks.problem(
+            "a .weights.h5 or .tflite file", str(path), "Name the output of kp2d train or kp2d quantize."
+        )
     stem, run = path.name.removesuffix(WEIGHTS), files.read_json(path.with_name("config.json")) or {}
     preset = _preset_of(path, run)
     name = path.parent.name if stem == preset and (run or by_folder) else stem
