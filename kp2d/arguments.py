@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from kp2d import checks
 
@@ -76,6 +78,21 @@ def refuse_unused(options: argparse.Namespace, names: Iterable[str], what: str, 
     if given:
         leave = "Leave it out." if len(given) == 1 else "Leave them out."
         raise checks.problem(f"no {', '.join(given)} for {what}", of or " ".join(given), leave)
+
+
+def refuse_input_as_output(name: str, target: str | os.PathLike, read: Iterable[str | os.PathLike]) -> None:
+    """Refuses to write over a file that a command reads.
+
+    Args:
+        name: The option that names the target, without dashes.
+        target: The file to write.
+        read: The files that are read.
+
+    Raises:
+        InputError: If the target is one of them.
+    """
+    if Path(target).expanduser().resolve() in {Path(path).expanduser().resolve() for path in read}:
+        raise checks.problem(f"an --{name} other than what is read", target)
 
 
 def say(line: str) -> None:

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kp2d import arguments, checks
@@ -115,10 +114,9 @@ def _check(options: argparse.Namespace) -> None:
             raise checks.problem(f"a --{name.replace('_', '-')} of at least 1", value)
     for name in ("output", "stats"):
         target = getattr(options, name)
-        if target is not None and Path(target).expanduser().resolve() in (
-            Path(path).expanduser().resolve() for path in (options.source, options.reference) if path
-        ):
-            raise checks.problem(f"an --{name} other than what is read", target)
+        if target is not None:
+            read = filter(None, (options.source, options.reference))
+            arguments.refuse_input_as_output(name, target, read)
 
 
 def _extractor(options: argparse.Namespace) -> Extractor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from kp2d.arguments import image_size
+from kp2d.arguments import image_size, refuse_input_as_output
 from kp2d.methods import cli as method_cli
 from kp2d.methods import registration
 
@@ -59,6 +59,7 @@ def run_match(options: argparse.Namespace) -> None:
     from kp2d.viz import figures, pictures
 
     figures.check_target(options.output)  # before the work
+    refuse_input_as_output("output", options.output, (options.image0, options.image1))
     extractor = method_cli.extractor_from(options)
     image0, image1 = images.read_image(options.image0), images.read_image(options.image1)
     registered = registration.register_images(

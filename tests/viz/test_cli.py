@@ -26,6 +26,13 @@ def test_match_draws_any_two_images(pair, tmp_path, extra, command):
     assert images.read_image(tmp_path / "out.png").shape[1] > 900
 
 
+def test_match_never_writes_over_a_picture_that_it_reads(pair, command):
+    before = pair[0].read_bytes()
+    code, _, err = command("match", *pair, "-o", pair[0])
+    assert code == 2 and "an --output other than what is read" in err
+    assert pair[0].read_bytes() == before
+
+
 def test_match_of_blank_images_says_so(tmp_path, command):
     images.write_image(tmp_path / "blank.png", np.full((50, 60, 3), 9, np.uint8))
     code, out, _ = command("match", tmp_path / "blank.png", tmp_path / "blank.png", "-o", tmp_path / "o.png")
