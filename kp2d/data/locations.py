@@ -43,6 +43,15 @@ def folders(name: str | os.PathLike, profile: str) -> list[Path]:
     return [folder for path in paths for folder in _datasets_in(path)]
 
 
+def hold_anywhere() -> None:
+    """Makes the folders in `VAL_PATH` and `TRAIN_PATH` absolute: notebooks run in a folder of their own."""
+    for name, separator in ((VARIABLE, os.pathsep), ("TRAIN_PATH", None)):
+        told = os.environ.get(name, "")
+        parts = [part for part in (told.split(separator) if separator else [told]) if part]
+        if parts:
+            os.environ[name] = os.pathsep.join(str(Path(part).expanduser().absolute()) for part in parts)
+
+
 def _datasets_in(folder: Path) -> list[Path]:
     """Returns the data sets in a folder: itself, unless only folders below it hold sequences."""
 

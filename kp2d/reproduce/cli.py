@@ -69,8 +69,10 @@ def run_reproduce(options: argparse.Namespace) -> None:
         StageError: If a notebook fails.
         RunError: If several fail, or the cluster is lost.
     """
+    from kp2d.data import locations
     from kp2d.reproduce import pipeline
 
+    locations.hold_anywhere()
     if options.timeout is not None and options.timeout < 1:
         raise checks.problem("a --timeout of at least 1 s", options.timeout)
     outcomes = pipeline.reproduce(

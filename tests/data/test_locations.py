@@ -18,6 +18,14 @@ def test_a_folder_of_data_sets_is_all_of_them(two_datasets, monkeypatch):
     assert locations.folders("bench", "bench") == [two_datasets / "far"]
 
 
+def test_relative_folders_hold_in_any_working_directory(two_datasets, monkeypatch, tmp_path):
+    monkeypatch.chdir(two_datasets)
+    monkeypatch.setenv("VAL_PATH", os.pathsep.join(["near", "far"]))
+    locations.hold_anywhere()
+    monkeypatch.chdir(tmp_path)
+    assert locations.folders("bench", "bench") == [two_datasets / "near", two_datasets / "far"]
+
+
 def test_data_sets_that_cannot_be_told_apart_are_refused(two_datasets, monkeypatch):
     shutil.copytree(two_datasets / "near", two_datasets.parent / "other" / "near")
     monkeypatch.setenv(
