@@ -149,5 +149,5 @@ def _path(model: str) -> Path:
     """Finds a model by its path or a shipped network's name."""
     if weights.is_path(model):
         return Path(model).expanduser()
-    checks.one_of("shipped network in int8", model, weights.shipped("int8"))
+    weights.check_name("shipped network in int8", model, weights.shipped("int8"))
     return weights.shipped_path(model, "int8")

@@ -264,7 +264,7 @@ def _chosen(
     options = {name: value for name, value in options.items() if value is not None}
     if chosen.is_path:
         return chosen.absolute(), options
-    checks.one_of("method", chosen.name, methods())
+    weights.check_name("method", chosen.name, methods())
     default = "int8" if options.get("use_tpu") and chosen.name not in _CLASSICAL else "float32"
     return dataclasses.replace(chosen, precision=chosen.precision or default), options
 

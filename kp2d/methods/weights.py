@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from kp2d import backend, checks, config, files, paths
@@ -59,6 +60,14 @@ def is_path(name: str) -> bool:
     return "/" in name or os.sep in name or name.endswith((WEIGHTS, MODEL))
 
 
+def check_name(kind: str, name: str, names: Iterable[str]) -> None:
+    """Refuses a name that is none of `names`; where a file or folder is called so, says how to name that."""
+    if name and name not in names and Path(name).exists():
+        remedy = f"Write ./{name}, if it holds weights."
+        raise checks.problem(f"a {kind} out of {', '.join(names)}, or a path", repr(name), remedy)
+    checks.one_of(kind, name, names)
+
+
 def resolve(name: str | Path, precision: str | None = None) -> Weights:
     """Finds the weights that a name or a path means.
 
@@ -81,7 +90,7 @@ def resolve(name: str | Path, precision: str | None = None) -> Weights:
             return _of_model(path, precision)
         return _of_training(path, precision, by_folder=Path(name).expanduser().is_dir())
     precision = checks.one_of(f"precision of {name}", precision or "float32", SUFFIXES)
-    checks.one_of(f"shipped network in {precision}", str(name), shipped(precision))
+    check_name(f"shipped network in {precision}", str(name), shipped(precision))
     path = shipped_path(str(name), precision)
     sha256 = check(path)
     card = files.read_json(card_of(path)) or {}

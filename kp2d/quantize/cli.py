@@ -145,7 +145,7 @@ def _model(options: argparse.Namespace) -> tuple[Model, dict[str, Any]]:
         finished = Path(options.network).expanduser()
         refuse_unused(options, _TRAINING, "a finished model")
     elif not weights.is_path(options.network):
-        checks.one_of("shipped network", options.network, weights.shipped())
+        weights.check_name("shipped network", options.network, weights.shipped())
         shipped = precision in ("int8", "int8_ptq") and options.network in weights.shipped(precision)
         if shipped and not (options.data or options.calibration):
             finished = weights.shipped_path(options.network, precision)

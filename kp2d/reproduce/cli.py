@@ -288,6 +288,8 @@ def run_readme(options: argparse.Namespace) -> int:
 
     for document in readme.documents():
         path = paths.home() / document
+        if not path.is_file():
+            raise checks.problem(f"the document {path}", "no such file", "Set KP2D_HOME to a checkout.")
         text = path.read_text(encoding="utf-8")
         filled = readme.fill(text)
         if options.check and filled != text:

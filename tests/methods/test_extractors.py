@@ -239,3 +239,10 @@ def test_features_that_do_not_fit_together_are_refused(change):
     Features(**parts)
     with pytest.raises(InputError):
         Features(**{**parts, **change})
+
+
+def test_a_folder_without_a_slash_is_told_how_to_be_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match=r"or a path; received 'mine'. Write ./mine"):
+        extractors.create("mine")
