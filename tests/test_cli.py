@@ -37,6 +37,8 @@ def _own_home(home):
         (["prepare", "--profile", "slow"], "profile"),
         (["match", "a.png", "b.png", "-o", "m.jpg"], "picture suffix"),
         (["evaluate", "--output", "t.csv", "--pairs", "t.csv"], "two different files"),
+        (["evaluate", "--output", "photo.png"], "suffix of a table out of .csv"),
+        (["sweep", "--method", "orb", "--output", "t.txt"], "suffix of a table out of .csv"),
         (["evaluate", "--score-threshold", "-1"], "score_threshold"),
         (["reproduce", "--timeout", "0"], "at least 1 s"),
     ],

@@ -66,15 +66,9 @@ def bench_latency(
     """
     if precisions is None:
         full = importlib.util.find_spec("tensorflow") is not None
-        precisions = [one for one in PRECISIONS if full or one not in _FLOAT]
+        precisions = [precision for precision in PRECISIONS if full or precision not in _FLOAT]
     chosen = [Method.parse(name) for name in networks]
-    for precision in (*precisions, *(method.precision for method in chosen if method.precision)):
-        checks.one_of("precision", precision, PRECISIONS)
-    for method in chosen:
-        if not method.is_path:
-            checks.one_of("shipped network", method.name, weights.shipped())
-            if use_tpu:
-                raise checks.problem("compiled models", method, "Name files that kp2d compile made.")
+    _check_networks(chosen, precisions, use_tpu=bool(use_tpu))
     if not threads or not (networks or classical):
         raise checks.problem("methods to measure and numbers of threads", "none")
     if repeats < 1 or top_k < 1:
@@ -95,6 +89,17 @@ def bench_latency(
                 taken = _measure(methods, _photographs(image_size), count, top_k, repeats)
                 rows += _rows(methods, taken, image_size, count, top_k)
     return pd.DataFrame(rows)
+
+
+def _check_networks(networks: Sequence[Method], precisions: Sequence[str], *, use_tpu: bool) -> None:
+    """Refuses networks that are neither shipped nor models, unknown precisions, and what no Edge TPU runs."""
+    for precision in (*precisions, *(method.precision for method in networks if method.precision)):
+        checks.one_of("precision", precision, PRECISIONS)
+    for method in networks:
+        if not method.is_path:
+            checks.one_of("shipped network", method.name, weights.shipped())
+            if use_tpu:
+                raise checks.problem("compiled models", method, "Name files that kp2d compile made.")
 
 
 def _models(

@@ -73,6 +73,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         raise checks.problem("two different files for --output and --pairs", str(options.output))
     for target in filter(None, (options.output, options.pairs)):
         files.check_writable(target)
+        checks.one_of("suffix of a table", target.suffix, [".csv"])
     if options.card:
         cards.check_card(options.card, extractor.settings().get("sha256"))
     profile = config.profile(options.profile).name

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kp2d import backend, checks, files, paths
-from kp2d.arguments import image_size, refuse_unused
+from kp2d.arguments import image_size, refuse_input_as_output, refuse_unused
 from kp2d.config import assignments
 from kp2d.methods import tflite_file, weights
 
@@ -90,6 +90,7 @@ def run_quantize(options: argparse.Namespace) -> None:
     for path in options.output:
         checks.one_of("suffix of an output", path.suffix, SUFFIXES)
         files.check_writable(path)
+        refuse_input_as_output("output", path, [options.network])
     if len(set(options.output)) < len(options.output):
         raise checks.problem("different outputs", ", ".join(map(str, options.output)))
     onnx = [path for path in options.output if path.suffix == ".onnx"]

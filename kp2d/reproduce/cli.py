@@ -143,6 +143,7 @@ def run_sweep(options: argparse.Namespace) -> None:
     from kp2d.evaluate import tables
     from kp2d.reproduce import sweep
 
+    checks.one_of("suffix of a table", options.output.suffix, [".csv"])
     wanted = _sweep_from(options)
     if options.dry_run:
         for combination in sweep.combinations(wanted):

@@ -48,6 +48,7 @@ def test_quantize_makes_every_kind_of_file(small_preset, small, tmp_path, photos
         (["nowhere.weights.h5", "-o", "x.tflite"], "nowhere.weights.h5"),
         (["nowhere.tflite", "-o", "x.tflite"], "No such file"),
         (["kp2d_tiny_s", "-o", "x.tflite", "x.tflite"], "different outputs"),
+        (["x.tflite", "-o", "./x.tflite"], "an --output other than what is read"),
         (
             ["kp2d_tiny_s", "-o", "x.tflite", "--steps", "5", "--set", "bogus=1"],
             "no --steps, --set for a shipped",
