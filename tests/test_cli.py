@@ -32,6 +32,7 @@ def _own_home(home):
         (["reproduce", "-p", "topk=3"], "Did you mean 'top_k'?"),
         (["reproduce", "-p", "06.methods=[]"], "parameter of 06_compare_sift"),
         (["reproduce", "-p", "top_k"], "NAME=VALUE"),
+        (["reproduce", "--stages", "01", "-p", "05.top_k=[300]"], "stage that runs, for 05.top_k"),
         (["match", "/nowhere/a.png", "/nowhere/b.png"], "/nowhere/a.png"),
         (["download", "hpatchs"], "Did you mean 'hpatches'?"),
         (["prepare", "--profile", "slow"], "profile"),

@@ -58,9 +58,11 @@ def assign_parameters(stages: Sequence[chain.Stage], given: Mapping[str, Any]) -
     for key, value in given.items():
         where, _, name = key.rpartition(".")
         candidates = [stage.name for stage in chain.select([where])] if where else list(declared)
-        takers = [stage for stage in candidates if name in declared.get(stage, {})]
+        for stage in candidates:
+            checks.one_of(f"stage that runs, for {key}", stage, declared)
+        takers = [stage for stage in candidates if name in declared[stage]]
         if not takers:
-            known = sorted({name for stage in candidates for name in declared.get(stage, {})})
+            known = sorted({name for stage in candidates for name in declared[stage]})
             checks.one_of(f"parameter of {', '.join(candidates)}", name, known)
         for stage in takers:
             assigned[stage][name] = value
