@@ -257,7 +257,7 @@ def _draw_points(panel: Axes, points: pd.DataFrame, color: str) -> None:
         panel.scatter(chosen["x"], chosen["y"], label=f"{subset} ({len(chosen)})", zorder=3, **look)
     if len(names) > 1:
         below = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "borderpad": 0}
-        panel.legend(ncols=2, handletextpad=0.2, columnspacing=1.2, **below)
+        panel.legend(ncols=2 if len(names) == 2 else 1, handletextpad=0.2, columnspacing=1.2, **below)
 
 
 def _of(pairs: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def make_panels(
         if len(given) != count:
             raise checks.problem(f"{count} axes, one a panel", f"{len(given)}")
         return given
-    columns = min(columns, 3)
+    columns = columns if columns <= 3 else 2  # titles that name a data set need room
     rows = -(-count // columns)
     figure = figures.StyledFigure(figsize=(width, height * rows), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.03, hspace=0.06)
