@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, paths
+from kp2d import backend, checks, paths
 from kp2d.evaluate import tables
 from kp2d.methods import weights
 
@@ -85,6 +85,7 @@ def _with_ends(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _networks() -> str:
     """What each network costs in int8, and what it reaches on the real pairs."""
+    backend.quiet()
     from kp2d.methods import networks
 
     scores = _evaluation("bench", top_k=1000, dataset=_TUNED_ON)
