@@ -64,9 +64,7 @@ def bench_latency(
     Raises:
         InputError: If a network is neither shipped nor a model, or there is no runtime.
     """
-    if precisions is None:
-        full = importlib.util.find_spec("tensorflow") is not None
-        precisions = [precision for precision in PRECISIONS if full or precision not in _FLOAT]
+    precisions = _possible_precisions() if precisions is None else precisions
     chosen = [Method.parse(name) for name in networks]
     _check_networks(chosen, precisions, use_tpu=bool(use_tpu))
     if not threads or not (networks or classical):
@@ -89,6 +87,12 @@ def bench_latency(
                 taken = _measure(methods, _photographs(image_size), count, top_k, repeats)
                 rows += _rows(methods, taken, image_size, count, top_k)
     return pd.DataFrame(rows)
+
+
+def _possible_precisions() -> list[str]:
+    """Returns those that can be measured here: float models of shipped networks are made by TensorFlow."""
+    full = importlib.util.find_spec("tensorflow") is not None
+    return [precision for precision in PRECISIONS if full or precision not in _FLOAT]
 
 
 def _check_networks(networks: Sequence[Method], precisions: Sequence[str], *, use_tpu: bool) -> None:
