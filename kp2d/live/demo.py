@@ -20,8 +20,6 @@ from kp2d.methods.extractors import Extractor
 from kp2d.methods.features import Features
 
 PIXELS = 240 * 320  # what a method sees of a frame if no size is given
-RANSAC_ITERATIONS = 1000
-RANSAC_THRESHOLD = 3.0  # px of a frame of as many pixels, more in larger ones
 SMOOTHED = 15  # frames over which numbers on the screen are averaged
 MESSAGE_FRAMES = 40
 KEYS = {
@@ -215,9 +213,9 @@ class Demo:
         distances = matching.descriptor_distances(known.descriptors, features.descriptors, one_thread=True)
         matches = matching.mutual(distances)
         points0, points1 = known.keypoints[matches[:, 0]], features.keypoints[matches[:, 1]]
-        threshold = RANSAC_THRESHOLD * math.sqrt(self._frame_size[0] * self._frame_size[1] / PIXELS)
+        scale = math.sqrt(self._frame_size[0] * self._frame_size[1] / PIXELS)  # of pixels to those seen
         estimate = registration.estimate_homography(
-            points0, points1, ransac_threshold=threshold, max_iterations=RANSAC_ITERATIONS
+            points0, points1, estimator="accurate", ransac_threshold=registration.THRESHOLD * scale
         )
         found = estimate.trustworthy and plausible(estimate.homography, image.shape[:2], self._frame_size)
         return canvas.Match(
