@@ -197,7 +197,7 @@ def register_images(
     back0, back1 = (geometry.resize_matrix(size, own) for size, own in zip(sizes, own_sizes, strict=True))
     if estimate.homography is not None:
         homography = back1 @ estimate.homography @ np.linalg.inv(back0)
-        estimate = dataclasses.replace(estimate, homography=homography / homography[2, 2])
+        estimate = dataclasses.replace(estimate, homography=homography / (homography[2, 2] or 1.0))
     return Registration(
         features0=_carried(features0, back0),
         features1=_carried(features1, back1),
