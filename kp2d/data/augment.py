@@ -15,6 +15,7 @@ import numpy as np
 
 from kp2d.config import check_types, require
 from kp2d.methods.decode import offset_reach
+from kp2d.methods.matching import TURNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ def make_view_pair(
         photo = np.ascontiguousarray(photo[:, ::-1])
     if rng.random() < config.channel_swap:
         photo = np.ascontiguousarray(photo[..., rng.permutation(3)])
-    turns = int(rng.integers(4)) if config.turn and rng.random() < config.turn else 0
+    turns = int(rng.integers(TURNS)) if config.turn and rng.random() < config.turn else 0
     homography = sample_homography(image_size, config, rng, strength, turns)
     placement = _place_views(photo, image_size, homography, config.zoom, rng)
     view0 = _render(photo, placement, image_size)

@@ -15,6 +15,7 @@ from keras import ops
 
 from kp2d.checks import problem
 from kp2d.methods.decode import cell_centers, normalize
+from kp2d.methods.matching import TURNS, turn
 
 MAX_DISTANCE = 4.0  # px: farther pairs are no correspondence (KP2D)
 MASKED = -1e4  # similarity of what must not be matched
@@ -258,9 +259,9 @@ def steer(descriptors, turns):
         `[B, K, D]`.
     """
     batch, count, dim = descriptors.shape
-    if dim % 4:
-        raise problem("descriptors of a length divisible by 4, to be steered", dim)
-    source = (np.arange(dim) - np.arange(4)[:, None] * (dim // 4)) % dim
+    if dim % TURNS:
+        raise problem(f"descriptors of a length divisible by {TURNS}, to be steered", dim)
+    source = np.stack([turn(np.arange(dim)[None], quarters)[0] for quarters in range(TURNS)])
     index = ops.take(ops.array(source.astype(np.int32)), turns, axis=0)
     return ops.take_along_axis(descriptors, ops.broadcast_to(index[:, None], (batch, count, dim)), axis=2)
 

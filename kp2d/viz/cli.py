@@ -99,7 +99,7 @@ def _reduced(
 ) -> str:
     """Says at which sizes a method saw pictures that are too large for it."""
     own = [image.shape[:2] for image in (image0, image1)]
-    seen = [registration.seen_size(size, extractor.cell) for size in own]
-    if options.image_size or all(size[0] * size[1] <= registration.MAX_SEEN for size in own):
+    if options.image_size or all(height * width <= registration.MAX_SEEN for height, width in own):
         return ""
+    seen = [registration.seen_size(size, extractor.cell) for size in own]
     return f" (seen at {' and '.join(f'{width}x{height}' for height, width in seen)} px)"
