@@ -3,7 +3,7 @@
 import numpy as np
 
 from kp2d.methods import tflite_file, weights
-from kp2d.quantize import lowering, rewriting
+from kp2d.quantize import rewriting
 from kp2d.quantize.flatbuffer import Model
 
 
@@ -17,7 +17,7 @@ def shipped(name="kp2d_tiny_s", size=(88, 88)):
 def prepared(name="kp2d_tiny_s", size=(88, 88)):
     """The same in the form for the Edge TPU."""
     model = shipped(name, size)
-    lowering.for_edgetpu(model)
+    rewriting.for_edgetpu(model)
     return model
 
 

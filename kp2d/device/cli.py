@@ -125,13 +125,13 @@ def run_compile(options: argparse.Namespace) -> None:
 def _for_compiler(path: Path, data: bytes, size: tuple[int, int], pixels: str | None) -> tuple[Model, str]:
     """Returns a model at a size (height, width) px in operators of the Edge TPU, and its forecast."""
     from kp2d.device import edgetpu
-    from kp2d.quantize import lowering, rewriting
+    from kp2d.quantize import rewriting
     from kp2d.quantize.flatbuffer import Model
 
     model = Model.parse(data)
     if list(size) != model.metadata()["image_size"]:
         rewriting.resize(model, size)
-    lowering.for_edgetpu(model)
+    rewriting.for_edgetpu(model)
     if pixels == "uint8":
         rewriting.take_uint8(model)
     forecast = edgetpu.lint(model)

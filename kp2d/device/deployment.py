@@ -13,7 +13,7 @@ from kp2d import checks, files
 from kp2d.device import compiler, edgetpu
 from kp2d.methods import weights
 from kp2d.methods.runtimes import TFLiteModel
-from kp2d.quantize import convert, lowering, quantization, rewriting
+from kp2d.quantize import convert, quantization, rewriting
 from kp2d.quantize.flatbuffer import Model
 
 PRECISIONS = ("float32", "int8_ptq", "int8")
@@ -63,7 +63,7 @@ def write_models(
                     model = convert.to_tflite(source.network, source.config, export)
                 converted = model.pack()
                 if export.integer:
-                    lowering.for_edgetpu(model)
+                    rewriting.for_edgetpu(model)
                 stem = f"{name}.{precision}.{size[0]}x{size[1]}"
                 rows.append(
                     {

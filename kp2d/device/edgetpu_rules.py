@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from kp2d.device.compiler import MAPPED
 from kp2d.methods.tpu import CUSTOM_OPERATOR
 from kp2d.quantize.flatbuffer import Operator, Tensor
-from kp2d.quantize.lowering import needed_version
+from kp2d.quantize.rewriting import needed_version
 
 # What the compiler writes beside an operator that has a reason of its own to stay on the CPU.
 UNSUPPORTED = "Operation not supported"

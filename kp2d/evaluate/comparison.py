@@ -12,7 +12,7 @@ import pandas as pd
 from kp2d import checks, config
 from kp2d.config import Protocol
 from kp2d.data import datasets
-from kp2d.evaluate import averages, bootstrap, evaluation, tables
+from kp2d.evaluate import averages, evaluation, tables
 from kp2d.methods import extractors
 from kp2d.methods.extractors import Extractor
 
@@ -185,7 +185,7 @@ def _tally(joined: pd.DataFrame, metric: str) -> dict[str, float]:
         "num_worse": int((ours < theirs).sum()),
         "num_compared": int(difference["difference"].notna().sum()),
         "mean_difference": difference["difference"].mean(),
-        **bootstrap.named_intervals(difference, joined["sequence"]),
+        **averages.named_intervals(difference, joined["sequence"]),
     }
 
 
@@ -336,7 +336,7 @@ def protocol_effect(
         ours = _values(before[tuple(setting.values())], base)
         change = (theirs.mean() - ours.mean()).to_dict()
         sequences = theirs.index.get_level_values("sequence")
-        effects.append({**setting, **change, **bootstrap.named_intervals(theirs, sequences, minus=ours)})
+        effects.append({**setting, **change, **averages.named_intervals(theirs, sequences, minus=ours)})
     return pd.DataFrame(effects)
 
 

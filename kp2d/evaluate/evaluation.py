@@ -20,8 +20,8 @@ from kp2d.evaluate import metrics
 from kp2d.evaluate.feature_store import FeatureStore, parallel
 from kp2d.evaluate.tables import COUNTS, METRICS, MMA
 from kp2d.methods import matching
+from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Extractor
-from kp2d.methods.features import Features
 from kp2d.methods.registration import confident, register_features, turned_to
 
 logger = logging.getLogger(__name__)

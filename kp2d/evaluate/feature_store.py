@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from kp2d import checks, files, images, provenance
 from kp2d.config import fingerprint
+from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Extractor
-from kp2d.methods.features import Features
 
 logger = logging.getLogger(__name__)
 

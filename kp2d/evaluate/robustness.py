@@ -16,8 +16,8 @@ from kp2d.data import datasets, locations, views
 from kp2d.evaluate import averages, evaluation
 from kp2d.evaluate.feature_store import parallel
 from kp2d.methods import extractors, registration
+from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Extractor
-from kp2d.methods.features import Features
 
 ROTATIONS = tuple(range(0, 181, 15))  # degrees
 SCALES = tuple(2.0 ** (step / 2) for step in range(-4, 5))  # size of a thing in image 1 over that in image 0

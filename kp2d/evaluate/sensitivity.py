@@ -17,7 +17,7 @@ from tqdm import tqdm
 from kp2d import files, images, provenance
 from kp2d.config import Protocol, fingerprint
 from kp2d.data import datasets
-from kp2d.evaluate import averages, bootstrap, comparison, evaluation, tables
+from kp2d.evaluate import averages, comparison, evaluation, tables
 from kp2d.methods import extractors
 from kp2d.methods.decode import normalized
 from kp2d.methods.learned import NetworkExtractor, compile_predict
@@ -245,7 +245,7 @@ class _Scores:
     sequences: tuple[str, ...]
 
     def delta_intervals(self, base: _Scores) -> dict[str, float]:
-        return bootstrap.named_intervals(self.values, self.sequences, minus=base.values)
+        return averages.named_intervals(self.values, self.sequences, minus=base.values)
 
 
 def _delta_intervals(pairs: pd.DataFrame, float_pairs: pd.DataFrame, *, top_k: int) -> dict[str, float]:
@@ -253,7 +253,7 @@ def _delta_intervals(pairs: pd.DataFrame, float_pairs: pd.DataFrame, *, top_k: i
     joined = comparison.paired(pairs, float_pairs)
     joined = joined[joined["top_k"] == top_k]
     deltas = comparison.differences(joined, tables.METRICS).add_prefix("delta_")
-    return bootstrap.named_intervals(deltas, joined["sequence"])
+    return averages.named_intervals(deltas, joined["sequence"])
 
 
 def _head_noise(

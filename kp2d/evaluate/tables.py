@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,18 @@ from pathlib import Path
 import pandas as pd
 
 from kp2d import checks, files, paths
-from kp2d.evaluate import bootstrap, metrics
+from kp2d.evaluate import metrics
 from kp2d.methods.extractors import Method
+
+
+def end_names(name: str) -> tuple[str, str]:
+    """Returns what the columns of the ends of a column's interval are called: "d1_low" and "d1_high"."""
+    return f"{name}_low", f"{name}_high"
+
 
 METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
 SMALLER_IS_BETTER = "localization_error"  # of the metrics, the only one
-INTERVALS = tuple(name for metric in METRICS for name in bootstrap.end_names(metric))
+INTERVALS = tuple(name for metric in METRICS for name in end_names(metric))
 MMA = tuple(f"mma_{threshold}" for threshold in metrics.MMA_THRESHOLDS)
 COUNTS = ("num_keypoints", "num_matches", "num_inliers")  # means over pairs
 SUBSETS = ("viewpoint", "illumination", "all")  # in the order of tables and charts
@@ -30,6 +37,8 @@ EVALUATION_COLUMNS = (
     *("matcher", "estimator", "ransac_threshold", "ransac_iterations", "calibration", "seed"),
     *("device", "config_hash", "git_commit"),
 )
+PAPER_RESULTS = ("hpatches_320x240", "comparison")  # the paper's tables of measured results
+_SETTING = ["method", "precision", "image_height", "image_width", "top_k"]
 _NOT_A_RESULT = ("git_commit", "device")  # who computed a table, not what is in it
 _DIGITS = {
     "compute_ms": 2,
@@ -207,7 +216,7 @@ def with_intervals(
     """
     rows = rows.copy()
     for metric in metrics:
-        records = rows[[metric, *bootstrap.end_names(metric)]].itertuples(index=False, name=None)
+        records = rows[[metric, *end_names(metric)]].itertuples(index=False, name=None)
         rows[metric] = [_with_interval(metric, value, interval_text(*ends), form) for value, *ends in records]
     return rows
 
@@ -275,3 +284,66 @@ def fill_markers(text: str, blocks: dict[str, str]) -> str:
         if count != 1:
             raise checks.problem(f"one pair of markers table:{name}", f"{count} pairs")
     return text
+
+
+def beside_results(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sets our rows beside both of the paper's tables of results.
+
+    Args:
+        rows: Evaluation rows; only the subset "all" has a counterpart in print.
+
+    Returns:
+        One row a printed setting × metric, in the paper's order: table, the setting, our data set (the
+        paper's is HPatches: a difference means something only on the same data), metric, ours with its 95 %
+        interval, paper, difference (ours - paper), source and doubt. Ours is missing where we have no such
+        setting.
+    """
+    parts = []
+    for name in PAPER_RESULTS:
+        printed = paper(name)
+        ours = rows.loc[rows["subset"] == "all", [*_SETTING, "dataset", *METRICS, *INTERVALS]]
+        joined = printed.merge(ours, on=_SETTING, how="left", suffixes=("_paper", ""))
+        for metric in METRICS:
+            values = {
+                "metric": metric,
+                "ours": joined[metric],
+                **{end: joined[f"{metric}_{end}"] for end in ("low", "high")},
+                "paper": joined[f"{metric}_paper"],
+                "difference": joined[metric] - joined[f"{metric}_paper"],
+            }
+            place = {"table": name, "place": joined.index}
+            parts.append(joined[[*_SETTING, "dataset", "source", "doubt"]].assign(**place, **values))
+    table = pd.concat(parts).sort_values(["table", "place"], key=_printed_order, kind="stable")
+    columns = ("dataset", "metric", "ours", "low", "high", "paper", "difference", "source", "doubt")
+    return table[["table", *_SETTING, *columns]].reset_index(drop=True)
+
+
+def _printed_order(column: pd.Series) -> pd.Series:
+    return column.map(PAPER_RESULTS.index) if column.name == "table" else column
+
+
+def beside_models() -> pd.DataFrame:
+    """Sets our networks beside the paper's table of models.
+
+    Returns:
+        One row a model × quantity: ours, paper, difference (ours - paper), source and doubt. The quantities:
+        `parameters`; `float_mb` and `int8_mb`, four bytes and one byte a parameter in units of 2^20 bytes;
+        `int8_file_mb`, the shipped model as a whole, of which the paper says nothing.
+    """
+    from kp2d.methods import networks, weights  # Keras comes with them
+
+    rows: list[tuple[str, str, float, float]] = []
+    for printed in paper("models").to_dict("records"):
+        name, count = printed["model"], networks.get_preset(printed["model"]).num_parameters
+        rows.append((name, "parameters", count, int(printed["parameters"])))
+        for quantity, size in (("float_mb", 4 * count), ("int8_mb", count)):
+            rows.append((name, quantity, round(size / 2**20, 4), printed[quantity]))
+        if name in weights.shipped("int8"):
+            model = weights.shipped_path(name, "int8")
+            rows.append((name, "int8_file_mb", round(model.stat().st_size / 2**20, 4), math.nan))
+    table = pd.DataFrame(
+        [(*row, round(row[2] - row[3], 4)) for row in rows],
+        columns=["model", "quantity", "ours", "paper", "difference"],
+        dtype=object,  # whole numbers stay such: as floats they would be written with six digits
+    )
+    return table.merge(paper("models")[["model", "source", "doubt"]], on="model")

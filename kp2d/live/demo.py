@@ -16,8 +16,8 @@ from kp2d import checks, geometry, images
 from kp2d.config import Protocol
 from kp2d.live import canvas, tracking, video
 from kp2d.methods import matching, registration
+from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Extractor
-from kp2d.methods.features import Features
 
 PIXELS = 240 * 320  # what a method sees of a frame if no size is given
 SMOOTHED = 15  # frames over which numbers on the screen are averaged

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from kp2d.methods import matching
-from kp2d.methods.features import Features
+from kp2d.methods.decode import Features
 
 NEIGHBOURS = 8  # matches around one that must move as it does
 MAX_DISTANCE = {"float": 0.6, "binary": 0.25}  # L2 of unit descriptors; fraction of differing bits

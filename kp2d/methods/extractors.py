@@ -13,7 +13,7 @@ import numpy as np
 
 from kp2d import checks
 from kp2d.methods import learned, weights
-from kp2d.methods.features import Features
+from kp2d.methods.decode import Features
 
 
 class Extractor(Protocol):

@@ -14,8 +14,7 @@ import numpy as np
 from kp2d import backend
 from kp2d.checks import one_of, problem
 from kp2d.methods import runtimes
-from kp2d.methods.decode import decode, normalized, pixels
-from kp2d.methods.features import Features
+from kp2d.methods.decode import Features, decode, normalized, pixels
 from kp2d.methods.weights import Weights, is_path, resolve
 
 OPTIONS = ("runtime", "threads", "kernels", "use_tpu", "device")  # of `kp2d.methods.runtimes.TFLiteModel`

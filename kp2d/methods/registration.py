@@ -10,8 +10,8 @@ import numpy as np
 from kp2d import checks, config, geometry, images
 from kp2d.config import Protocol
 from kp2d.methods import matching
+from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Extractor
-from kp2d.methods.features import Features
 from kp2d.methods.refinement import refine_homography
 
 MIN_INLIERS = 12  # fewer can agree by chance

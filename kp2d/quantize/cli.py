@@ -156,9 +156,9 @@ def _model(options: argparse.Namespace) -> tuple[Model, dict[str, Any]]:
     else:
         model, origin = _finished(finished, options), {"source": finished}
     if options.target == "edgetpu":
-        from kp2d.quantize import lowering
+        from kp2d.quantize import rewriting
 
-        lowering.for_edgetpu(model)
+        rewriting.for_edgetpu(model)
     if options.input == "uint8":
         from kp2d.quantize import rewriting
 

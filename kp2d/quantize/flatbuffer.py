@@ -95,7 +95,7 @@ class Graph:
 
 
 class Model:
-    """A model that may be changed in place, as `kp2d.quantize.rewriting` and `lowering` do.
+    """A model that may be changed in place, as `kp2d.quantize.rewriting` does.
 
     Attributes:
         tables: What the file holds, in the schema's words, to look at; `edit` gives them to be changed.

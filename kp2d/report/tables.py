@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from kp2d import checks, paths
-from kp2d.evaluate import bootstrap, tables
+from kp2d.evaluate import tables
 
 FOLDER = "tables"
 MAX_ROWS = 200  # of a table on a page; a longer one is shown in part, and whole in its CSV
@@ -142,7 +142,7 @@ def _cell(name: str, record: dict[str, object], winner: float | None, columns: S
     number = float(value) if isinstance(value, (int, float)) else None
     share = round(100 * number, 1) if number is not None and name in _SHARES and 0 <= number <= 1 else None
     best = winner is not None and text == tables.cell_text(name, winner)  # what looks equal is equal
-    ends = [None if end in columns else record.get(end) for end in bootstrap.end_names(name)]
+    ends = [None if end in columns else record.get(end) for end in tables.end_names(name)]
     interval = tables.interval_text(*ends)
     value = text if number is None else number
     return Cell(text=text, value=value, share=share, best=best, interval=interval)

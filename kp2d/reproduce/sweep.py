@@ -14,7 +14,7 @@ import pandas as pd
 
 from kp2d import checks, config, files, paths, provenance
 from kp2d.data import datasets
-from kp2d.evaluate import bootstrap, comparison, evaluation, tables
+from kp2d.evaluate import comparison, evaluation, tables
 from kp2d.methods import extractors, weights
 from kp2d.reproduce import jobs
 
@@ -270,7 +270,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
         for metric in tables.METRICS:
             row[f"{metric}_mean"] = group[metric].mean()
             row[f"{metric}_std"] = group[metric].std(ddof=min(1, len(group) - 1))
-            row |= {name: group[name].mean() for name in bootstrap.end_names(metric)}
+            row |= {name: group[name].mean() for name in tables.end_names(metric)}
         found.append(row)
     return pd.DataFrame(found)
 

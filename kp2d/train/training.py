@@ -30,11 +30,10 @@ from kp2d.data import datasets
 from kp2d.data.loader import PairLoader, PairSource
 from kp2d.methods.networks import NetworkConfig, get_preset, load_weights
 from kp2d.train import checkpoint
-from kp2d.train.learner import KeypointLearner, build_plain
+from kp2d.train.learner import KeypointLearner, build_plain, corner_weight, learning_rate
 from kp2d.train.parallel import DataParallel, data_parallel
 from kp2d.train.recipes import TrainConfig
 from kp2d.train.runlog import RunLog
-from kp2d.train.schedule import corner_weight, learning_rate
 
 # Fields that may differ between the parts of a run: they do not change what it computes.
 RUNTIME_FIELDS = {

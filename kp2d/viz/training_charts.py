@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kp2d import checks
-from kp2d.evaluate import bootstrap
+from kp2d.evaluate import tables
 from kp2d.viz import figures, panels
 
 # Term → (title, axis label); in the order of the panels.
@@ -75,14 +75,14 @@ def plot_recipes(rows: pd.DataFrame) -> Figure:
     Raises:
         InputError: If columns or rows are missing, or a variant is there twice.
     """
-    ends = [name for metric in RANKED for name in bootstrap.end_names(metric)]
+    ends = [name for metric in RANKED for name in tables.end_names(metric)]
     rows = panels.checked_table(rows.assign(method=rows.get("variant")), ["variant", *RANKED, *ends], [])
     rows = rows.sort_values("matching_score", kind="stable")
     heights = range(len(rows))
     with figures.style():
         axes = panels.make_panels(2, 2, None, height=0.6 + 0.17 * len(rows))
         for panel, (metric, title) in zip(axes, RANKED.items(), strict=True):
-            low, high = bootstrap.end_names(metric)
+            low, high = tables.end_names(metric)
             spread = [rows[metric] - rows[low], rows[high] - rows[metric]]
             look = {"color": figures.method_style("kp2d_tiny_s")["color"], "markersize": 4.5}
             panel.errorbar(rows[metric], heights, xerr=spread, fmt="o", elinewidth=1.0, **look)

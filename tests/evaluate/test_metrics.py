@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kp2d import config, geometry
 from kp2d.evaluate import evaluation, metrics
 from kp2d.methods import extractors, matching
-from kp2d.methods.features import Features
+from kp2d.methods.decode import Features
 
 SIZE = (240, 320)
 SQUARE = np.array([[10, 10], [110, 10], [110, 90], [10, 90.0]])

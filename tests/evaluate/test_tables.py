@@ -8,7 +8,7 @@ import pytest
 
 from kp2d import checks, config
 from kp2d.data import datasets
-from kp2d.evaluate import averages, comparison, evaluation, paper, tables
+from kp2d.evaluate import averages, comparison, evaluation, tables
 from kp2d.methods import extractors
 
 
@@ -122,7 +122,7 @@ def result_row(**changes):
 
 
 def test_ours_stand_beside_the_paper_with_the_difference():
-    beside = paper.beside_results(pd.DataFrame([result_row(), result_row(top_k=77)]))
+    beside = tables.beside_results(pd.DataFrame([result_row(), result_row(top_k=77)]))
     known = beside[beside["ours"].notna()]
     assert list(known["metric"]) == list(tables.METRICS)
     d1 = known[known["metric"] == "d1"].iloc[0]
@@ -132,15 +132,15 @@ def test_ours_stand_beside_the_paper_with_the_difference():
 
 
 def test_every_printed_result_is_there_once_in_the_papers_order():
-    beside = paper.beside_results(pd.DataFrame([result_row()]))
-    for name in paper.RESULTS:
+    beside = tables.beside_results(pd.DataFrame([result_row()]))
+    for name in tables.PAPER_RESULTS:
         part, printed = beside[beside["table"] == name], tables.paper(name)
         assert len(part) == len(tables.METRICS) * len(printed)
         assert list(part["method"][:: len(tables.METRICS)]) == list(printed["method"])
 
 
 def test_the_papers_models_have_our_parameters_and_megabytes():
-    models = paper.beside_models().set_index(["model", "quantity"])
+    models = tables.beside_models().set_index(["model", "quantity"])
     assert models.loc[("kp2d_tiny_s", "parameters"), "ours"] == 387_539
     assert models.loc[("kp2d_tiny_s", "int8_mb"), "difference"] == pytest.approx(0, abs=0.005)
     assert models.loc[("kp2d_tiny_s", "int8_file_mb"), "ours"] > 0.37
@@ -149,7 +149,7 @@ def test_the_papers_models_have_our_parameters_and_megabytes():
 
 
 def test_whole_numbers_are_written_as_such(tmp_path):
-    path = tables.write_csv(tmp_path / "models.csv", paper.beside_models())
+    path = tables.write_csv(tmp_path / "models.csv", tables.beside_models())
     assert "kp2d_baseline,parameters,5317219,5317000,219," in path.read_text(encoding="utf-8")
 
 

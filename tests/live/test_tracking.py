@@ -6,7 +6,7 @@ import pytest
 from kp2d import checks
 from kp2d.live import tracking
 from kp2d.live.tracking import Tracker
-from kp2d.methods.features import Features
+from kp2d.methods.decode import Features
 
 SIZE = (240, 320)
 

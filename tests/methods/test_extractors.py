@@ -11,8 +11,8 @@ import pytest
 import kp2d
 from kp2d.checks import InputError
 from kp2d.methods import extractors, weights
+from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Method
-from kp2d.methods.features import Features
 
 METHODS = {"sift": (np.float32, 128), "rootsift": (np.float32, 128), "orb": (np.uint8, 32)}
 

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 
 from kp2d import checks
 from kp2d.methods import matching, registration
-from kp2d.methods.features import Features
+from kp2d.methods.decode import Features
 
 DISTANCES = np.array([[1, 5, 9], [2, 1.5, 9], [0.5, 4, 8]])
 # Few values, so that ties are everywhere.

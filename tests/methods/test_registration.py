@@ -11,7 +11,7 @@ import pytest
 import kp2d
 from kp2d import checks, geometry, images
 from kp2d.methods import extractors, matching, registration, weights
-from kp2d.methods.features import Features
+from kp2d.methods.decode import Features
 
 
 @pytest.fixture

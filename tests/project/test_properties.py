@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from kp2d import config, geometry
 from kp2d.evaluate import evaluation, metrics
 from kp2d.methods import decode, matching
-from kp2d.methods.features import Features
+from kp2d.methods.decode import Features
 
 LAW = settings(suppress_health_check=[HealthCheck.too_slow])
 SIZE = (240, 320)

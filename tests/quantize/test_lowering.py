@@ -9,7 +9,7 @@ from kp2d import images
 from kp2d.checks import InputError
 from kp2d.data import scenes
 from kp2d.methods import networks, runtimes
-from kp2d.quantize import convert, lowering, rewriting
+from kp2d.quantize import convert, rewriting
 from kp2d.quantize.flatbuffer import Model, Operator, Tensor
 
 NETWORKS = ("kp2d_nano", "kp2d_tiny_s", "kp2d_tiny_f")
@@ -68,7 +68,7 @@ def test_a_lowered_model_can_be_made_for_another_size():
 def test_a_lowered_model_is_left_as_it_is():
     data = prepared().pack()
     model = Model.parse(data)
-    lowering.for_edgetpu(model)
+    rewriting.for_edgetpu(model)
     assert model.pack() is data
 
 
@@ -109,7 +109,7 @@ def test_every_value_survives_the_transposed_convolution(tmp_path):
     )
     values = np.random.default_rng(0).permutation(np.tile(np.arange(-128, 128), 4)).astype(np.int8)
     results, before = [], model.pack()
-    lowering.for_edgetpu(model)
+    rewriting.for_edgetpu(model)
     for data in (before, model.pack()):
         engine = interpreter.Interpreter(model_content=data)
         engine.allocate_tensors()
@@ -127,7 +127,7 @@ def test_newer_versions_are_lowered_and_nothing_else_changes(tmp_path):
         code.version += 1 if code.builtinCode != 3 else 3  # 3 is CONV_2D
     raised = model.pack()
     assert versions(raised)["CONV_2D"] == 6 and versions(raised)["LOGISTIC"] == 3
-    lowering.lower_versions(model)
+    rewriting.lower_versions(model)
     lowered = model.pack()
     assert versions(lowered) == original
     for head, values in heads(raised, tmp_path, photo((88, 88))).items():
@@ -170,14 +170,14 @@ def operator(name, *types, version=9, options=None, shapes=None, outputs=None, s
     ids=lambda value: value.name if isinstance(value, Operator) else str(value),
 )
 def test_the_version_that_an_operator_needs(version, case):
-    assert lowering.needed_version(case) == version
+    assert rewriting.needed_version(case) == version
 
 
 def test_a_float_model_is_refused_where_its_depth_to_space_cannot_be_rewritten():
     export = convert.Export(name="small", precision="float32", image_size=(48, 64))
     model = convert.to_tflite(networks.build_network(SMALL), SMALL, export)
     data = model.pack()
-    lowering.lower_versions(model)
+    rewriting.lower_versions(model)
     assert model.pack() == data
     with pytest.raises(InputError, match="a depth-to-space in int8; received one in float32"):
-        lowering.for_edgetpu(model)
+        rewriting.for_edgetpu(model)
