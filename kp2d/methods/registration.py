@@ -12,9 +12,10 @@ from kp2d.config import Protocol
 from kp2d.methods import matching
 from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Extractor
-from kp2d.methods.refinement import refine_homography
+from kp2d.methods.refinement import likeness, refine_homography
 
 MIN_INLIERS = 12  # fewer can agree by chance
+MIN_LIKENESS = 1 / 3  # of the pictures within the inliers; unrelated ones reach 0.28, see docs/protocol.md
 ESTIMATORS = {"ransac": cv2.RANSAC, "accurate": cv2.USAC_ACCURATE}
 THRESHOLD = 1.5  # px at the size that a method sees, with the estimator "accurate"
 CONTRAST_WINDOW = 9  # px
@@ -29,15 +30,33 @@ class Estimate:
     Attributes:
         homography: float64 `[3, 3]`, image 0 to image 1, or None if none was found.
         inliers: bool `[K]`, which matches agree with it.
+        likeness: How alike the pictures are within the inliers (`refinement.likeness`); None if that was not
+            asked.
     """
 
     homography: np.ndarray | None
     inliers: np.ndarray
+    likeness: float | None = None
 
     @property
     def trustworthy(self) -> bool:
-        """Tells whether more matches agree than RANSAC finds among matches of noise: 12 and 5 % of all."""
-        return self.homography is not None and self.inliers.sum() >= MIN_INLIERS + len(self.inliers) / 20
+        """Tells whether the homography can be more than chance."""
+        return not self.doubt
+
+    @property
+    def doubt(self) -> str:
+        """Returns why the homography is not to be trusted; "" if it is.
+
+        More matches must agree than RANSAC finds among matches of noise: 12 and 5 % of all. And where the
+        pictures were compared, they must look alike within the inliers.
+        """
+        if self.homography is None:
+            return "there is none"
+        if self.inliers.sum() < MIN_INLIERS + len(self.inliers) / 20:
+            return "chance finds as many inliers"
+        if self.likeness is not None and self.likeness < MIN_LIKENESS:
+            return "the pictures are not alike between the inliers"
+        return ""
 
 
 def estimate_homography(
@@ -192,8 +211,11 @@ def register_images(
     matches = match_features(features0, features1)
     points0, points1 = features0.keypoints[matches[:, 0]], features1.keypoints[matches[:, 1]]
     estimate = estimate_homography(points0, points1, estimator="accurate", ransac_threshold=ransac_threshold)
-    if refine and estimate.trustworthy:
-        estimate = _refined(seen0, seen1, points0, points1, estimate, ransac_threshold)
+    if estimate.trustworthy:
+        if refine:
+            estimate = _refined(seen0, seen1, points0, points1, estimate, ransac_threshold)
+        alike = likeness(seen0, seen1, points0[estimate.inliers], estimate.homography)
+        estimate = dataclasses.replace(estimate, likeness=alike)
     back0, back1 = (geometry.resize_matrix(size, own) for size, own in zip(sizes, own_sizes, strict=True))
     if estimate.homography is not None:
         homography = back1 @ estimate.homography @ np.linalg.inv(back0)

@@ -89,7 +89,7 @@ def run_match(options: argparse.Namespace) -> None:
     elif estimate.trustworthy:
         verdict = "homography found"
     else:
-        verdict = "a homography not to be trusted (chance finds as many inliers)"
+        verdict = f"a homography not to be trusted ({estimate.doubt})"
     counts = f"{len(registered.features0)} and {len(registered.features1)} keypoints"
     print(f"{counts}, {facts}, {verdict}{_reduced(options, extractor, image0, image1)}: {path}")
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kp2d import geometry
+from kp2d import geometry, images
 from kp2d.methods import refinement
 
 SIZE = (120, 160)
@@ -65,3 +65,69 @@ def test_pictures_of_something_else_hardly_move_it(pair, points, textured):
 def test_few_points_leave_it_alone(pair, points, count):
     start = nearly(VIEW)
     assert refinement.refine_homography(*pair, points[:count], start) is start
+
+
+def disk(image, radius=52, center=(80, 60)):
+    """The picture as a microscope shows it."""
+    mask = cv2.circle(np.zeros(image.shape[:2], np.uint8), center, radius, 1, -1)
+    return image * mask[..., None]
+
+
+RIM = np.array([[80, 60]]) + 51 * np.column_stack([np.cos(np.arange(40) / 6), np.sin(np.arange(40) / 6)])
+
+
+@pytest.mark.parametrize("change", [lambda image: image, darker])
+def test_two_views_of_one_surface_are_alike_in_any_light(pair, points, change):
+    assert refinement.likeness(pair[0], change(pair[1]), points, VIEW) > 0.9
+    assert refinement.likeness(pair[0], change(pair[1]), points, nearly(VIEW, 8)) < 0.3
+
+
+@pytest.mark.parametrize("noise", [0, 3])
+def test_what_a_microscopes_disk_encloses_is_compared_not_its_edge(pair, textured, noise):
+    other = textured(SIZE, seed=9)
+    grain = np.random.default_rng(0).normal(0, noise, (2, *other.shape))
+    image0, image1 = (
+        np.clip(disk(image) + part, 0, 255).astype(np.uint8)
+        for image, part in zip((pair[0], other), grain, strict=True)
+    )
+    assert refinement.likeness(image0, image1, RIM, np.eye(3)) < 0.2
+    assert refinement.likeness(image0, disk(pair[0]), RIM, np.eye(3)) > 0.8
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 3])
+def test_pictures_of_different_scales_are_compared_at_the_coarser_one(textured, scale):
+    scene = textured((240, 320), seed=3)
+    size = round(240 * scale), round(320 * scale)
+    other = images.resize_image(scene, size)
+    homography = geometry.resize_matrix((240, 320), size)
+    points = np.random.default_rng(0).uniform(10, [310, 230], (60, 2))
+    assert refinement.likeness(scene, other, points, homography) > 0.8
+    there = geometry.warp_points(points, homography)
+    assert refinement.likeness(other, scene, there, np.linalg.inv(homography)) > 0.8
+
+
+def test_an_object_before_another_background_is_alike_where_its_points_are(pair, textured):
+    image1 = textured(SIZE, seed=9)
+    image1[40:90, 50:110] = pair[0][40:90, 50:110]
+    points = np.random.default_rng(0).uniform([52, 42], [107, 87], (30, 2))
+    assert refinement.likeness(pair[0], image1, points, np.eye(3)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("points", "homography"),
+    [
+        (np.zeros((0, 2)), VIEW),
+        (np.array([[20, 20], [90, 80.0]]), VIEW),
+        (np.stack([np.arange(20.0, 60)] * 2, axis=1), VIEW),  # on a line
+        (np.full((20, 2), 50.0), VIEW),
+        (RIM, np.diag([1, 1, -1e-9])),  # behind the horizon
+        (RIM, np.diag([1e-6, 1e-6, 1])),  # shrunk to nothing
+    ],
+)
+def test_there_is_nothing_to_compare_where_points_enclose_nothing(pair, points, homography):
+    assert refinement.likeness(*pair, points, homography) == -1
+
+
+def test_flat_pictures_are_not_alike():
+    flat = np.full((*SIZE, 3), 90, np.uint8)
+    assert refinement.likeness(flat, flat, RIM, np.eye(3)) == -1

@@ -230,3 +230,36 @@ def test_a_black_frame_around_two_scenes_is_no_match(textured):
         frame[80:160, 100:220] = textured((80, 120), seed=seed)
         frames.append(frame)
     assert not kp2d.match(*frames).estimate.trustworthy
+
+
+def in_disk(image):
+    """The picture as a microscope shows it."""
+    mask = cv2.circle(np.zeros(image.shape[:2], np.uint8), (160, 120), 100, 1, -1)
+    return image * mask[..., None]
+
+
+def test_a_microscopes_disk_around_two_scenes_is_no_match(textured):
+    estimate = kp2d.match(
+        *(in_disk(textured((240, 320), seed)) for seed in (1, 2)), method="kp2d_nano:int8"
+    ).estimate
+    assert dataclasses.replace(estimate, likeness=None).trustworthy  # the disk's edge agrees with itself
+    assert not estimate.trustworthy and "alike" in estimate.doubt
+
+
+@pytest.mark.parametrize("method", ["sift", "kp2d_nano:int8"])
+def test_what_moves_within_a_microscopes_disk_is_found(textured, method):
+    scene = textured((300, 400))
+    views = (in_disk(scene[y : y + 240, x : x + 320]) for y, x in ((20, 20), (30, 35)))
+    estimate = kp2d.match(*views, method=method).estimate
+    assert estimate.trustworthy and estimate.doubt == "" and estimate.likeness > 0.9
+    shift = np.array([[1, 0, -15], [0, 1, -10], [0, 0, 1.0]])
+    assert geometry.corner_error(estimate.homography, shift, (240, 320)) < 1
+
+
+def test_doubt_says_what_is_wrong_with_a_homography():
+    def doubt(num_inliers, likeness=None, homography=VIEW):
+        inliers = np.arange(100) < num_inliers
+        return registration.Estimate(homography=homography, inliers=inliers, likeness=likeness).doubt
+
+    assert doubt(50) == doubt(50, 0.9) == doubt(17, registration.MIN_LIKENESS) == ""
+    assert "chance" in doubt(16, 0.9) and "alike" in doubt(50, 0.3) and "none" in doubt(50, 0.9, None)
