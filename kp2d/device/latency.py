@@ -156,9 +156,7 @@ def _measure(
     # By itself, as threads of NumPy's that still wait for work would slow a network down.
     for turn, key in itertools.product(range(1, repeats + _UNTIMED), methods):
         pair = found[key][turn - 1 : turn + 1]
-        spent = extractors.milliseconds(
-            lambda pair=pair: matching.mutual(matching.descriptor_distances(*pair))
-        )
+        spent = extractors.milliseconds(lambda pair=pair: matching.mutual_nearest(*pair))
         taken[key]["match"] += [spent] * (turn >= _UNTIMED)
     return taken
 

@@ -210,8 +210,7 @@ class Demo:
             return None
         image, known = self._reference
         known = registration.turned_to(known, features, self.extractor)
-        distances = matching.descriptor_distances(known.descriptors, features.descriptors, one_thread=True)
-        matches = matching.mutual(distances)
+        matches = matching.mutual_nearest(known.descriptors, features.descriptors)
         points0, points1 = known.keypoints[matches[:, 0]], features.keypoints[matches[:, 1]]
         scale = math.sqrt(self._frame_size[0] * self._frame_size[1] / PIXELS)  # of pixels to those seen
         estimate = registration.estimate_homography(

@@ -11,6 +11,7 @@ Convention: keypoints are (x, y) px and the centre of the top-left pixel is (0, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -126,7 +127,32 @@ def dequantize(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
         float32 of the same shape.
     """
     # Deviates from KP2Dtiny, which divides by fixed constants.
-    return np.float32(scale) * (values.astype(np.float32) - np.float32(zero_point))
+    numbers = values.astype(np.float32)
+    numbers -= np.float32(zero_point)
+    numbers *= np.float32(scale)
+    return numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedMap:
+    """A head in integers, of which only what is read becomes numbers.
+
+    At 640×480, a descriptor map has twenty times as many numbers as a thousand keypoints read.
+
+    Attributes:
+        values: Integers `[1, Hd, Wd, D]`.
+        scale: The tensor's own scale.
+        zero_point: The tensor's own zero point.
+    """
+
+    values: np.ndarray
+    scale: float
+    zero_point: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the head."""
+        return self.values.shape
 
 
 def sharpen(scores, sharpness, *, xp=np):
@@ -147,6 +173,7 @@ def sharpen(scores, sharpness, *, xp=np):
     return 1 / (1 + xp.exp(-sharpness * xp.log(inner / (1 - inner))))
 
 
+@functools.lru_cache(maxsize=16)
 def cell_centers(grid_size: tuple[int, int], cell: int) -> np.ndarray:
     """Centre of every cell, `cell · (j, i) + (cell − 1) / 2`.
 
@@ -155,11 +182,13 @@ def cell_centers(grid_size: tuple[int, int], cell: int) -> np.ndarray:
         cell: Cell side, px.
 
     Returns:
-        float32 `[Hc, Wc, 2]`, (x, y) px.
+        float32 `[Hc, Wc, 2]`, (x, y) px; read-only, for it is kept.
     """
     rows, columns = grid_size
     x, y = np.meshgrid(np.arange(columns), np.arange(rows))
-    return np.float32(cell) * np.stack([x, y], axis=-1).astype(np.float32) + np.float32((cell - 1) / 2)
+    centers = np.float32(cell) * np.stack([x, y], axis=-1).astype(np.float32) + np.float32((cell - 1) / 2)
+    centers.setflags(write=False)
+    return centers
 
 
 def interior_mask(grid_size: tuple[int, int]) -> np.ndarray:
@@ -188,10 +217,15 @@ def keypoint_map(offset_map, cell: int, *, xp=np):
         `[B, Hc, Wc, 2]`, (x, y) px, inside the image.
     """
     _, rows, columns, _ = offset_map.shape
-    keypoints = xp.array(cell_centers((rows, columns), cell)) + offset_map * offset_reach(cell)
+    centers = xp.array(cell_centers((rows, columns), cell))
+    return _keypoints(centers, offset_map, (rows, columns), cell, xp)
+
+
+def _keypoints(centers, offsets, grid_size: tuple[int, int], cell: int, xp):
+    keypoints = centers + offsets * offset_reach(cell)
     # Deviates from KP2Dtiny, whose TFLite decoder clips rows of the grid instead of x and y.
-    x = xp.clip(keypoints[..., 0], 0.0, columns * cell - 1.0)
-    y = xp.clip(keypoints[..., 1], 0.0, rows * cell - 1.0)
+    x = xp.clip(keypoints[..., 0], 0.0, grid_size[1] * cell - 1.0)
+    y = xp.clip(keypoints[..., 1], 0.0, grid_size[0] * cell - 1.0)
     return xp.stack([x, y], axis=-1)
 
 
@@ -199,7 +233,7 @@ def sample_bilinear(feature_map, keypoints, image_size: tuple[int, int], *, xp=n
     """Reads a map at keypoints, the map's corner samples lying on the image's corner pixels.
 
     Args:
-        feature_map: `[B, Hd, Wd, D]`.
+        feature_map: `[B, Hd, Wd, D]`, with `numpy` also a `QuantizedMap`.
         keypoints: `[B, N, 2]`, (x, y) px; points outside read the nearest edge.
         image_size: (height, width) px of the image.
         xp: `numpy` or `keras.ops`.
@@ -216,11 +250,13 @@ def sample_bilinear(feature_map, keypoints, image_size: tuple[int, int], *, xp=n
     wx, wy = (x - left)[..., None], (y - top)[..., None]
     first = _index(xp, left, columns - 2) + columns * _index(xp, top, rows - 2)
     first = first + xp.array(np.arange(batch, dtype=np.int32)[:, None] * (rows * columns))
-    table = xp.reshape(feature_map, (batch * rows * columns, dim))
+    quantized = isinstance(feature_map, QuantizedMap)
+    table = xp.reshape(feature_map.values if quantized else feature_map, (batch * rows * columns, dim))
 
     def read(step: int):
         index = xp.reshape(first + step, (batch * count,))
-        return xp.reshape(xp.take(table, index, axis=0), (batch, count, dim))
+        values = xp.reshape(xp.take(table, index, axis=0), (batch, count, dim))
+        return dequantize(values, feature_map.scale, feature_map.zero_point) if quantized else values
 
     upper = read(0) * (1 - wx) + read(1) * wx
     lower = read(columns) * (1 - wx) + read(columns + 1) * wx
@@ -243,7 +279,7 @@ def normalize(descriptors, *, xp=np):
 def decode(
     score_map: np.ndarray,
     offset_map: np.ndarray,
-    descriptor_map: np.ndarray,
+    descriptor_map: np.ndarray | QuantizedMap,
     *,
     cell: int,
     top_k: int | None = None,
@@ -278,16 +314,28 @@ def decode(
         )
     grid_size = score_map.shape[1:3]
     image_size = (grid_size[0] * cell, grid_size[1] * cell)
-    scores = np.where(interior_mask(grid_size), score_map[0, ..., 0], 0.0).reshape(-1)
-    order = np.argsort(-scores, kind="stable")
-    keep = order[scores[order] > score_threshold][:top_k]
-    keypoints = keypoint_map(offset_map, cell).reshape(-1, 2)[keep].astype(np.float32)
+    scores = np.zeros(grid_size, np.float32)
+    scores[1:-1, 1:-1] = score_map[0, 1:-1, 1:-1, 0]
+    scores = scores.reshape(-1)
+    keep = _best(scores, score_threshold, top_k)
+    centers, offsets = (grid.reshape(-1, 2)[keep] for grid in (cell_centers(grid_size, cell), offset_map))
+    keypoints = _keypoints(centers, offsets, grid_size, cell, np).astype(np.float32)
     descriptors = sample_bilinear(descriptor_map, keypoints[None], image_size)[0]
     return Features(
         keypoints=keypoints,
-        scores=scores[keep].astype(np.float32),
+        scores=scores[keep],
         descriptors=normalize(descriptors).astype(np.float32),
     )
+
+
+def _best(scores: np.ndarray, threshold: float, top_k: int | None) -> np.ndarray:
+    """Returns the index of the scores above the threshold, best first, ties by index; at most `top_k`."""
+    above = np.flatnonzero(scores > threshold)
+    worse = -scores[above]
+    if top_k is not None and 0 < top_k < len(above):  # sort no more than will be kept, and ties with the last
+        near = np.flatnonzero(worse <= np.partition(worse, top_k - 1)[top_k - 1])
+        above, worse = above[near], worse[near]
+    return above[np.argsort(worse, kind="stable")][:top_k]
 
 
 def _index(xp, values, last: int):

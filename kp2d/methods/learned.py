@@ -14,7 +14,7 @@ import numpy as np
 from kp2d import backend
 from kp2d.checks import one_of, problem
 from kp2d.methods import runtimes
-from kp2d.methods.decode import Features, decode, normalized, pixels
+from kp2d.methods.decode import Features, QuantizedMap, decode, normalized, pixels
 from kp2d.methods.weights import Weights, is_path, resolve
 
 OPTIONS = ("runtime", "threads", "kernels", "use_tpu", "device")  # of `kp2d.methods.runtimes.TFLiteModel`
@@ -29,6 +29,7 @@ class NetworkExtractor:
         cell: Cell side, px; the sides of an image must be divisible by it.
         descriptor_dim: Length of a descriptor.
         predict: From uint8 RGB `[1, H, W, 3]` to the three heads as float32 NumPy arrays.
+        decodable: As `predict`, with a descriptor map that may still be in integers; None takes `predict`.
         sha256: Of the weights; tells exported features of other weights apart.
         bytes: Of the file.
         top_k: Features kept an image; None keeps all.
@@ -42,6 +43,7 @@ class NetworkExtractor:
     descriptor_dim: int
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
     sha256: str
+    decodable: Callable[[np.ndarray], dict[str, np.ndarray | QuantizedMap]] | None = None
     bytes: int = 0
     top_k: int | None = None
     precision: str = "float32"
@@ -87,20 +89,23 @@ class NetworkExtractor:
         Raises:
             InputError: If the image is no such array.
         """
-        return self.decode(self.heads(image))
+        return self.decode(self._decodable(image))
 
     def heads(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the network: the first half of `extract`."""
         return self.predict(pixels(image, self.cell))
 
-    def decode(self, heads: dict[str, np.ndarray]) -> Features:
+    def _decodable(self, image: np.ndarray) -> dict[str, np.ndarray | QuantizedMap]:
+        return (self.decodable or self.predict)(pixels(image, self.cell))
+
+    def decode(self, heads: dict[str, np.ndarray | QuantizedMap]) -> Features:
         """Turns the network's heads into features: the second half of `extract`."""
         return decode(**heads, cell=self.cell, top_k=self.top_k)
 
     def timed(self, image: np.ndarray) -> tuple[Features, dict[str, float]]:
         """See `kp2d.methods.extractors.Extractor.timed`."""
         started = time.perf_counter()
-        heads = self.heads(image)
+        heads = self._decodable(image)
         between = time.perf_counter()
         features = self.decode(heads)
         ended = time.perf_counter()
@@ -137,6 +142,7 @@ def _run_model(weights: Weights, **running: Any) -> NetworkExtractor:
         cell=model.metadata["cell"],
         descriptor_dim=model.metadata["descriptor_dim"],
         predict=model.heads,
+        decodable=model.decodable,
         sha256=model.sha256,
         bytes=weights.path.stat().st_size,
         precision=weights.precision,

@@ -171,9 +171,9 @@ def match_features(features0: Features, features1: Features) -> np.ndarray:
         int64 matches `[K, 2]`, indices into both, best score of image 0 first.
     """
     # Ties go to the lower index, so descriptors are compared from the weakest on, and indices turned back.
-    distances = matching.descriptor_distances(features0.descriptors[::-1], features1.descriptors[::-1])
+    matches = matching.mutual_nearest(features0.descriptors[::-1], features1.descriptors[::-1])
     last = np.array([len(features0) - 1, len(features1) - 1])
-    return (last - matching.mutual(distances))[::-1]
+    return (last - matches)[::-1]
 
 
 def register_images(

@@ -15,7 +15,7 @@ import numpy as np
 from kp2d import backend, provenance
 from kp2d.checks import InputError, first_line, one_of, problem
 from kp2d.methods import tflite_file, tflite_verifier, tpu, weights
-from kp2d.methods.decode import dequantize, sharpen
+from kp2d.methods.decode import QuantizedMap, dequantize, sharpen
 
 # Name to the module that has an `Interpreter`, best first.
 RUNTIMES = {
@@ -117,12 +117,19 @@ class TFLiteModel:
         Returns:
             `score_map`, `offset_map` and `descriptor_map`, float32, for `kp2d.methods.decode.decode`.
         """
-        heads = {}
+        heads = self.decodable(pixels)
+        if isinstance(kept := heads["descriptor_map"], QuantizedMap):
+            heads["descriptor_map"] = dequantize(kept.values, kept.scale, kept.zero_point)
+        return heads
+
+    def decodable(self, pixels: np.ndarray) -> dict[str, np.ndarray | QuantizedMap]:
+        """Runs the network as `heads` does, but leaves descriptors in integers: few of them will be read."""
+        heads: dict[str, np.ndarray | QuantizedMap] = {}
         for name, values in self.raw_heads(pixels).items():
-            quantized = np.issubdtype(values.dtype, np.integer)
-            heads[f"{name}_map"] = (
-                dequantize(values, *self._outputs[name]["quantization"]) if quantized else values
-            )
+            if np.issubdtype(values.dtype, np.integer):
+                take = QuantizedMap if name == "descriptor" else dequantize
+                values = take(values, *self._outputs[name]["quantization"])
+            heads[f"{name}_map"] = values
         if self.metadata["score_sharpness"] != 1:
             heads["score_map"] = sharpen(heads["score_map"], self.metadata["score_sharpness"])
         return heads

@@ -127,3 +127,25 @@ def test_sharpening_undoes_flat_scores():
     np.testing.assert_allclose(d.sharpen(flat, 2.5), 1 / (1 + np.exp(-logits)), atol=1e-3)
     levels = d.sharpen(np.arange(256) / 256, 3.0)
     assert (np.diff(levels[:-1]) > 0).all() and levels.min() > 0 and levels.max() < 1
+
+
+def test_descriptors_in_integers_are_those_of_their_numbers():
+    rng = np.random.default_rng(7)
+    score_map = rng.random((1, 6, 8, 1)).astype(np.float32)
+    offset_map = rng.uniform(-1, 1, (1, 6, 8, 2)).astype(np.float32)
+    kept = d.QuantizedMap(rng.integers(-128, 128, (1, 12, 16, 5), np.int8), 0.03, 4)
+    numbers = d.dequantize(kept.values, kept.scale, kept.zero_point)
+    ours, theirs = (d.decode(score_map, offset_map, heads, cell=4) for heads in (kept, numbers))
+    np.testing.assert_array_equal(ours.descriptors, theirs.descriptors)
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 2, 5, 23, 24, 100])
+def test_the_best_are_those_of_a_stable_sort(top_k):
+    score_map = np.random.default_rng(8).integers(0, 4, (1, 6, 8, 1)).astype(np.float32) / 4  # ties, zeros
+    inside = np.zeros((6, 8))
+    inside[1:-1, 1:-1] = score_map[0, 1:-1, 1:-1, 0]
+    order = np.argsort(-inside.reshape(-1), kind="stable")
+    expected = order[inside.reshape(-1)[order] > 0][:top_k]
+    zeros = np.zeros((1, 6, 8, 2), np.float32), np.ones((1, 12, 16, 4), np.float32)
+    features = d.decode(score_map, *zeros, cell=4, top_k=top_k)
+    np.testing.assert_array_equal(features.keypoints, d.cell_centers((6, 8), 4).reshape(-1, 2)[expected])

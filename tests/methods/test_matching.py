@@ -35,14 +35,27 @@ def test_float_distances_agree_with_brute_force():
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_one_thread_computes_the_same(kind, monkeypatch):
+@pytest.mark.parametrize("limit", [1, 7 * 40 * 32, 2**18])
+def test_nearest_without_a_matrix_are_those_of_the_matrix(kind, limit, monkeypatch):
+    monkeypatch.setattr(matching, "ONE_THREAD", limit)  # blocks of one row, of some, of all
     rng = np.random.default_rng(4)
-    first, second = ((100 * rng.random((count, 32))).astype(kind) for count in (50, 40))
-    expected = matching.descriptor_distances(first, second)
-    for limit in (1, 7 * 40 * 32, 2**18):
-        monkeypatch.setattr(matching, "ONE_THREAD", limit)
-        found = matching.descriptor_distances(first, second, one_thread=True)
-        assert found == pytest.approx(expected, abs=0.01) and found.dtype == np.float32
+    for counts in ((50, 40), (40, 50), (1, 30), (30, 1)):
+        first, second = ((100 * rng.random((count, 32))).astype(kind) for count in counts)
+        expected = matching.mutual(matching.descriptor_distances(first, second))
+        found = matching.mutual_nearest(first, second)
+        assert found.tolist() == expected.tolist() and found.dtype == np.int64
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    *[arrays(np.uint8, st.tuples(st.integers(0, 9), st.just(1)), elements=st.integers(0, 3))] * 2,
+    st.sampled_from([1, 16 * 8, 16 * 8 * 3, 2**18]),
+)
+def test_nearest_without_a_matrix_tie_like_those_of_the_matrix(first, second, limit):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matching, "ONE_THREAD", limit)
+        found = matching.mutual_nearest(first, second)
+    assert found.tolist() == matching.mutual(matching.descriptor_distances(first, second)).tolist()
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
@@ -74,7 +87,7 @@ def test_hamming_distances_are_exact():
 
 
 @pytest.mark.parametrize(("width", "kind"), [(4, np.uint8), (32, np.uint8), (64, np.float32)])
-def test_mutual_agrees_with_opencv(width, kind):
+def test_mutual_nearest_agree_with_opencv(width, kind):
     rng = np.random.default_rng(width)
     if kind == np.uint8:  # with 32 bits many distances are equal
         first, second = (rng.integers(0, 256, (count, width), np.uint8) for count in (80, 70))
@@ -84,7 +97,7 @@ def test_mutual_agrees_with_opencv(width, kind):
     theirs = sorted(
         (m.queryIdx, m.trainIdx) for m in cv2.BFMatcher(norm, crossCheck=True).match(first, second)
     )
-    ours = matching.mutual(matching.descriptor_distances(first, second))
+    ours = matching.mutual_nearest(first, second)
     assert len(ours) > 5 and ours.tolist() == [list(pair) for pair in theirs]
 
 
@@ -135,9 +148,10 @@ def test_distances_of_none_and_one(kind, counts):
     ],
 )
 def test_two_kinds_of_descriptors_are_refused_with_their_shapes(first, second):
-    with pytest.raises(checks.InputError, match="one kind and length") as caught:
-        matching.descriptor_distances(first, second)
-    assert f"{second.dtype} {list(second.shape)}" in str(caught.value)
+    for compare in (matching.descriptor_distances, matching.mutual_nearest):
+        with pytest.raises(checks.InputError, match="one kind and length") as caught:
+            compare(first, second)
+        assert f"{second.dtype} {list(second.shape)}" in str(caught.value)
 
 
 @settings(max_examples=60, deadline=None)
@@ -170,6 +184,19 @@ def test_the_turn_of_an_image_is_found_among_outliers(quarters):
         np.concatenate([matching.turn(descriptors0[:120], quarters), noise[:300]]) + 0.4 * noise[:1]
     )
     assert matching.best_turn(descriptors0, descriptors1) == quarters
+
+
+def test_the_turn_is_that_of_the_most_similar_matches_of_four_products():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        descriptors0, descriptors1 = unit(rng, rng.integers(1, 90), 8), unit(rng, rng.integers(1, 90), 8)
+        share = max(1, min(len(descriptors0), len(descriptors1)) // 5)
+        likeness = []
+        for quarters in range(4):
+            similarity = matching.turn(descriptors0, quarters) @ descriptors1.T
+            rows, columns = matching.mutual(-similarity).T
+            likeness.append(np.sort(similarity[rows, columns])[-share:].mean())
+        assert matching.best_turn(descriptors0, descriptors1) == np.argmax(likeness)
 
 
 def test_turns_add_up_to_none_and_nothing_is_upright():
