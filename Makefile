@@ -7,7 +7,7 @@ EXTRAS  := reproduce,train,onnx,cluster,test
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 LIGHT   := .venv-litert .venv-tflite-runtime
-SOURCES := $(shell find kp2d -name "*.py") $(wildcard kp2d/pretrained/* kp2d/report/assets/*)
+SOURCES := $(shell find kp2d -name "*.py") $(wildcard kp2d/pretrained/* kp2d/report/assets/* kp2d/report/assets/try/*)
 
 .PHONY: reproduce report test lint format readme lab strip setup clean help
 

@@ -204,19 +204,19 @@ class Table:
 
     def table(self, number: int) -> Table | None:
         """Returns a field that is a table; None if it is absent."""
-        at = self._target(number)
+        at = self.target(number)
         return None if at is None else _checked(Table(self.data, at))
 
     def tables(self, number: int) -> Iterator[Table]:
         """Yields the tables of a vector; none if it is absent."""
-        at = self._target(number)
+        at = self.target(number)
         if at is not None:
             for entry in range(at + 4, self._end(at, 4), 4):
                 yield _checked(Table(self.data, _follow(self.data, entry)))
 
     def numbers(self, number: int, kind: str) -> tuple:
         """Returns the values of a vector; none if it is absent."""
-        at = self._target(number)
+        at = self.target(number)
         if at is None:
             return ()
         end = self._end(at, struct.calcsize(f"<{kind}"))
@@ -224,13 +224,18 @@ class Table:
 
     def size(self, number: int, width: int = 1) -> int:
         """Returns how many values of so many bytes a vector has; 0 if it is absent."""
-        at = self._target(number)
+        at = self.target(number)
         return 0 if at is None else (self._end(at, width) - at - 4) // width
 
     def bytes(self, number: int) -> bytes | None:
         """Returns a field that is a string or a vector of bytes; None if it is absent."""
-        at = self._target(number)
+        at = self.target(number)
         return None if at is None else bytes(self.data[at + 4 : self._end(at, 1)])
+
+    def target(self, number: int) -> int | None:
+        """Returns where in the file what a field refers to begins; None if the field is absent."""
+        offset = self._offset(number)
+        return _follow(self.data, self.at + offset) if offset else None
 
     def _end(self, vector: int, width: int) -> int:
         """Returns where a vector ends."""
@@ -238,10 +243,6 @@ class Table:
         if end > len(self.data):
             raise DamagedError(f"a vector at {vector} ends at {end}")
         return end
-
-    def _target(self, number: int) -> int | None:
-        offset = self._offset(number)
-        return _follow(self.data, self.at + offset) if offset else None
 
     def _offset(self, number: int) -> int:
         """Returns where in the table a field lies; 0 if it is absent."""

@@ -19,6 +19,12 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a new folder, or that of an earlier report; default: results/runs/PROFILE/report",
     )
+    parser.add_argument(
+        "--try",
+        dest="only_trial",
+        action="store_true",
+        help="only the page on which a browser matches two pictures; default: results/runs/try",
+    )
 
 
 def run_report(options: argparse.Namespace) -> None:
@@ -28,11 +34,15 @@ def run_report(options: argparse.Namespace) -> None:
         options: From a parser with `add_report`.
 
     Raises:
-        InputError: As `kp2d.report.site.build`.
+        InputError: As `kp2d.report.site.build` and `build_trial`.
     """
+    from kp2d import paths
     from kp2d.report import site as report
 
-    made = report.build(options.profile, options.output, progress=sys.stderr.isatty())
+    if options.only_trial:
+        made = report.build_trial(options.output or paths.runs("try"))
+    else:
+        made = report.build(options.profile, options.output, progress=sys.stderr.isatty())
     for note in made.notes:
         print(f"missing: {note}")
     print(f"{made.num_pages} pages, {made.num_bytes / 1e6:.1f} MB in {made.seconds:.0f} s: {made.folder}")

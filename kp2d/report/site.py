@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pandas as pd
 
 from kp2d import __version__, checks, config, files, paths, provenance
 from kp2d.evaluate import tables
-from kp2d.report import matches, notebooks
+from kp2d.report import matches, notebooks, tryit
 from kp2d.report import tables as layout
 from kp2d.train import cards
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     import jinja2
 
 SITE = paths.PACKAGE / "report" / "assets"
-STATIC = ("style.css", "site.js", "matches.js", "icon.svg")
+COMMON = ("style.css", "try.css", "site.js", "icon.svg")
+STATIC = (*COMMON, "matches.js")
 MARKER = "report.json"  # lists the files of a report: nothing else is ever overwritten
 _PICTURES = (".png", ".svg")
 _METRICS = ("dataset", "subset", "size", "top_k", "num_pairs", *tables.METRICS)
@@ -74,12 +76,33 @@ def build(profile: str = "fast", folder: str | Path | None = None, *, progress: 
         InputError: If the profile is unknown, or the folder holds anything but an earlier report.
     """
     chosen = config.profile(profile)
-    target = Path(folder or paths.runs(chosen.name) / "report").expanduser().resolve()
+    target = folder or paths.runs(chosen.name) / "report"
+    return _build(target, functools.partial(_write_site, profile=chosen, progress=progress), profile)
+
+
+def build_trial(folder: str | Path) -> Report:
+    """Writes the page "Try it" alone, as a site of one page.
+
+    Args:
+        folder: Where the site goes, a new folder or that of an earlier report.
+
+    Returns:
+        The site that was written.
+
+    Raises:
+        InputError: If LiteRT.js cannot be had, or the folder holds anything but an earlier report.
+    """
+    return _build(folder, _write_trial, "")
+
+
+def _build(folder: str | Path, write: Callable[..., list[str]], profile: str) -> Report:
+    """Lets a function of folder and templates write a site, which then takes the old one's place."""
+    target = Path(folder).expanduser().resolve()
     _check_ours(target)
     environment = _environment()  # a missing package shows now, not after the work
     started = time.perf_counter()
     with _replacing(target) as temporary:
-        notes = _write_site(temporary, chosen, environment, progress)
+        notes = write(temporary, environment)
         written = sorted(path for path in temporary.rglob("*") if path.is_file())
         names = [path.relative_to(temporary).as_posix() for path in written]
         files.write_json(temporary / MARKER, {"kp2d": __version__, "profile": profile, "files": names})
@@ -130,7 +153,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 
 def _write_site(
-    folder: Path, profile: config.Profile, environment: jinja2.Environment, progress: bool
+    folder: Path, environment: jinja2.Environment, *, profile: config.Profile, progress: bool
 ) -> list[str]:
     """Writes all files of the site and returns what is missing in it."""
     for name in STATIC:
@@ -139,7 +162,9 @@ def _write_site(
     pictures = _pictures(folder, profile.name)
     groups = layout.collect(folder, profile.name)
     browser = matches.write_browser(folder, profile, progress=progress)
+    trial = tryit.write_trial(folder)
     site = {
+        **_shared(f"kp2d report --profile {profile.name}"),
         "profile": profile,
         "notebooks": rendered,
         "pictures": pictures,
@@ -148,18 +173,41 @@ def _write_site(
         "cards": [_card(folder, path, card) for path, card in cards.read_cards().items()],
         "credits": _told_about_pictures().partition("\n## Photographs\n")[2].strip(),
         "headlines": _headlines(profile.name),
-        "version": __version__,
-        "commit": provenance.git_commit(),
+        "trial": trial,
         "make": f"kp2d reproduce --profile {profile.name}",
     }
-    for name in ("index", "matches", "tables", "gallery", "models"):
+    for name in ("index", "matches", "try", "tables", "gallery", "models"):
         _write_page(folder, environment, f"{name}.html", f"{name}.html", site)
     for page in rendered:
         _write_page(folder, environment, "notebook.html", page.file, {**site, "notebook": page})
     missing = [f"{page.title}: {page.note}" for page in rendered if page.note]
     missing += [f"{group.name}: {group.note}" for group in groups if group.note]
     missing += [] if pictures else [f"figures/{profile.name}: no pictures. To make them: {site['make']}"]
+    missing += [f"Try it: {trial.missing}"] if trial.missing else []
     return [*missing, *browser.notes]
+
+
+def _write_trial(folder: Path, environment: jinja2.Environment) -> list[str]:
+    """Writes the files of a site that is the page "Try it" only."""
+    trial = tryit.write_trial(folder)
+    if trial.missing:
+        raise trial.missing
+    for name in COMMON:
+        shutil.copyfile(SITE / name, folder / name)
+    content = {**_shared("kp2d report --try"), "trial": trial}
+    _write_page(folder, environment, "try.html", "index.html", content)
+    return []
+
+
+def _shared(command: str) -> dict[str, Any]:
+    """Returns what every page says of itself; a profile makes it part of a larger site."""
+    return {
+        "command": command,
+        "version": __version__,
+        "commit": provenance.git_commit(),
+        "profile": None,
+        "notebooks": (),
+    }
 
 
 def _headlines(profile: str) -> list[dict[str, Any]]:
