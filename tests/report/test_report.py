@@ -18,6 +18,7 @@ from kp2d.evaluate import tables
 from kp2d.report import matches as report_matches
 from kp2d.report import site as report
 from kp2d.report import tables as report_tables
+from kp2d.report import tryit
 
 PAGES = (
     *("index", "matches", "try", "tables", "gallery", "models"),
@@ -40,6 +41,12 @@ class Links(HTMLParser):
         self.loaded += [found[name] for name in ("src", "srcset", "poster", "data") if name in found]
         if "href" in found:
             (self.led if tag == "a" else self.loaded).append(found["href"])
+
+
+@pytest.fixture(autouse=True)
+def no_npm(report_site, monkeypatch):
+    """Reports that a test of this module makes are quick: `report_site` has the page that computes."""
+    monkeypatch.setattr(tryit.shutil, "which", lambda _: None)
 
 
 @pytest.fixture

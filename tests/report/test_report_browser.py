@@ -41,7 +41,7 @@ def _is_loaded(request, complaints):
 
 
 def _is_local(request, complaints):
-    if not request.url.startswith("file://"):
+    if not request.url.startswith(("file://", "blob:")):
         complaints.append(f"not a file: {request.url}")
 
 
