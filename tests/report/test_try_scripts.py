@@ -8,7 +8,7 @@ import pytest
 
 from kp2d import geometry
 from kp2d.methods import decode, matching, registration
-from kp2d.methods.features import Features
+from kp2d.methods.decode import Features
 
 PERSPECTIVE = np.array([[0.9, -0.2, 30.0], [0.15, 1.1, -12.0], [2e-4, 3e-4, 1.0]])
 
