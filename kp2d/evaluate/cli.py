@@ -43,6 +43,13 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pairs", type=Path, help="CSV of every pair's scores")
     parser.add_argument(
+        "--orders",
+        type=int,
+        default=4,
+        help="orders of the matches in which RANSAC and the estimator of kp2d match are compared; 0: none",
+    )
+    parser.add_argument("--estimators", type=Path, help="CSV of that comparison")
+    parser.add_argument(
         "--card", type=Path, help="card of the weights, the JSON file beside them, to add the averages to"
     )
     parser.add_argument(
@@ -64,29 +71,31 @@ def run_evaluate(options: argparse.Namespace) -> None:
     """
     from kp2d import files, paths
     from kp2d.data import locations
-    from kp2d.evaluate import comparison, tables
+    from kp2d.evaluate import comparison, estimators, tables
     from kp2d.train import cards
 
     protocol = _protocol(options)
     extractor = method_cli.extractor_from(options)
-    if options.output and options.output == options.pairs:
-        raise checks.problem("two different files for --output and --pairs", str(options.output))
-    for target in filter(None, (options.output, options.pairs)):
+    targets = [path for path in (options.output, options.pairs, options.estimators) if path]
+    if len(set(targets)) < len(targets):
+        names = "--output, --pairs and --estimators"
+        raise checks.problem(f"different files for {names}", ", ".join(map(str, targets)))
+    if options.orders < 0 or (options.estimators and not options.orders):
+        raise checks.problem("--orders of 1 or more to compare estimators, or 0", options.orders)
+    for target in targets:
         files.check_writable(target)
         checks.one_of("suffix of a table", target.suffix, [".csv"])
     if options.card:
         cards.check_card(options.card, extractor.settings().get("sha256"))
     profile = config.profile(options.profile).name
     sequences = locations.load(options.data, profile)
-    rows, pairs = comparison.evaluate_methods(
-        [extractor],
-        sequences,
-        protocol,
-        profile=profile if options.data == "sample" else "custom",
-        cache=options.cache or paths.runs("custom") / "features",
-        workers=options.workers,
-        progress=sys.stderr.isatty(),
-    )
+    how = {
+        "profile": profile if options.data == "sample" else "custom",
+        "cache": options.cache or paths.runs("custom") / "features",
+        "workers": options.workers,
+        "progress": sys.stderr.isatty(),
+    }
+    rows, pairs = comparison.evaluate_methods([extractor], sequences, protocol, **how)
     if options.pairs:
         tables.write_csv(options.pairs, pairs)
     if options.output:
@@ -96,6 +105,15 @@ def run_evaluate(options: argparse.Namespace) -> None:
     several = ("dataset",) if rows["dataset"].nunique() > 1 else ()
     counts = (*several, "subset", "top_k", "num_pairs", "num_sequences", "num_failed", "num_skipped")
     print(tables.markdown(tables.with_intervals(rows), (*counts, *tables.METRICS)))
+    if options.orders:
+        compared = estimators.study([extractor], sequences, protocol, orders=options.orders, **how)
+        if options.estimators:
+            tables.write_csv(options.estimators, compared)
+        shown = (*several, "subset", "top_k", "estimator", "refine", *estimators.METRICS)
+        print(f"\nBy estimator, mean of {options.orders} orders of the matches:\n")
+        print(
+            tables.markdown(tables.with_intervals(compared, estimators.METRICS), (*shown, *estimators.LUCK))
+        )
 
 
 def _protocol(options: argparse.Namespace) -> config.Protocol:

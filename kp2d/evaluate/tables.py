@@ -92,6 +92,9 @@ HEADINGS = {  # as short as a table on a page wants them
     "match_ms": "matching, ms",
     "cpu_seconds": "processor, s",
     "peak_memory_mib": "memory, MiB",
+    "refine": "refined",
+    "d1_least": "d1, least order",
+    "d1_most": "d1, most",
     "times_as_fast_as_sift": "times as fast as SIFT",
     "times_as_fast_as_float32": "times as fast as float32",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import cv2
 import numpy as np
@@ -146,18 +147,37 @@ def register_features(
     """
     features0, features1 = (features.take(slice(top_k)) for features in (features0, features1))
     matches = match_features(features0, features1)
-    # RANSAC gets the weakest match first, as in KP2D's code: the order decides which samples it draws, and on
-    # real pairs that alone can move d1 by several points.
-    weakest_first = matches[::-1]
-    estimate = estimate_homography(
-        features0.keypoints[weakest_first[:, 0]],
-        features1.keypoints[weakest_first[:, 1]],
+    estimate = estimate_from_matches(
+        features0,
+        features1,
+        matches,
         ransac_threshold=protocol.ransac_threshold,
         max_iterations=protocol.ransac_iterations,
         seed=protocol.seed,
     )
-    estimate = dataclasses.replace(estimate, inliers=estimate.inliers[::-1])
     return Registration(features0=features0, features1=features1, matches=matches, estimate=estimate)
+
+
+def estimate_from_matches(
+    features0: Features, features1: Features, matches: np.ndarray, **how: Any
+) -> Estimate:
+    """Finds a homography from matches in KP2D's order, the weakest first.
+
+    The order decides which samples RANSAC draws, and on real pairs that alone can move d1 by several points.
+
+    Args:
+        features0: Of image 0.
+        features1: Of image 1.
+        matches: int64 `[K, 2]` indices into both, best first.
+        **how: As for `estimate_homography`.
+
+    Returns:
+        The estimate, its inliers in the order of the matches.
+    """
+    weakest_first = matches[::-1]
+    points0, points1 = features0.keypoints[weakest_first[:, 0]], features1.keypoints[weakest_first[:, 1]]
+    estimate = estimate_homography(points0, points1, **how)
+    return dataclasses.replace(estimate, inliers=estimate.inliers[::-1])
 
 
 def match_features(features0: Features, features1: Features) -> np.ndarray:
@@ -212,9 +232,10 @@ def register_images(
     points0, points1 = features0.keypoints[matches[:, 0]], features1.keypoints[matches[:, 1]]
     estimate = estimate_homography(points0, points1, estimator="accurate", ransac_threshold=ransac_threshold)
     if estimate.trustworthy:
+        claimed = points0[estimate.inliers]  # before any is lost, whatever the refinement favours
         if refine:
-            estimate = _refined(seen0, seen1, points0, points1, estimate, ransac_threshold)
-        alike = likeness(seen0, seen1, points0[estimate.inliers], estimate.homography)
+            estimate = refined(seen0, seen1, points0, points1, estimate, ransac_threshold=ransac_threshold)
+        alike = likeness(seen0, seen1, claimed, estimate.homography)
         estimate = dataclasses.replace(estimate, likeness=alike)
     back0, back1 = (geometry.resize_matrix(size, own) for size, own in zip(sizes, own_sizes, strict=True))
     if estimate.homography is not None:
@@ -245,19 +266,36 @@ def textured(features: Features, image: np.ndarray) -> Features:
     return features.take((squares - mean * mean)[row, column] >= MIN_CONTRAST**2)
 
 
-def _refined(
+def refined(
     image0: np.ndarray,
     image1: np.ndarray,
     points0: np.ndarray,
     points1: np.ndarray,
     estimate: Estimate,
-    threshold: float,
+    *,
+    ransac_threshold: float = THRESHOLD,
 ) -> Estimate:
-    """Returns an estimate refined by the pictures, and the matches that agree with it; kept if too few do."""
+    """Refines an estimate by the pictures, if it can be trusted.
+
+    Args:
+        image0: uint8 RGB `[H0, W0, 3]`.
+        image1: uint8 RGB `[H1, W1, 3]`.
+        points0: `[K, 2]` px in image 0.
+        points1: `[K, 2]` px in image 1, row by row the partners.
+        estimate: From these points.
+        ransac_threshold: Largest reprojection error of an inlier, px.
+
+    Returns:
+        The refined homography with the matches that agree with it; the estimate as it is if it is not to be
+        trusted, or if too few agree.
+    """
+    if not estimate.trustworthy:
+        return estimate
     homography = refine_homography(image0, image1, points0[estimate.inliers], estimate.homography)
     errors = np.hypot(*(geometry.warp_points(points0, homography) - points1).T)
-    refined = Estimate(homography=homography, inliers=errors <= threshold)  # NaN, behind the horizon, is none
-    return refined if refined.trustworthy else estimate
+    # NaN, behind the horizon, is no inlier
+    better = Estimate(homography=homography, inliers=errors <= ransac_threshold)
+    return better if better.trustworthy else estimate
 
 
 def _carried(features: Features, matrix: np.ndarray) -> Features:

@@ -75,10 +75,13 @@ STAGES = (
         inputs=(*_PREPARED, *_made(tables=["latency"])),
         outputs=_made(
             tables=[
-                *("evaluation", "pairs", "robustness", "protocols"),
+                *("evaluation", "pairs", "robustness", "protocols", "estimators"),
                 *("paper_comparison", "paper_models"),
             ],
-            charts=["matching_accuracy", "correctness", "repeatability", "speed", "size", "robustness"],
+            charts=[
+                *("matching_accuracy", "correctness", "repeatability", "speed", "size", "robustness"),
+                "estimators",
+            ],
         ),
     ),
     Stage(

@@ -103,6 +103,54 @@ def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None 
         return panels.finish(drawn_in[-1], pairs, ends, own=axes is None)
 
 
+def plot_estimators(rows: pd.DataFrame, metric: str = "d1") -> Figure:
+    """Plots what the estimator of the homography changes, a line a method, one panel a subset.
+
+    Bars reach from the least to the most of the orders in which the estimator got the matches.
+
+    Args:
+        rows: From `kp2d.evaluate.estimators.study`.
+        metric: "d1", "d3" or "d5".
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: If columns or rows are missing, or a method has several rows for one estimator.
+    """
+    ends_of_bars = [f"{metric}_least", f"{metric}_most"]
+    rows = panels.checked_table(
+        rows, ["subset", metric, *ends_of_bars], once_by=["subset", "estimator", "refine"]
+    )
+    rows = panels.name_subsets(rows)
+    subsets = panels.subsets_of(rows)
+    key = ["estimator", "ransac_threshold", "refine"]
+    steps = [tuple(step) for step in rows[key].drop_duplicates().itertuples(index=False)]
+    with figures.style():
+        drawn_in = panels.make_panels(len(subsets), len(subsets), None)
+        ends = {}
+        for panel, subset in zip(drawn_in, subsets, strict=True):
+            part = rows[rows["subset"] == subset]
+            lines = list(panels.by_method(part))
+            for index, (method, precision, line) in enumerate(lines):
+                line = line.set_index(key).loc[steps]
+                places = np.arange(len(steps)) + 0.035 * (index - (len(lines) - 1) / 2)  # bars side by side
+                drawn = figures.method_style(method, precision)
+                panel.plot(places, line[metric], **drawn)
+                panel.vlines(places, *line[ends_of_bars].to_numpy().T, color=drawn["color"], linewidth=0.9)
+                ends[panel, method, precision] = line[metric].iloc[-1]
+            panels.set_limits(panel, (-0.3, len(steps) - 0.7), (0, 1.0), range(len(steps)), "")
+            panel.set_xticklabels([_estimator_label(*step) for step in steps])
+            panel.set_title(panels.panel_title(subset, part.get("num_pairs")))
+        drawn_in[0].set_ylabel(f"{metric} (fraction)")
+        return panels.finish(drawn_in[-1], rows, ends, own=True)
+
+
+def _estimator_label(estimator: str, threshold: float, refine: bool) -> str:
+    name = estimator.removeprefix("opencv-").replace("-", " ").upper().replace("ACCURATE", "accurate")
+    return "+ refined" if refine else f"{name}\n{threshold:g} px"
+
+
 def plot_repeatability(rows: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -> Figure:
     """Plots repeatability and localization error by the number of keypoints kept.
 

@@ -1,0 +1,196 @@
+"""Owns the study of what estimates the homography: KP2D's RANSAC or what users get, on the same matches.
+
+The tables of the papers' metrics keep KP2D's RANSAC and its order of the matches. Which samples it draws
+depends on that order alone, so here every pair is estimated in several orders: their mean is what counts, and
+the least and the most of them say how much of a number is luck.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kp2d import checks, geometry, images, provenance
+from kp2d.config import Protocol, fingerprint
+from kp2d.data import datasets, locations
+from kp2d.data.datasets import ImagePair
+from kp2d.evaluate import averages, evaluation
+from kp2d.evaluate.evaluation import MatchedPair
+from kp2d.evaluate.feature_store import FeatureStore, parallel
+from kp2d.methods import extractors, registration
+from kp2d.methods.extractors import Extractor
+
+LIMITS = (1, 3, 5)  # px, of the mean corner error
+METRICS = tuple(f"d{limit}" for limit in LIMITS)
+LUCK = ("d1_least", "d1_most")  # the ends of what the order of the matches does to d1
+ORDERS = 4  # of the matches; RANSAC takes most of the time of this study
+NAMES = {"ransac": "opencv-ransac", "accurate": "opencv-usac-accurate"}  # in the tables
+
+
+def study(
+    methods: Sequence[str | Extractor],
+    sequences: Sequence[datasets.Sequence],
+    protocol: Protocol,
+    *,
+    profile: str,
+    orders: int = ORDERS,
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Measures d1, d3 and d5 of the same matches by KP2D's RANSAC, and by the estimator of `kp2d match`.
+
+    Args:
+        methods: Extractors, or names as for `extractors.create`.
+        sequences: From `datasets.load_sequences`.
+        protocol: How to match and score; its largest k. RANSAC has its threshold and iterations, the other
+            estimator those of `kp2d match`, without and with the refinement by the pictures.
+        profile: The profile's name, for the rows.
+        orders: In how many orders the estimators get the matches, that of the protocol's seed first.
+        cache: Folder of exported features; with it nothing is extracted twice.
+        workers: Threads; None takes one a core.
+        progress: Whether to show progress bars.
+
+    Returns:
+        One row a method × precision × runtime × data set × subset × estimator × refined or not: the mean of
+        d1, d3 and d5 over the orders, their 95 % intervals from the bootstrap over sequences (`d1_low`,
+        `d1_high`), and the least and the most of an order (`d1_least`, `d1_most`), which no interval has.
+
+    Raises:
+        InputError: If there are no pairs, or fewer than one order.
+    """
+    if orders < 1:
+        raise checks.problem("one or more orders of the matches", orders)
+    pairs = [pair for sequence in sequences for pair in sequence.pairs]
+    chosen = [extractors.create(method) if isinstance(method, str) else method for method in methods]
+    how = {"cache": cache, "workers": workers, "progress": progress}
+    stores = [evaluation.export_features(method, pairs, protocol.image_size, **how) for method in chosen]
+    seeds = range(protocol.seed, protocol.seed + orders)
+    estimate = functools.partial(_rows, stores=stores, protocol=protocol, seeds=seeds)
+    found = parallel(estimate, pairs, workers or provenance.workers(), "estimators", progress)
+    names = {s.name: name for name, group in locations.by_dataset(sequences) for s in group}
+    scores = pd.DataFrame([row for rows in found for row in rows])
+    if scores.empty:
+        raise checks.problem("an image pair that can be read", f"none of {len(pairs)}")
+    scores.insert(0, "dataset", scores["sequence"].map(names))
+    hashes = {(m.name, m.precision, m.runtime): fingerprint(protocol, orders, m.settings()) for m in chosen}
+    return _averages(scores, protocol, hashes, profile=profile, orders=orders)
+
+
+def _rows(
+    pair: ImagePair, *, stores: Sequence[FeatureStore], protocol: Protocol, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Returns a pair's corner errors by method and by all that `corner_errors` varies; none if unreadable."""
+    try:
+        read = [evaluation.read_pair(pair, store, protocol) for store in stores]
+        pictures = [
+            images.resize_image(images.read_image(path), protocol.image_size)
+            for path in (pair.path0, pair.path1)
+        ]
+    except checks.InputError:
+        return []  # the evaluation names it
+    rows = []
+    for store, (features0, features1, homography) in zip(stores, read, strict=True):
+        matched = evaluation.match_pair(features0, features1, homography, protocol, top_k=max(protocol.top_k))
+        method = store.extractor
+        setting = {"method": method.name, "precision": method.precision, "runtime": method.runtime}
+        setting |= {name: getattr(pair, name) for name in ("sequence", "index", "subset")}
+        rows += [{**setting, **scores} for scores in corner_errors(matched, *pictures, protocol, seeds)]
+    return rows
+
+
+def corner_errors(
+    matched: MatchedPair,
+    image0: np.ndarray,
+    image1: np.ndarray,
+    protocol: Protocol,
+    seeds: Sequence[int],
+) -> Iterator[dict[str, Any]]:
+    """Yields the corner error of a pair by each estimator and order; by "accurate" also refined.
+
+    Args:
+        matched: The pair as it is scored.
+        image0: uint8 RGB `[H, W, 3]` at the protocol's size.
+        image1: Likewise.
+        protocol: RANSAC's threshold and iterations, and the size.
+        seeds: The orders, as for `registration.estimate_homography`; RANSAC in the
+            protocol's own is not computed again.
+    """
+    points0 = matched.features0.keypoints[matched.matches[:, 0]]
+    points1 = matched.features1.keypoints[matched.matches[:, 1]]
+    for (estimator, how), seed in itertools.product(_settings(protocol).items(), seeds):
+        if estimator == "ransac" and seed == protocol.seed:
+            estimate = registration.Estimate(homography=matched.estimated, inliers=matched.inliers)
+        else:
+            estimate = registration.estimate_from_matches(
+                matched.features0, matched.features1, matched.matches, estimator=estimator, seed=seed, **how
+            )
+        results = [(False, estimate)]
+        if estimator == "accurate":
+            results.append((True, registration.refined(image0, image1, points0, points1, estimate)))
+        for refine, result in results:
+            error = np.inf
+            if result.homography is not None:
+                error = geometry.corner_error(result.homography, matched.homography, protocol.image_size)
+            yield {"estimator": estimator, "refine": refine, "seed": seed, "corner_error": error}
+
+
+def _settings(protocol: Protocol) -> dict[str, dict[str, Any]]:
+    """Returns each estimator's threshold and iterations."""
+    return {
+        "ransac": {
+            "ransac_threshold": protocol.ransac_threshold,
+            "max_iterations": protocol.ransac_iterations,
+        },
+        "accurate": {"ransac_threshold": registration.THRESHOLD},
+    }
+
+
+def _averages(
+    scores: pd.DataFrame, protocol: Protocol, hashes: dict[tuple, str], *, profile: str, orders: int
+) -> pd.DataFrame:
+    """Averages corner errors into rows, each with the rules that it was made by."""
+    rows = []
+    thresholds = {name: how["ransac_threshold"] for name, how in _settings(protocol).items()}
+    for setting, chosen in averages.by_setting(scores.assign(top_k=max(protocol.top_k))):
+        method = tuple(setting[name] for name in ("method", "precision", "runtime"))
+        for (estimator, refine), part in chosen.groupby(["estimator", "refine"], sort=False):
+            rows.append(
+                {
+                    **setting,
+                    "profile": profile,
+                    "image_height": protocol.image_size[0],
+                    "image_width": protocol.image_size[1],
+                    "estimator": NAMES[estimator],
+                    "ransac_threshold": thresholds[estimator],
+                    "refine": refine,
+                    "orders": orders,
+                    **_average(part),
+                    "seed": protocol.seed,
+                    "config_hash": hashes[method],
+                    "git_commit": provenance.git_commit(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _average(part: pd.DataFrame) -> dict[str, Any]:
+    """Returns the metrics of one estimator over pairs and orders."""
+    within = pd.DataFrame({f"d{limit}": (part["corner_error"] <= limit).astype(float) for limit in LIMITS})
+    by_order = within.groupby(part["seed"]).mean()
+    by_pair = within.groupby([part["sequence"], part["index"]]).mean()
+    sequences = by_pair.index.get_level_values("sequence")
+    return {
+        "num_pairs": len(by_pair),
+        "num_sequences": sequences.nunique(),
+        **by_pair.mean().to_dict(),
+        **averages.named_intervals(by_pair, sequences),
+        **by_order.min().add_suffix("_least").to_dict(),
+        **by_order.max().add_suffix("_most").to_dict(),
+    }
