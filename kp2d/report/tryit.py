@@ -66,6 +66,7 @@ class Trial:
             "version": __version__,
             "litert": self.litert,
             "threshold": registration.THRESHOLD,
+            "texture": {"window": registration.CONTRAST_WINDOW, "contrast": registration.MIN_CONTRAST},
             "networks": self.networks,
             "samples": [{name: sample[name] for name in ("name", "title")} for sample in self.samples],
         }

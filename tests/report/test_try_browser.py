@@ -189,6 +189,26 @@ def test_own_pictures_are_found_in_each_other(open_trial, two_pictures):
     assert "agree" in ready(page) and page.inner_text("#name0") == "whole.png"
 
 
+def test_what_is_saved_is_what_python_matches(open_trial, photographs, tmp_path):
+    network = learned.load("kp2d_tiny_s", precision="int8")
+    features, paths = [], [tmp_path / "first.png", tmp_path / "second.png"]
+    for path, picture in zip(paths, photographs, strict=False):
+        images.write_image(path, picture)
+        features.append(registration.textured(network.extract(picture), picture).take(slice(TOP_K)))
+    page = open_trial()
+    choose(page, 0, *paths)
+    with page.expect_download() as saved:
+        page.click("#save_matches")
+    found = json.loads(saved.value.path().read_text())["matches"]
+    matches = registration.match_features(*features)
+    for side in (0, 1):
+        keypoints = features[side].keypoints[matches[:, side]]
+        assert len(found) == len(matches)
+        np.testing.assert_allclose([match[f"point{side}"] for match in found], keypoints, atol=6e-4)
+        scores = features[side].scores[matches[:, side]]
+        np.testing.assert_allclose([match[f"score{side}"] for match in found], scores, atol=1e-6)
+
+
 def test_a_saved_picture_shows_both_and_the_lines(open_trial, tmp_path):
     page = open_trial()
     with page.expect_download() as saved:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -52,6 +54,29 @@ def test_areas_are_averaged_as_opencv_does(javascript, textured, size):
     assert difference.max() <= 1 and (difference > 0).mean() < 0.002  # sums of floats, in another order
 
 
+@pytest.mark.parametrize("size", [(24, 32), (40, 12)])
+def test_contrast_is_asked_of_the_same_pixels_as_in_python(javascript, textured, size):
+    image = textured(size, seed=4)
+    image[: size[0] // 2] = 99 + image[: size[0] // 2] % 3  # hardly any
+    where = javascript(
+        ["picture"],
+        "kp2d.picture.textured(rgb, size, { window, contrast })",
+        rgb=image.ravel().tolist(),
+        size=size,
+        window=registration.CONTRAST_WINDOW,
+        contrast=registration.MIN_CONTRAST,
+    )
+    row, column = np.mgrid[: size[0], : size[1]]
+    everywhere = np.stack([column.ravel(), row.ravel()], axis=1).astype(np.float32)
+    count = len(everywhere)
+    kept = registration.textured(
+        dataclasses.replace(features(np.ones((count, 4), np.float32)), keypoints=everywhere), image
+    )
+    expected = np.zeros(size, int)
+    expected[tuple(kept.keypoints.astype(int).T[::-1])] = 1
+    assert np.reshape(where, size).tolist() == expected.tolist() and 0 < expected.sum() < count
+
+
 # decode
 
 
@@ -72,6 +97,24 @@ def quantized_heads(seed=0, grid=(9, 12), cell=4, dim=8):
         "descriptor": {"scale": 0.2960779070854187, "zero": 2},
     }
     return heads, network
+
+
+def test_keypoints_lie_where_they_may(javascript):
+    heads, network = quantized_heads()
+    where = np.zeros((36, 48), int)
+    where[10:30, 5:25] = 1
+    found = javascript(
+        ["decode"],
+        "[1000, 5].map((k) =>"
+        " kp2d.decode.decode(heads, network, [36, 48], { k, score: 0, where }).keypoints)",
+        heads={name: values.ravel().tolist() for name, values in heads.items()},
+        network=network,
+        where=where.ravel().tolist(),
+    )
+    keypoints = np.reshape(found[0], (-1, 2))
+    column, row = np.round(keypoints).astype(int).T
+    assert where[row, column].all() and 10 < len(keypoints) < 70, "and there are some elsewhere"
+    assert found[1] == found[0][:10], "the best of these"
 
 
 @pytest.mark.parametrize(("k", "score"), [(1000, 0.0), (10, 0.0), (1000, 0.75), (1000, 1.0)])

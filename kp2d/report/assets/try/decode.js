@@ -11,7 +11,7 @@
   const levels = ({ scale, zero }) =>
     Float32Array.from({ length: 256 }, (_, level) => fround(scale) * fround(level - 128 - zero));
 
-  /** Cells whose score is above the least one, best first; equal scores in the order of the cells. */
+  /** Cells whose score is above the least one, best first; equal scores in the order of the cells, as in Python. */
   const ranked = (scores, table, [rows, columns], least) => {
     const values = [...new Set(table)].filter((value) => value > least).sort((a, b) => b - a);
     const rank = Int16Array.from(table, (value) => values.indexOf(value));
@@ -53,31 +53,49 @@
     for (let index = 0; index < dim; index += 1) to[index] /= norm;
   };
 
+  // To the nearest whole number, halves to the even one, as NumPy does.
+  const rounded = (value) => {
+    const whole = Math.round(value);
+    return whole - value === 0.5 && whole % 2 !== 0 ? whole - 1 : whole;
+  };
+
   /**
-   * Turns the heads of one picture into features, best score first.
+   * Turns the heads of one picture into features, best score first: the `k` best above `score`, of those that lie on a
+   * pixel of `where` (Uint8Array [height · width]; without it, anywhere).
    *
    * `network` says `cell`, `dim`, `scores` (what each level of a score means) and `offset`, `descriptor` (scale and
    * zero). Returns keypoints [2 N], scores [N] and descriptors [N · dim] of unit length, all Float32Array.
    */
-  const decode = (heads, network, [height, width], { k, score }) => {
+  const decode = (heads, network, [height, width], { k, score, where = null }) => {
     const { cell, dim } = network;
     const grid = [height / cell, width / cell];
     const [rows, columns] = grid;
     const down = Math.sqrt(heads.descriptor.length / dim / (rows * columns)); // this map is finer
     const map = [rows * down, columns * down];
     const table = Float32Array.from(network.scores);
-    const kept = ranked(heads.score, table, grid, score).subarray(0, k);
     const [offsets, values] = [levels(network.offset), levels(network.descriptor)];
     const [reach, centre] = [cell - 1, (cell - 1) / 2]; // px that an offset of 1 moves a keypoint
     const step = [fround((map[1] - 1) / (width - 1)), fround((map[0] - 1) / (height - 1))];
-    const keypoints = new Float32Array(kept.length * 2);
-    const descriptors = new Float32Array(kept.length * dim);
-    kept.forEach((at, index) => {
+    const place = (at) => {
       const column = at % columns;
       const moved = [0, 1].map((axis) => fround(offsets[heads.offset[2 * at + axis] + 128] * reach));
       const x = clipped(fround(cell * column + centre + moved[0]), width - 1);
       const y = clipped(fround(cell * ((at - column) / columns) + centre + moved[1]), height - 1);
-      keypoints.set([x, y], 2 * index);
+      return [x, y];
+    };
+    const kept = [];
+    const places = [];
+    for (const at of ranked(heads.score, table, grid, score)) {
+      if (kept.length >= k) break;
+      const [x, y] = place(at);
+      if (where && !where[rounded(y) * width + rounded(x)]) continue;
+      kept.push(at);
+      places.push(x, y);
+    }
+    const keypoints = Float32Array.from(places);
+    const descriptors = new Float32Array(kept.length * dim);
+    kept.forEach((_, index) => {
+      const [x, y] = keypoints.subarray(2 * index, 2 * index + 2);
       const finer = [clipped(fround(x * step[0]), map[1] - 1), clipped(fround(y * step[1]), map[0] - 1)];
       describe(heads.descriptor, values, dim, map, finer, descriptors.subarray(index * dim, (index + 1) * dim));
     });

@@ -110,8 +110,9 @@
       });
     }
     const best = ends({ boxes }, result).slice(0, lines);
-    drawMatches(context, best.filter((_, at) => !result.inliers[at]), colours.differs, [6, 4]);
-    drawMatches(context, best.filter((_, at) => result.inliers[at]), colours.agrees);
+    const agrees = (at) => result.trustworthy && result.inliers[at];
+    drawMatches(context, best.filter((_, at) => !agrees(at)), colours.differs, [6, 4]);
+    drawMatches(context, best.filter((_, at) => agrees(at)), colours.agrees);
     const places = result.trustworthy ? outline({ boxes }, result) : null;
     if (places) drawOutline(context, boxes[1], places, colours.outline);
   };

@@ -7,7 +7,7 @@
   const narrow = window.matchMedia("(max-width: 640px)");
   const state = {
     network: trial.networks[0].name, side: 320, k: 1000, score: 0, ratio: 1, vote: true, lines: "100", points: false,
-    threshold: trial.threshold,
+    threshold: trial.threshold, texture: trial.texture,
   };
   const slots = [null, null]; // { canvas, size, name }
   const changed = [false, false]; // what the worker does not have yet

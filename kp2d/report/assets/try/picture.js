@@ -94,6 +94,41 @@
     return seen;
   };
 
+  // Sums over a window of numbers in rows, mirrored at the edges without repeating the last; from and to [rows · columns].
+  const windowSums = (from, rows, columns, window, alongRows) => {
+    const [lines, length] = alongRows ? [rows, columns] : [columns, rows];
+    const [stride, next] = alongRows ? [columns, 1] : [1, columns];
+    const half = (window - 1) / 2;
+    const mirrored = (at) => { // also in pictures narrower than the window
+      const period = Math.max(2 * (length - 1), 1);
+      const folded = ((at % period) + period) % period;
+      return Math.min(folded, period - folded);
+    };
+    const to = new Float64Array(from.length);
+    for (let line = 0; line < lines; line += 1) {
+      const start = line * stride;
+      let sum = 0;
+      for (let at = -half; at <= half; at += 1) sum += from[start + mirrored(at) * next];
+      for (let at = 0; at < length; at += 1) {
+        to[start + at * next] = sum;
+        sum += from[start + mirrored(at + half + 1) * next] - from[start + mirrored(at - half) * next];
+      }
+    }
+    return to;
+  };
+
+  /** Which pixels have something to describe: contrast in a window around them, as `textured` of kp2d match asks. */
+  const textured = (rgb, [height, width], { window, contrast }) => {
+    const gray = new Float64Array(height * width);
+    for (let at = 0; at < gray.length; at += 1) { // OpenCV's gray, in its integers
+      gray[at] = (4899 * rgb[3 * at] + 9617 * rgb[3 * at + 1] + 1868 * rgb[3 * at + 2] + 8192) >> 14;
+    }
+    const [sums, squares] = [gray, gray.map((value) => value * value)].map((values) =>
+      windowSums(windowSums(values, height, width, window, true), height, width, window, false));
+    const area = window * window;
+    return Uint8Array.from(gray, (_, at) => squares[at] / area - (sums[at] / area) ** 2 >= contrast * contrast);
+  };
+
   globalThis.kp2d ??= {};
-  kp2d.picture = { read, frame, pixelsOf, seenSize, reduce };
+  kp2d.picture = { read, frame, pixelsOf, seenSize, reduce, textured };
 })();

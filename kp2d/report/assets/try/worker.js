@@ -17,12 +17,13 @@
   };
 
   // The heads of a picture, computed unless they were before: its network, its size and what it shows are the same.
-  const see = async (picture, network, side) => {
+  const see = async (picture, network, side, texture) => {
     const key = `${network.name} ${side}`;
     if (picture.key !== key) {
       const size = kp2d.picture.seenSize(picture.size, side, network.cell);
       if (String(picture.seen?.size) !== String(size)) {
-        picture.seen = { size, pixels: kp2d.picture.reduce(picture.rgba, picture.size, size) };
+        const pixels = kp2d.picture.reduce(picture.rgba, picture.size, size);
+        picture.seen = { size, pixels, where: kp2d.picture.textured(pixels, size, texture) };
       }
       const running = await runtime;
       const opened = await kp2d.tensor.open(running, network, size);
@@ -41,12 +42,12 @@
     return chosen;
   };
 
-  const compute = async ({ network: name, side, k, score, ratio, vote, threshold }) => {
+  const compute = async ({ network: name, side, k, score, ratio, vote, threshold, texture }) => {
     const network = networks[name];
     const seen = [];
-    for (const picture of pictures) seen.push(await see(picture, network, side));
+    for (const picture of pictures) seen.push(await see(picture, network, side, texture));
     const [features, decoding] = await timed(() =>
-      seen.map(({ heads, seen: { size } }) => kp2d.decode.decode(heads, network, size, { k, score })));
+      seen.map(({ heads, seen: { size, where } }) => kp2d.decode.decode(heads, network, size, { k, score, where })));
     const [[turn, matched], matching] = await timed(() => {
       const [first, second] = features.map(({ descriptors }) => descriptors);
       const quarters = vote && network.steered ? kp2d.match.bestTurn(first, second, network.dim) : 0;
