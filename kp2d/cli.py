@@ -34,6 +34,11 @@ VERBS = {
         "match two images and draw the result",
         "kp2d match left.jpg right.jpg --method kp2d_tiny_s --precision int8 -o matches.png",
     ),
+    "extract": Verb(
+        "export.cli",
+        "write features of a folder of pictures for hloc, COLMAP or OpenCV",
+        "kp2d extract photos/ -o features.h5 --match exhaustive",
+    ),
     "demo": Verb(
         "live.cli",
         "see keypoints live, on a camera, a video or pictures",

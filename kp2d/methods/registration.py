@@ -242,8 +242,8 @@ def register_images(
         homography = back1 @ estimate.homography @ np.linalg.inv(back0)
         estimate = dataclasses.replace(estimate, homography=homography / (homography[2, 2] or 1.0))
     return Registration(
-        features0=_carried(features0, back0),
-        features1=_carried(features1, back1),
+        features0=carried(features0, back0),
+        features1=carried(features1, back1),
         matches=matches,
         estimate=estimate,
     )
@@ -298,8 +298,8 @@ def refined(
     return better if better.trustworthy else estimate
 
 
-def _carried(features: Features, matrix: np.ndarray) -> Features:
-    """Returns features with their keypoints in other pixels."""
+def carried(features: Features, matrix: np.ndarray) -> Features:
+    """Returns features with their keypoints in other pixels, by a `[3, 3]` of `geometry.resize_matrix`."""
     keypoints = geometry.warp_points(features.keypoints, matrix)
     return dataclasses.replace(features, keypoints=keypoints.astype(np.float32))
 

@@ -34,7 +34,9 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 # A room imports itself and what stands to its left. "" is the hall: modules without a room.
 ROOMS = ["", "methods", "data", "train", "quantize", "device", "evaluate", "viz", "reproduce", "report"]
-SEEN = {room: set(ROOMS[: ROOMS.index(room) + 1]) for room in ROOMS} | {"live": {"", "methods", "live"}}
+SEEN = {room: set(ROOMS[: ROOMS.index(room) + 1]) for room in ROOMS} | {
+    name: {"", "methods", name} for name in ("live", "export")
+}
 
 CARD = [
     "tensorflow",

@@ -1,0 +1,1 @@
+"""Features for the tools that people have: files of a folder, and objects with their interfaces."""
