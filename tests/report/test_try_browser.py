@@ -377,4 +377,8 @@ def test_a_lost_script_is_named(browser, trial_site, tmp_path):
     page.get_by_text("kp2d_nano", exact=True).click()
     page.wait_for_selector("#failure", state="hidden")
     assert "agree" in ready(page)
+    page.get_by_text("kp2d_tiny_s", exact=True).click()
+    page.wait_for_selector("#failure:not([hidden])")
+    page.get_by_text("kp2d_nano", exact=True).click()
+    page.wait_for_selector("#failure", state="hidden")
     page.close()

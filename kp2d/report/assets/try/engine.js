@@ -8,8 +8,8 @@
   const base = new URL("try/", document.baseURI).href;
   const sent = new Set(); // names of networks that the worker has
   let worker = null; // promised
-  let busy = false;
-  let next = null; // what is asked while the worker is busy: the last question only
+  let asked = null; // { question, answer } that the worker is busy with
+  let next = null; // what is asked meanwhile: the last question only
 
   const load = (file) => new Promise((resolve, reject) => {
     const script = document.createElement("script");
@@ -25,34 +25,43 @@
     return kp2d[table][name];
   };
 
-  const start = async (answer) => {
+  const start = async () => {
     const build = kp2d.tensor.hasRelaxedSimd() ? "litert" : "litert_compat";
     const [{ script, wasm }, program] = await Promise.all([fetched("litert", build), fetched("programs", "worker")]);
     delete kp2d.litert; // some megabytes
-    const text = new Blob([script, program], { type: "text/javascript" });
-    const started = new Worker(URL.createObjectURL(text));
-    started.onmessage = ({ data }) => answer(data);
+    const started = new Worker(URL.createObjectURL(new Blob([script, program], { type: "text/javascript" })));
+    started.onmessage = ({ data }) => settle(data);
     started.onerror = (event) => {
       event.preventDefault();
-      answer({ failure: `The worker of this page stopped: ${event.message}` });
+      settle({ failure: `The worker of this page stopped: ${event.message}` });
     };
     started.postMessage({ wasm });
     return started;
   };
 
-  const post = async ({ id, settings, pictures }, answer) => {
-    try {
-      worker ??= start(answer);
-      const started = await worker;
-      const network = sent.has(settings.network) ? null : await fetched("networks", settings.network);
-      sent.add(settings.network);
-      const changed = pictures();
-      const moved = changed.filter(Boolean).map(({ rgba }) => rgba.buffer);
-      started.postMessage({ id, settings, network, changed }, moved);
-    } catch (error) {
-      worker = null;
-      answer({ failure: error.message });
-    }
+  const post = async ({ id, settings, pictures }) => {
+    worker ??= start().catch((error) => {
+      worker = null; // what is missing may be there the next time
+      throw error;
+    });
+    const started = await worker;
+    const { network: name } = settings;
+    const network = sent.has(name) ? null : await fetched("networks", name);
+    const changed = pictures();
+    started.postMessage({ id, settings, network, changed }, changed.filter(Boolean).map(({ rgba }) => rgba.buffer));
+    sent.add(name);
+  };
+
+  const begin = () => {
+    [asked, next] = [next, null];
+    post(asked.question).catch((error) => settle({ failure: error.message }));
+  };
+
+  const settle = (data) => {
+    const { answer } = asked;
+    asked = null;
+    if (next) begin();
+    answer(data, asked !== null);
   };
 
   /**
@@ -62,18 +71,8 @@
    * either slot. answer: a function of { id, result } or { id, failure }, and of whether a further answer will come.
    */
   const ask = (question, answer) => {
-    if (busy) {
-      next = [question, answer];
-      return;
-    }
-    busy = true;
-    post(question, (data) => {
-      busy = false;
-      const waiting = next;
-      next = null;
-      if (waiting) ask(...waiting);
-      answer(data, busy);
-    });
+    next = { question, answer };
+    if (!asked) begin();
   };
 
   globalThis.kp2d ??= {};
