@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kp2d.methods.extractors import Extractor
-    from kp2d.methods.registration import Registration
+    from kp2d.viz.matched import Match
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ def match(
     top_k: int = 1000,
     image_size: tuple[int, int] | None = None,
     refine: bool = True,
-) -> Registration:
+) -> Match:
     """Matches two images and estimates the homography between them.
 
     Args:
@@ -57,19 +57,19 @@ def match(
         refine: Whether the homography is refined by the pictures themselves, to a fraction of a pixel.
 
     Returns:
-        Both images' features in their own pixels, the matches best first, the homography and its inliers.
+        Keypoints, matches best first, scores, the homography and its inliers, all in the images' own pixels.
+        It tells itself (`print`), draws itself (`.draw()`, `.draw("matches.png")`), and writes its matches
+        (`.save("matches.csv")`, `.json`, `.npz`).
 
     Raises:
         InputError: If there is no such method or picture.
     """
-    from kp2d import images
     from kp2d.methods import extractors, registration
+    from kp2d.viz import matched
 
+    pair = [matched.image_of(image, f"image {side}") for side, image in enumerate((image0, image1))]
     extractor = extractors.create(method) if isinstance(method, str) else method
-    picture0, picture1 = (
-        images.read_image(image) if isinstance(image, (str, os.PathLike)) else image
-        for image in (image0, image1)
-    )
-    return registration.register_images(
-        picture0, picture1, extractor, top_k=top_k, image_size=image_size, refine=refine
-    )
+    views = [
+        registration.view_image(image, extractor, top_k=top_k, image_size=image_size) for image, _ in pair
+    ]
+    return matched.match_views(*views, extractor, names=(pair[0][1], pair[1][1]), refine=refine)

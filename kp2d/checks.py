@@ -62,8 +62,9 @@ def one_of(kind: str, value: str, choices: Iterable[str]) -> str:
     choices = list(choices)
     if value in choices:
         return value
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else ""
+    folded = {str(choice).casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(str(value).strip().casefold(), folded, n=1)
+    hint = f"Did you mean '{folded[near[0]]}'?" if near else ""
     raise problem(f"a {kind} out of {', '.join(map(str, choices))}", repr(value), hint)
 
 

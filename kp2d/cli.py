@@ -31,8 +31,8 @@ class Verb(NamedTuple):
 VERBS = {
     "match": Verb(
         "viz.cli",
-        "match two images and draw the result",
-        "kp2d match left.jpg right.jpg --method kp2d_tiny_s --precision int8 -o matches.png",
+        "match two images or more, draw the matches and write them down",
+        "kp2d match left.jpg right.jpg --method kp2d_tiny_s:int8 -o matches.png -o matches.csv",
     ),
     "extract": Verb(
         "export.cli",
@@ -112,6 +112,16 @@ VERBS = {
 }
 
 
+# Packages that are installed by another name than that by which they are imported.
+_ON_PYPI = {
+    "cv2": "opencv-python",
+    "distributed": "'dask[distributed]'",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -170,10 +180,11 @@ def _missing(error: ModuleNotFoundError, verb: str) -> Exception | None:
     light = package in ("flatbuffers", "ai_edge_litert")
     extra = "litert" if light else "train" if package in ("keras", "tensorflow") else "reproduce"
     instead = ", or add --precision int8" if package == "keras" and verb != "train" else ""
+    name = _ON_PYPI.get(package, package.replace("_", "-"))
     return checks.problem(
         f"the package {package}, which this command needs",
         "none installed",
-        f"In the folder of kp2d, run pip install '.[{extra}]'{instead}.",
+        f"Run pip install {name}, or, in a clone of kp2d, pip install '.[{extra}]'{instead}.",
     )
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import cv2
+import numpy as np
 import pytest
 
 from kp2d import arguments, cli
@@ -36,7 +37,8 @@ def _own_home(home):
         (["match", "/nowhere/a.png", "/nowhere/b.png"], "/nowhere/a.png"),
         (["download", "hpatchs"], "Did you mean 'hpatches'?"),
         (["prepare", "--profile", "slow"], "profile"),
-        (["match", "a.png", "b.png", "-o", "m.jpg"], "picture suffix"),
+        (["match", "/nowhere/a*.png", "/nowhere/b.png"], "a folder or pattern with pictures"),
+        (["evaluate", "--method", "SIFT"], "Did you mean 'sift'?"),
         (["evaluate", "--output", "t.csv", "--pairs", "t.csv"], "two different files"),
         (["evaluate", "--output", "photo.png"], "suffix of a table out of .csv"),
         (["sweep", "--method", "orb", "--output", "t.txt"], "suffix of a table out of .csv"),
@@ -136,7 +138,10 @@ def test_a_lack_of_memory_is_one_clear_line(monkeypatch, tiny_dataset, error, co
 def test_a_wrong_backend_is_one_clear_line(tmp_path, backend, said):
     if backend == "torch" and importlib.util.find_spec("torch"):
         pytest.skip("torch is installed")
-    command = [sys.executable, "-m", "kp2d", "match", "a.png", "b.png", "--method", "kp2d_tiny_s"]
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 32, 3), np.uint8))
+    pair = [str(tmp_path / "a.png")] * 2
+    command = [sys.executable, "-m", "kp2d", "match", *pair, "--method", "kp2d_tiny_s:float32"]
+    command += ["-o", str(tmp_path / "m.csv")]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, env={**os.environ, "KERAS_BACKEND": backend}
     )

@@ -196,54 +196,92 @@ def match_features(features0: Features, features1: Features) -> np.ndarray:
     return (last - matches)[::-1]
 
 
-def register_images(
-    image0: np.ndarray,
-    image1: np.ndarray,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """A picture as a method sees it, to be matched with any others.
+
+    Attributes:
+        image: The picture itself, uint8 RGB `[H, W, 3]`.
+        seen: The picture at the size that the method sees, uint8 RGB.
+        features: Kept features in pixels of `seen`, best first.
+    """
+
+    image: np.ndarray
+    seen: np.ndarray
+    features: Features
+
+    @property
+    def back(self) -> np.ndarray:
+        """Returns what carries pixels of `seen` to those of the picture, float64 `[3, 3]`."""
+        return geometry.resize_matrix(self.seen.shape[:2], self.image.shape[:2])
+
+
+def view_image(
+    image: np.ndarray,
     extractor: Extractor,
     *,
     top_k: int = 1000,
     image_size: tuple[int, int] | None = None,
+) -> View:
+    """Finds the keypoints of an image of any size.
+
+    Args:
+        image: uint8 RGB `[H, W, 3]`.
+        extractor: Any method.
+        top_k: Features kept.
+        image_size: (height, width) at which the method sees it; None takes `seen_size`.
+
+    Raises:
+        InputError: If the image is no such array, or a value is out of range.
+    """
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 4:
+        raise checks.problem("`top_k` as a whole number of at least 4", repr(top_k))
+    size = seen_size(checks.is_image(image).shape[:2], extractor.cell)
+    seen = images.resize_image(image, tuple(image_size or size))
+    return View(image=image, seen=seen, features=textured(extractor.extract(seen), seen).take(slice(top_k)))
+
+
+def register_views(
+    view0: View,
+    view1: View,
+    extractor: Extractor,
+    *,
     ransac_threshold: float = THRESHOLD,
     refine: bool = True,
 ) -> Registration:
-    """Finds, matches and explains the keypoints of two images of any sizes.
+    """Matches and explains the keypoints of two images.
 
     Args:
-        image0: uint8 RGB `[H0, W0, 3]`.
-        image1: uint8 RGB `[H1, W1, 3]`.
-        extractor: Any method.
-        top_k: Features kept an image.
-        image_size: (height, width) at which the method sees both; None takes `seen_size` of each.
-        ransac_threshold: Largest error of an inlier, px at that size.
+        view0: From `view_image`.
+        view1: From `view_image`, by the same method.
+        extractor: The method.
+        ransac_threshold: Largest error of an inlier, px at the size that the method sees.
         refine: Whether a homography that can be trusted is refined by the pictures themselves.
 
     Returns:
         Features, matches and the homography, all in the images' own pixels.
+
+    Raises:
+        InputError: If a value is out of range.
     """
-    config.protocol(top_k=(top_k,), ransac_threshold=ransac_threshold)  # refuses what makes no sense, by name
-    own_sizes = [checks.is_image(image).shape[:2] for image in (image0, image1)]
-    sizes = [tuple(image_size or seen_size(own_size, extractor.cell)) for own_size in own_sizes]
-    seen0, seen1 = images.resize_image(image0, sizes[0]), images.resize_image(image1, sizes[1])
-    features0, features1 = (
-        textured(extractor.extract(seen), seen).take(slice(top_k)) for seen in (seen0, seen1)
-    )
-    features0 = turned_to(features0, features1, extractor)
+    config.protocol(ransac_threshold=ransac_threshold)  # refuses what makes no sense, by name
+    features0, features1 = turned_to(view0.features, view1.features, extractor), view1.features
     matches = match_features(features0, features1)
     points0, points1 = features0.keypoints[matches[:, 0]], features1.keypoints[matches[:, 1]]
     estimate = estimate_homography(points0, points1, estimator="accurate", ransac_threshold=ransac_threshold)
     if estimate.trustworthy:
         claimed = points0[estimate.inliers]  # before any is lost, whatever the refinement favours
         if refine:
-            estimate = refined(seen0, seen1, points0, points1, estimate, ransac_threshold=ransac_threshold)
-        alike = likeness(seen0, seen1, claimed, estimate.homography)
+            seen = view0.seen, view1.seen
+            estimate = refined(*seen, points0, points1, estimate, ransac_threshold=ransac_threshold)
+        alike = likeness(view0.seen, view1.seen, claimed, estimate.homography)
         estimate = dataclasses.replace(estimate, likeness=alike)
-    back0, back1 = (geometry.resize_matrix(size, own) for size, own in zip(sizes, own_sizes, strict=True))
     if estimate.homography is not None:
-        homography = back1 @ estimate.homography @ np.linalg.inv(back0)
+        homography = view1.back @ estimate.homography @ np.linalg.inv(view0.back)
         estimate = dataclasses.replace(estimate, homography=homography / (homography[2, 2] or 1.0))
     return Registration(
-        features0=carried(features0, back0),
-        features1=carried(features1, back1),
+        features0=carried(features0, view0.back),
+        features1=carried(features1, view1.back),
         matches=matches,
         estimate=estimate,
     )

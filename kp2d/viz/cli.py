@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from kp2d.arguments import image_size, refuse_input_as_output
+from kp2d import checks, images
+from kp2d.arguments import image_size, refuse_input_as_output, say
 from kp2d.methods import cli as method_cli
 from kp2d.methods import registration
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from kp2d.methods.extractors import Extractor
+from kp2d.viz import matched
 
 
 def add_match(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +22,21 @@ def add_match(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: Parser of the verb.
     """
-    parser.add_argument("image0", help="first image")
-    parser.add_argument("image1", help="second image")
-    parser.add_argument("-o", "--output", default="matches.png", help="picture to write (.png or .svg)")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="two or more pictures, folders of them, or patterns in quotes; each is matched with the first",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        metavar="FILE",
+        help=f"a picture ({', '.join(matched.PICTURES)}) or the matches ({', '.join(matched.TABLES)}); may be"
+        " repeated. Of more than two pictures, each output gets the other picture's name: m.csv becomes"
+        " m_NAME.csv, a folder gets NAME.png; default: matches.png, or the folder matches",
+    )
     method_cli.add_arguments(parser)
     parser.add_argument("--top-k", type=int, default=1000, help="keypoints kept an image")
     parser.add_argument(
@@ -46,60 +59,101 @@ def add_match(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_match(options: argparse.Namespace) -> None:
-    """Matches two images, draws the matches and says how many fit one homography.
+def run_match(options: argparse.Namespace) -> int:
+    """Matches the first image with each of the others, writes what was asked for and says what was found.
 
     Args:
         options: From a parser with `add_match`.
 
+    Returns:
+        1 if some of several images could not be read and were left out, else 0.
+
     Raises:
-        InputError: If a value is refused, or a file cannot be used.
+        InputError: If a value is refused, or a file cannot be used; of images only the first, or all others.
     """
-    from kp2d import images
-    from kp2d.viz import figures, pictures
-
-    figures.check_target(options.output)  # before the work
-    refuse_input_as_output("output", options.output, (options.image0, options.image1))
+    first, *others = _pictures(options.images)
+    targets = _targets(options.output, others)
+    for target in (target for own in targets for target in own):
+        matched.check_output(target)
+        refuse_input_as_output("output", target, (first, *others))
     extractor = method_cli.extractor_from(options)
-    image0, image1 = images.read_image(options.image0), images.read_image(options.image1)
-    registered = registration.register_images(
-        image0,
-        image1,
-        extractor,
-        top_k=options.top_k,
-        image_size=options.image_size,
-        ransac_threshold=options.ransac_threshold,
-        refine=options.refine,
-    )
-    estimate = registered.estimate
-    facts = f"{estimate.inliers.sum()}/{len(estimate.inliers)} inliers"
-    figure = pictures.draw_matches(
-        image0,
-        image1,
-        registered.features0.keypoints,
-        registered.features1.keypoints,
-        registered.matches,
-        inliers=estimate.inliers,
-        estimated=estimate.homography,
-        title=f"{extractor.name} {extractor.precision} · {facts}",
-    )
-    path = figures.save_figure(figure, options.output)
-    if estimate.homography is None:
-        verdict = "no homography"
-    elif estimate.trustworthy:
-        verdict = "homography found"
-    else:
-        verdict = f"a homography not to be trusted ({estimate.doubt})"
-    counts = f"{len(registered.features0)} and {len(registered.features1)} keypoints"
-    print(f"{counts}, {facts}, {verdict}{_reduced(options, extractor, image0, image1)}: {path}")
+    seeing = {"top_k": options.top_k, "image_size": options.image_size}
+    rules = {"ransac_threshold": options.ransac_threshold, "refine": options.refine}
+    view0 = registration.view_image(images.read_image(first), extractor, **seeing)
+    unreadable = 0
+    for path, own in zip(others, targets, strict=True):
+        try:
+            image1 = images.read_image(path)
+        except checks.InputError as error:
+            if len(others) == 1:
+                raise
+            print(f"kp2d match: left out: {error}", file=sys.stderr)
+            unreadable += 1
+            continue
+        view1 = registration.view_image(image1, extractor, **seeing)
+        found = matched.match_views(view0, view1, extractor, names=(str(first), str(path)), **rules)
+        written = ", ".join(str(found.save(target)) for target in own)
+        say(f"{f'{path}: ' if len(others) > 1 else ''}{found.story}: {written}")
+    if unreadable == len(others):
+        raise checks.problem("a picture to match with the first", "none that can be read")
+    if unreadable:
+        print(f"kp2d match: {unreadable} of {len(others)} pictures left out", file=sys.stderr)
+    return int(unreadable > 0)
 
 
-def _reduced(
-    options: argparse.Namespace, extractor: Extractor, image0: np.ndarray, image1: np.ndarray
-) -> str:
-    """Says at which sizes a method saw pictures that are too large for it."""
-    own = [image.shape[:2] for image in (image0, image1)]
-    if options.image_size or all(height * width <= registration.MAX_SEEN for height, width in own):
-        return ""
-    seen = [registration.seen_size(size, extractor.cell) for size in own]
-    return f" (seen at {' and '.join(f'{width}x{height}' for height, width in seen)} px)"
+def _pictures(names: Sequence[str]) -> list[Path]:
+    """Returns the pictures that files, folders and patterns name, in order, the first not once more.
+
+    Raises:
+        InputError: If a folder or pattern holds none, or there are fewer than two.
+    """
+    pictures: list[Path] = []
+    for name in names:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            held = sorted(child for child in path.iterdir() if _is_picture(child))
+        elif not path.exists() and glob.has_magic(name):
+            held = sorted(child for child in _matching(path) if _is_picture(child))
+        else:
+            if not path.exists():
+                raise checks.problem("an existing picture file or folder", f"{name}, which does not exist")
+            pictures.append(path)  # its content decides, not its suffix
+            continue
+        if not held:
+            remedy = f"Name pictures ({', '.join(images.SUFFIXES)})."
+            raise checks.problem("a folder or pattern with pictures", name, remedy)
+        pictures += [child for child in held if child not in pictures]
+    if len(pictures) < 2:
+        remedy = "Name a second picture, or a folder with some."
+        raise checks.problem("two pictures or more", f"only {pictures[0]}", remedy)
+    return pictures
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    """Returns what a pattern matches, be it relative or absolute."""
+    anchor = Path(pattern.anchor)
+    return anchor.glob(str(pattern.relative_to(anchor)))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in images.SUFFIXES and path.is_file() and not path.name.startswith(".")
+
+
+def _targets(outputs: Sequence[str] | None, others: Sequence[Path]) -> list[list[Path]]:
+    """Returns the files to write for each picture that is matched with the first."""
+    several = len(others) > 1
+    stems = [path.stem for path in others]
+    # Those of two folders, or a.jpg and a.png, are told apart by their place.
+    names = [f"{at}_{stem}" if stems.count(stem) > 1 else stem for at, stem in enumerate(stems, 1)]
+    targets: list[list[Path]] = [[] for _ in others]
+    for output in outputs or ["matches/" if several else "matches.png"]:
+        path = Path(output).expanduser()
+        folder = path.is_dir() or output.endswith(("/", os.sep))
+        for own, name in zip(targets, names, strict=True):
+            if folder:
+                own.append(path / f"{name}.png")
+            else:
+                own.append(path.with_name(f"{path.stem}_{name}{path.suffix}") if several else path)
+    if len(set(targets[0])) < len(targets[0]):
+        raise checks.problem("different outputs", ", ".join(outputs or []), "Name each once.")
+    return targets

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kp2d import checks, files
@@ -117,15 +119,23 @@ def to_png(figure: Figure) -> bytes:
     return _encode(figure, "png")
 
 
+def to_array(figure: Figure) -> np.ndarray:
+    """Returns the figure at 150 dpi as an image, uint8 RGB `[H, W, 3]`."""
+    with style():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
-    """Writes a figure, SVG for charts or PNG (150 dpi) for photographs, as the suffix says.
+    """Writes a figure, SVG for charts or PNG (150 dpi) for photographs, or JPEG, as the suffix says.
 
     The file appears whole or not at all, and a second call writes the same bytes. Missing folders
     are made.
 
     Args:
         figure: Any Matplotlib figure.
-        path: Where to; must end in `.svg` or `.png`.
+        path: Where to; must end in `.svg`, `.png` or `.jpg`.
 
     Returns:
         The absolute path written.
@@ -148,13 +158,16 @@ def check_target(path: str | os.PathLike) -> None:
 
 
 def _kind(path: Path) -> str:
-    return checks.one_of("picture suffix", path.suffix.lower(), (".svg", ".png"))[1:]
+    return checks.one_of("picture suffix", path.suffix.lower(), (".svg", ".png", ".jpg", ".jpeg"))[1:]
 
 
 def _encode(figure: Figure, kind: str) -> bytes:
-    """Returns the bytes of a PNG or SVG file, without date or version."""
+    """Returns the bytes of a PNG, SVG or JPEG file, without date or version."""
     buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    metadata: dict[str, Any] = {
+        "svg": {"metadata": {"Date": None}},
+        "png": {"metadata": {"Software": None}},
+    }.get(kind, {"pil_kwargs": {"quality": 92}})
     with style():
-        figure.savefig(buffer, format=kind, dpi=PHOTO_DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=PHOTO_DPI, **metadata)
     return buffer.getvalue()

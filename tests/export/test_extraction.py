@@ -11,7 +11,6 @@ import pytest
 import kp2d
 from kp2d import checks, images
 from kp2d.export import extraction
-from kp2d.methods import registration
 
 
 @pytest.fixture
@@ -91,7 +90,7 @@ def test_features_are_those_of_kp2d_match(textured):
     network = kp2d.load("kp2d_nano:int8")
     image = textured((101, 150), seed=5)
     features = extraction.extract_picture(image, network, top_k=50)
-    registered = registration.register_images(image, image, network, top_k=50)
+    registered = kp2d.match(image, image, method=network, top_k=50)
     np.testing.assert_array_equal(features.keypoints, registered.features0.keypoints)
     matches = extraction.match_pair(features, features, network)
     np.testing.assert_array_equal(matches.indices, registered.matches)

@@ -168,9 +168,7 @@ def test_registration_finds_a_known_shift_at_any_size(textured):
     scene = textured((200, 260))
     image0, image1 = scene[:160, :200], scene[20:190, 30:240]
     for size in (None, (120, 160)):
-        found = registration.register_images(
-            image0, image1, extractors.create("sift"), top_k=500, image_size=size
-        )
+        found = kp2d.match(image0, image1, method="sift", top_k=500, image_size=size)
         truth = np.array([[1, 0, -30], [0, 1, -20], [0, 0, 1.0]])
         homography = found.estimate.homography / found.estimate.homography[2, 2]
         assert np.abs(homography[:2, 2] - truth[:2, 2]).max() < 1
