@@ -212,8 +212,15 @@ def test_the_readmes_python_matches_two_pictures(two_pictures, capsys):
     (code,) = blocks(PAGES["README.md"], "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 5
     exec(compile(code, "README.md", "exec"), {})
-    counts = re.search(r"(\d+) matches, (\d+) inliers", capsys.readouterr().out)
-    assert int(counts[2]) > 0.8 * int(counts[1]) > 100
+    counts = re.search(r"(\d+)/(\d+) inliers, homography found", capsys.readouterr().out)
+    assert int(counts[1]) > 0.8 * int(counts[2]) > 100
+
+
+def test_the_python_of_matching_runs(two_pictures):
+    (code,) = blocks(PAGES["docs/matching.md"], "python")
+    names = {}
+    exec(compile(code, "docs/matching.md", "exec"), names)
+    assert names["picture"].shape[2] == 3 and len(names["found"].save("again.csv").read_text()) > 1000
 
 
 def test_python_on_small_devices_runs(two_pictures):
