@@ -124,12 +124,13 @@ def corner_errors(
     """
     points0 = matched.features0.keypoints[matched.matches[:, 0]]
     points1 = matched.features1.keypoints[matched.matches[:, 1]]
-    for (estimator, how), seed in itertools.product(_settings(protocol).items(), seeds):
+    for estimator, seed in itertools.product(NAMES, seeds):
         if estimator == "ransac" and seed == protocol.seed:
             estimate = registration.Estimate(homography=matched.estimated, inliers=matched.inliers)
         else:
+            how = {"seed": seed, **registration.estimator_settings(estimator, protocol)}
             estimate = registration.estimate_from_matches(
-                matched.features0, matched.features1, matched.matches, estimator=estimator, seed=seed, **how
+                matched.features0, matched.features1, matched.matches, **how
             )
         results = [(False, estimate)]
         if estimator == "accurate":
@@ -141,23 +142,12 @@ def corner_errors(
             yield {"estimator": estimator, "refine": refine, "seed": seed, "corner_error": error}
 
 
-def _settings(protocol: Protocol) -> dict[str, dict[str, Any]]:
-    """Returns each estimator's threshold and iterations."""
-    return {
-        "ransac": {
-            "ransac_threshold": protocol.ransac_threshold,
-            "max_iterations": protocol.ransac_iterations,
-        },
-        "accurate": {"ransac_threshold": registration.THRESHOLD},
-    }
-
-
 def _averages(
     scores: pd.DataFrame, protocol: Protocol, hashes: dict[tuple, str], *, profile: str, orders: int
 ) -> pd.DataFrame:
     """Averages corner errors into rows, each with the rules that it was made by."""
     rows = []
-    thresholds = {name: how["ransac_threshold"] for name, how in _settings(protocol).items()}
+    settings = {name: registration.estimator_settings(name, protocol) for name in NAMES}
     for setting, chosen in averages.by_setting(scores.assign(top_k=max(protocol.top_k))):
         method = tuple(setting[name] for name in ("method", "precision", "runtime"))
         for (estimator, refine), part in chosen.groupby(["estimator", "refine"], sort=False):
@@ -168,7 +158,7 @@ def _averages(
                     "image_height": protocol.image_size[0],
                     "image_width": protocol.image_size[1],
                     "estimator": NAMES[estimator],
-                    "ransac_threshold": thresholds[estimator],
+                    "ransac_threshold": settings[estimator]["ransac_threshold"],
                     "refine": refine,
                     "orders": orders,
                     **_average(part),

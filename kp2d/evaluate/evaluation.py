@@ -110,7 +110,13 @@ def true_homography(
 
 
 def match_pair(
-    features0: Features, features1: Features, homography: np.ndarray, protocol: Protocol, *, top_k: int
+    features0: Features,
+    features1: Features,
+    homography: np.ndarray,
+    protocol: Protocol,
+    *,
+    top_k: int,
+    estimator: str = "ransac",
 ) -> MatchedPair:
     """Matches two images and estimates their homography, just as they are scored.
 
@@ -120,12 +126,17 @@ def match_pair(
         homography: `[3, 3]`, the true one, image 0 to image 1 at that size.
         protocol: The size, and RANSAC's threshold, iterations and seed.
         top_k: Features kept an image, of those visible in the other one.
+        estimator: "ransac", by which pairs are scored; viewers take "accurate", as `kp2d match` does.
     """
     size = protocol.image_size
     visible0 = geometry.visible(features0.keypoints, homography, size)
     visible1 = geometry.visible(features1.keypoints, np.linalg.inv(homography), size)
     found = register_features(
-        features0.take(visible0), features1.take(visible1), top_k=top_k, protocol=protocol
+        features0.take(visible0),
+        features1.take(visible1),
+        top_k=top_k,
+        protocol=protocol,
+        estimator=estimator,
     )
     estimated, corner_error = found.estimate.homography, np.inf
     if estimated is not None:

@@ -134,8 +134,24 @@ def seen_size(own_size: tuple[int, int], cell: int) -> tuple[int, int]:
     return height, width
 
 
+def estimator_settings(estimator: str, protocol: Protocol) -> dict[str, Any]:
+    """Returns the arguments of `estimate_homography` for an estimator under a protocol, but for the order.
+
+    Args:
+        estimator: "ransac", which has the protocol's threshold and iterations, or "accurate" with its own.
+        protocol: An evaluation's rules.
+    """
+    if checks.one_of("estimator", estimator, ESTIMATORS) == "accurate":
+        return {"estimator": estimator, "ransac_threshold": THRESHOLD}
+    return {
+        "estimator": estimator,
+        "ransac_threshold": protocol.ransac_threshold,
+        "max_iterations": protocol.ransac_iterations,
+    }
+
+
 def register_features(
-    features0: Features, features1: Features, *, top_k: int, protocol: Protocol
+    features0: Features, features1: Features, *, top_k: int, protocol: Protocol, estimator: str = "ransac"
 ) -> Registration:
     """Matches two sets of features and estimates the homography between them.
 
@@ -144,6 +160,7 @@ def register_features(
         features1: Of image 1, best first.
         top_k: Features kept an image.
         protocol: RANSAC's threshold, iterations and seed.
+        estimator: As for `estimate_homography`.
     """
     features0, features1 = (features.take(slice(top_k)) for features in (features0, features1))
     matches = match_features(features0, features1)
@@ -151,9 +168,8 @@ def register_features(
         features0,
         features1,
         matches,
-        ransac_threshold=protocol.ransac_threshold,
-        max_iterations=protocol.ransac_iterations,
         seed=protocol.seed,
+        **estimator_settings(estimator, protocol),
     )
     return Registration(features0=features0, features1=features1, matches=matches, estimate=estimate)
 

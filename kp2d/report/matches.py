@@ -153,16 +153,18 @@ def _shown_size(own_sizes: Sequence[tuple[int, int]], wanted: tuple[int, int]) -
 
 
 def _by_top_k(pair: ImagePair, store: FeatureStore, protocol: Protocol) -> dict[str, dict[str, Any]]:
-    """Returns what the page draws of a pair by one method, just as it is scored, by k.
+    """Returns what the page draws of a pair by one method, by k.
 
-    That is `matches`, best score first, each as x0, y0, x1, y1 (px), distance of the descriptors and distance
-    from the true place (px; null behind the horizon); `frame`, the corners of image 0 by the estimated
-    homography, and `error`, how far they are off on average (px), both null without one; `reason`, why there
-    is no error.
+    It is matched just as it is scored, and the homography is found as `kp2d match` finds it. What is drawn is
+    `matches`, best score first, each as x0, y0, x1, y1 (px), the descriptors' distance and that from the
+    true place (px; null behind the horizon); `frame`, the corners of image 0 by the estimated homography, and
+    `error`, how far they are off on average (px), both null without one; `reason`, why there is no error.
     """
     features0, features1, homography = evaluation.read_pair(pair, store, protocol)
     matched = {
-        top_k: evaluation.match_pair(features0, features1, homography, protocol, top_k=top_k)
+        top_k: evaluation.match_pair(
+            features0, features1, homography, protocol, top_k=top_k, estimator="accurate"
+        )
         for top_k in protocol.top_k
     }
     return {

@@ -39,7 +39,9 @@ def presentable(sequences: Sequence[datasets.Sequence]) -> list[datasets.Sequenc
     return sequences
 
 
-def match_panel(pair: ImagePair, method: str, protocol: Protocol, *, top_k: int) -> dict[str, Any]:
+def match_panel(
+    pair: ImagePair, method: str, protocol: Protocol, *, top_k: int, estimator: str = "ransac"
+) -> dict[str, Any]:
     """Matches one pair just as it is scored, and returns what `viz.draw_matches` and `viz.gallery` draw.
 
     Args:
@@ -47,13 +49,14 @@ def match_panel(pair: ImagePair, method: str, protocol: Protocol, *, top_k: int)
         method: As for `extractors.create`.
         protocol: Size, thresholds, seed.
         top_k: Keypoints kept an image.
+        estimator: As for `evaluation.match_pair`.
 
     Raises:
         InputError: If an image or the homography cannot be read.
     """
     store = FeatureStore(extractors.create(method), protocol.image_size)
     features = evaluation.read_pair(pair, store, protocol)
-    matched = evaluation.match_pair(*features, protocol, top_k=top_k)
+    matched = evaluation.match_pair(*features, protocol, top_k=top_k, estimator=estimator)
     inliers, error = matched.inliers, matched.corner_error
     verdict = f"{error:.1f} px" if np.isfinite(error) else "failed"
     return {
@@ -188,12 +191,15 @@ def _small(path: Path, width: int = 240) -> np.ndarray:
 def renderer(
     sequences: Sequence[datasets.Sequence], protocol: Protocol
 ) -> Callable[[str, str, int, float], Figure]:
-    """Returns the function that draws what `viewer.show_pairs` asks for: pair, method, top_k, threshold."""
+    """Returns the function that draws what `viewer.show_pairs` asks for: pair, method, top_k, threshold.
+
+    Homographies are found as `kp2d match` finds them.
+    """
     pairs = {pair.name: pair for sequence in sequences for pair in sequence.pairs}
 
     def render(name: str, method: str, top_k: int, threshold: float) -> Figure:
         rules = dataclasses.replace(protocol, score_threshold=min(threshold, 0.99))
-        panel = match_panel(pairs[name], method, rules, top_k=top_k)
+        panel = match_panel(pairs[name], method, rules, top_k=top_k, estimator="accurate")
         return pictures.draw_matches(**{**panel, "title": f"{method} · {panel['title']}"})
 
     return render

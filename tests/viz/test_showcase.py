@@ -34,6 +34,20 @@ def test_a_panel_shows_the_pair_just_as_it_was_scored(sequences, scores):
         assert f"{row['corner_error']:.1f} px" in panel["title"]
 
 
+def test_a_viewer_finds_homographies_as_kp2d_match_does(sequences, monkeypatch):
+    titles = []
+    draw = lambda **panel: titles.append(panel["title"])  # noqa: E731
+    monkeypatch.setattr("kp2d.viz.pictures.draw_matches", draw)
+    pair = sequences[1].pairs[0]
+    showcase.renderer(sequences, PROTOCOL)(pair.name, "orb", 200, 0.0)
+    panels = [
+        showcase.match_panel(pair, "orb", PROTOCOL, top_k=200, estimator=name)
+        for name in ("accurate", "ransac")
+    ]
+    assert panels[0]["title"] in titles[0]
+    assert not np.array_equal(panels[0]["estimated"], panels[1]["estimated"])
+
+
 def test_pairs_are_ranked_from_best_to_worst_with_failures_last(sequences, scores):
     scores.loc[scores["pair"] == "v_a 1-2", "corner_error"] = np.nan
     ranked = showcase.ranked_pairs(scores, sequences, "sift", top_k=200)
