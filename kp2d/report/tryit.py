@@ -146,7 +146,7 @@ def _reason(told: str) -> str:
     """Returns what npm says went wrong; the first of its lines "npm error …" has a code only."""
     lines = [line.removeprefix("npm error").removeprefix("npm ERR!").strip() for line in told.splitlines()]
     reasons = [line for line in lines if line and not line.startswith("A complete log")]
-    return " ".join(reasons[:2]) or "a failure"
+    return " ".join(reasons[:2]).rstrip(".") or "a failure"
 
 
 def _write_network(folder: Path, name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -141,6 +142,13 @@ def choose(page, slot: int, *paths):
     ready(page)
 
 
+def saved_matches(page) -> dict:
+    with page.expect_download() as saved:
+        page.click("#save_matches")
+    assert saved.value.suggested_filename == "kp2d-matches.json"
+    return json.loads(saved.value.path().read_text())
+
+
 @pytest.fixture(scope="module")
 def two_pictures(photographs, tmp_path_factory):
     """Files of two pictures of one thing, larger than a network sees them, and of different shapes."""
@@ -173,10 +181,8 @@ def test_own_pictures_are_found_in_each_other(open_trial, two_pictures):
     assert page.inner_text("#name1") == "whole.png"
     assert page.locator(".sample[aria-pressed=true]").count() == 0
     assert "agree on one homography" in ready(page)
-    with page.expect_download() as saved:
-        page.click("#save_matches")
-    record = json.loads(saved.value.path().read_text())
-    assert saved.value.suggested_filename == "kp2d-matches.json" and record["trustworthy"]
+    record = saved_matches(page)
+    assert record["trustworthy"]
     assert [picture["width"] for picture in record["pictures"]] == [400, 900]
     assert record["settings"]["seen"] == [[320, 236], [240, 320]]
     homography = np.array(record["homography"])  # it shifts by (250, 60) px
@@ -197,9 +203,7 @@ def test_what_is_saved_is_what_python_matches(open_trial, photographs, tmp_path)
         features.append(registration.textured(network.extract(picture), picture).take(slice(TOP_K)))
     page = open_trial()
     choose(page, 0, *paths)
-    with page.expect_download() as saved:
-        page.click("#save_matches")
-    found = json.loads(saved.value.path().read_text())["matches"]
+    found = saved_matches(page)["matches"]
     matches = registration.match_features(*features)
     for side in (0, 1):
         keypoints = features[side].keypoints[matches[:, side]]
@@ -246,6 +250,19 @@ def test_sliders_and_choices_change_what_is_found(open_trial):
     assert "homography" in ready(page)
     page.check("#points")
     page.select_option("#lines", "all")
+
+
+def test_quarter_turns_are_offered_where_descriptors_steer_only(open_trial, trial_site, tmp_path):
+    page = open_trial()
+    assert page.locator("#vote").is_hidden() == ('"steered": false' in trial_site.index.read_text())
+    shutil.copytree(trial_site.folder, tmp_path / "site")
+    for name in ("index.html", "try/kp2d_tiny_s.js"):
+        path = tmp_path / "site" / name
+        path.write_text(re.sub(r'"steered":( ?)false', r'"steered":\1true', path.read_text(encoding="utf-8")))
+    page = open_trial((tmp_path / "site" / "index.html").as_uri())
+    assert "agree on one homography" in ready(page) and page.is_checked("#vote")
+    page.uncheck("#vote")
+    assert "agree on one homography" in ready(page) and not saved_matches(page)["settings"]["vote"]
 
 
 def test_the_keyboard_is_enough(open_trial):
@@ -366,8 +383,6 @@ def test_it_fits_a_phone(open_trial, scheme):
 
 
 def test_a_lost_script_is_named(browser, trial_site, tmp_path):
-    import shutil
-
     shutil.copytree(trial_site.folder, tmp_path / "site")
     (tmp_path / "site" / "try" / "kp2d_tiny_s.js").unlink()
     page = browser.new_page()
