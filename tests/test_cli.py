@@ -53,6 +53,30 @@ def test_wrong_input_is_one_clear_line(arguments, words, command):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lint", "{}"],
+        ["compile", "{}", "-o", "never_edgetpu.tflite"],
+        ["quantize", "{}", "-o", "never.tflite"],
+        ["evaluate", "--method", "{}"],
+        ["demo", "nowhere.mp4", "--method", "{}"],
+        ["match", "README.md", "README.md", "-o", "never.csv", "--method", "{}"],
+        ["bench", "latency", "--preset", "{}"],
+        ["sweep", "--preset", "{}"],
+    ],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("given", ["kp2d_tiny_s:INT8", "kp2d_tiny_s:int4"])
+def test_every_verb_takes_a_precision_and_names_the_right_one(words, given, command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("a file")
+    code, _, err = command(*(word.format(given) for word in words))
+    assert code == 2 and "precision" in err and given.partition(":")[2] in err, err
+    assert "Did you mean 'int8" in err or given.endswith("4")
+    assert not list(tmp_path.glob("never*"))
+
+
 def test_wrong_image_size_is_explained_by_the_parser(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["evaluate", "--image-size", "240"])

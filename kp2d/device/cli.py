@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from kp2d import checks, files
 from kp2d.arguments import image_size
-from kp2d.methods import tflite_file, tpu, weights
+from kp2d.methods import extractors, tflite_file, tpu, weights
 from kp2d.methods.tflite_file import COMPILED
 
 if TYPE_CHECKING:
     from kp2d.quantize.flatbuffer import Model
+
+_INT8 = ("int8", "int8_ptq")  # of shipped networks, those that are models
 
 
 def add_lint(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +26,8 @@ def add_lint(parser: argparse.ArgumentParser) -> None:
         parser: Parser of the verb.
     """
     parser.add_argument(
-        "model", help="any .tflite file, compiled or not, or a shipped network as kp2d_tiny_s"
+        "model",
+        help="any .tflite file, compiled or not, or a shipped network as kp2d_tiny_s or kp2d_tiny_s:int8",
     )
     parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
     parser.add_argument(
@@ -58,7 +61,9 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: Parser of the verb.
     """
-    parser.add_argument("model", help="an int8 .tflite model, or a shipped network as kp2d_tiny_s")
+    parser.add_argument(
+        "model", help="an int8 .tflite model, or a shipped network as kp2d_tiny_s or kp2d_tiny_s:int8"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -146,8 +151,10 @@ def _default_output(path: Path, size: tuple[int, int]) -> Path:
 
 
 def _path(model: str) -> Path:
-    """Finds a model by its path or a shipped network's name."""
+    """Finds a model by its path, or a shipped network by METHOD or METHOD:PRECISION."""
     if weights.is_path(model):
         return Path(model).expanduser()
-    weights.check_name("shipped network in int8", model, weights.shipped("int8"))
-    return weights.shipped_path(model, "int8")
+    method = extractors.Method.parse(model)
+    precision = checks.one_of(f"precision of {method.name}", method.precision or "int8", _INT8)
+    weights.check_name(f"shipped network in {precision}", method.name, weights.shipped(precision))
+    return weights.shipped_path(method.name, precision)

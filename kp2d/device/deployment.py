@@ -12,6 +12,7 @@ import pandas as pd
 from kp2d import checks, files
 from kp2d.device import compiler, edgetpu
 from kp2d.methods import weights
+from kp2d.methods.extractors import Method
 from kp2d.methods.runtimes import TFLiteModel
 from kp2d.quantize import convert, quantization, rewriting
 from kp2d.quantize.flatbuffer import Model
@@ -32,7 +33,7 @@ def write_models(
     """Writes every network at every size and precision, as it is converted and as the compiler gets it.
 
     Args:
-        networks: Shipped networks.
+        networks: Shipped networks, also as "METHOD:PRECISION", in that precision only.
         image_sizes: (height, width) px.
         folder: Where to.
         precisions: "float32", "int8" or "int8_ptq".
@@ -47,11 +48,15 @@ def write_models(
     if not networks:
         raise checks.problem("at least one network", "none")
     rows = []
-    for name in networks:
-        checks.one_of("shipped network", name, weights.shipped())
+    for network in networks:
+        method = Method.parse(network)
+        name = checks.one_of("shipped network", method.name, weights.shipped())
+        chosen = precisions
+        if method.precision is not None:
+            chosen = (checks.one_of(f"precision of {name}", method.precision, PRECISIONS),)
         source = quantization.load_float(name)
         for size in image_sizes:
-            for precision in precisions:
+            for precision in chosen:
                 export = convert.Export(
                     name=name, precision=precision, image_size=size, steered=source.steered
                 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kp2d import backend, checks, files, paths
 from kp2d.arguments import image_size, refuse_input_as_output, refuse_unused
 from kp2d.config import assignments
-from kp2d.methods import tflite_file, weights
+from kp2d.methods import extractors, tflite_file, weights
 
 if TYPE_CHECKING:
     from kp2d.quantize.flatbuffer import Model
@@ -27,7 +27,8 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
     """
     kinds = ", ".join(f"{suffix} {kind}" for suffix, kind in SUFFIXES.items())
     parser.add_argument(
-        "network", help="kp2d_tiny_s …, the weights you trained, or a .tflite model to change"
+        "network",
+        help="kp2d_tiny_s or kp2d_tiny_s:int8 …, the weights you trained, or a .tflite model to change",
     )
     parser.add_argument(
         "-o",
@@ -87,6 +88,10 @@ def run_quantize(options: argparse.Namespace) -> None:
     Raises:
         InputError: If a value is refused, or a package is missing.
     """
+    method = extractors.Method.parse(options.network, options.precision)
+    options.network = method.name
+    if method.precision is not None:
+        options.precision = checks.one_of("precision", method.precision, PRECISIONS)
     for path in options.output:
         checks.one_of("suffix of an output", path.suffix, SUFFIXES)
         files.check_writable(path)

@@ -14,6 +14,7 @@ from keras import ops
 
 from kp2d import files
 from kp2d.checks import one_of, problem
+from kp2d.methods.extractors import Method
 from kp2d.methods.learned import compile_predict
 from kp2d.methods.networks import NetworkConfig, assign_by_name, load_network
 from kp2d.methods.quantized import (
@@ -64,7 +65,10 @@ def load_float(name: str) -> FloatNetwork:
     """
     if name.endswith(MODEL):
         raise problem("float weights, a .weights.h5 file", name)
-    weights = resolve(name)
+    told = Method.parse(name)
+    weights = resolve(
+        told.name, one_of(f"precision of {told.name}", told.precision or "float32", ["float32"])
+    )
     network, config = load_network(weights.preset, weights.path)
     return FloatNetwork(
         name=weights.name,

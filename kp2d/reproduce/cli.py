@@ -96,7 +96,10 @@ def run_reproduce(options: argparse.Namespace) -> None:
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `kp2d sweep` to the parser of the verb."""
     parser.add_argument(
-        "--preset", nargs="*", default=["kp2d_tiny_f", "kp2d_tiny_s"], help="networks with shipped weights"
+        "--preset",
+        nargs="*",
+        default=["kp2d_tiny_f", "kp2d_tiny_s"],
+        help="shipped networks, as kp2d_tiny_s, or kp2d_tiny_s:int8 in that precision only",
     )
     parser.add_argument(
         "--precision", nargs="+", default=["float32", "int8"], help="of the networks: float32, int8, int8_ptq"

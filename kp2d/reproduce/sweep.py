@@ -90,22 +90,28 @@ def _by(size: Sequence[int]) -> str:
 
 
 def shipped_networks(presets: Sequence[str], precisions: Sequence[str]) -> list[str]:
-    """Returns the methods that networks with shipped weights are in some precisions.
+    """Returns the methods that networks with shipped weights are in some precisions, or in that they name.
 
     Raises:
         InputError: If there are no such weights.
     """
-    for precision in precisions:
+    networks = [extractors.Method.parse(preset) for preset in presets]
+    chosen = {
+        f"{network.name}:{precision}": (network.name, precision)
+        for network in networks
+        for precision in ([network.precision] if network.precision else precisions)
+    }
+    for precision in (*precisions, *(precision for _, precision in chosen.values())):
         checks.one_of("precision", precision, weights.SUFFIXES)
+    for preset, precision in chosen.values():
         shipped = weights.shipped(precision)
-        for preset in presets:
-            if preset not in shipped:
-                raise checks.problem(
-                    f"a preset with shipped weights in {precision}: {', '.join(shipped)}",
-                    repr(preset),
-                    "Train others by kp2d train and name their run: --method runs/mine.",
-                )
-    return [f"{preset}:{precision}" for preset in presets for precision in precisions]
+        if preset not in shipped:
+            raise checks.problem(
+                f"a preset with shipped weights in {precision}: {', '.join(shipped)}",
+                repr(preset),
+                "Train others by kp2d train and name their run: --method runs/mine.",
+            )
+    return list(chosen)
 
 
 def absolute(method: str) -> str:

@@ -78,6 +78,13 @@ def test_a_network_is_compiled_into_a_file_that_says_what_it_is(stand_in, tmp_pa
     np.testing.assert_array_equal(operator.customOptions, made.customOptions)
 
 
+def test_a_precision_may_be_named_with_the_network(absent, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compile", "kp2d_nano:int8_ptq", "--image-size", "64x80"]) == 0
+    assert "kp2d_nano.int8_ptq_64x80_edgetpu.tflite: skipped" in capsys.readouterr().out
+    assert cli.main(["lint", "kp2d_nano:int8"]) == 0
+
+
 def test_without_the_compiler_the_model_is_prepared_and_the_way_told(absent, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["compile", "kp2d_tiny_f", "--image-size", "88x88"]) == 0
