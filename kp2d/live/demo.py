@@ -15,7 +15,7 @@ import numpy as np
 from kp2d import checks, geometry, images
 from kp2d.config import Protocol
 from kp2d.live import canvas, tracking, video
-from kp2d.methods import matching, registration
+from kp2d.methods import matching, refinement, registration
 from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Extractor
 
@@ -100,6 +100,7 @@ class Demo:
         self.shows = {"keypoints": True, "tracks": True, "help": False}
         self._tracker = tracking.Tracker()
         self._reference: tuple[np.ndarray, Features] | None = None
+        self._reference_seen: np.ndarray | None = None  # reduced: a photograph may have 12 megapixels
         self._frame_size: tuple[int, int] | None = None
         self._recent: collections.deque[dict[str, float]] = collections.deque(maxlen=SMOOTHED)
         self.tracks: tracking.Tracks | None = None
@@ -126,6 +127,8 @@ class Demo:
                 "Choose one with more texture, or lower the score threshold.",
             )
         self._reference = image, features
+        size = seen_size(image.shape[:2], self.extractor.cell)
+        self._reference_seen = images.resize_image(image, size)
 
     def step(self, frame: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         """Looks at the next frame.
@@ -216,6 +219,11 @@ class Demo:
         estimate = registration.estimate_homography(
             points0, points1, estimator="accurate", ransac_threshold=registration.THRESHOLD * scale
         )
+        if estimate.trustworthy:
+            own = geometry.resize_matrix(self._reference_seen.shape[:2], image.shape[:2])
+            seen0 = geometry.warp_points(points0[estimate.inliers], np.linalg.inv(own))
+            alike = refinement.likeness(self._reference_seen, self._frame, seen0, estimate.homography @ own)
+            estimate = dataclasses.replace(estimate, likeness=alike)
         found = estimate.trustworthy and plausible(estimate.homography, image.shape[:2], self._frame_size)
         return canvas.Match(
             image=image,

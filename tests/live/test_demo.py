@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from film import SIZE, photograph, to_frame
 
-from kp2d import checks, geometry
+from kp2d import checks, geometry, images
 from kp2d.live import demo, video
+from kp2d.methods import extractors
 
 
 def test_tracks_follow_the_true_motion(film, tiny):
@@ -48,6 +49,22 @@ def test_a_reference_that_is_not_there_is_not_found(frames, tiny):
     painted, row = shown.step(frames[0])
     assert (row["found"], row["inliers"]) == (False, 0)
     assert painted.shape[1] > 640  # it is shown nevertheless
+
+
+def test_another_scene_behind_the_same_microscopes_disk_is_not_the_reference(frames, monkeypatch):
+    def in_disk(image):
+        small = images.resize_image(image, (240, 320))
+        mask = cv2.circle(np.zeros((240, 320), np.uint8), (160, 120), 100, 1, -1)
+        return small * mask[..., None]
+
+    network = extractors.create("kp2d_nano:int8")
+    shown = demo.Demo(network, settings=demo.Settings(top_k=1000), reference=in_disk(photograph("chelsea")))
+    assert shown.step(in_disk(photograph("coffee")))[1]["found"] is False
+    monkeypatch.setattr("kp2d.methods.refinement.likeness", lambda *_: 1.0)
+    assert shown.step(in_disk(photograph("coffee")))[1]["found"] is True  # by the number of inliers alone
+    monkeypatch.undo()
+    shown.refer_to(images.resize_image(in_disk(frames[0]), (1200, 1600)))
+    assert shown.step(in_disk(frames[1]))[1]["found"] is True
 
 
 def test_frames_without_anything_break_nothing(frames, tiny):
