@@ -259,6 +259,21 @@ def test_the_homography_is_found_among_wrong_matches(javascript, wrong):
     assert (inliers[~chosen]).mean() > 0.97 and inliers[chosen].sum() <= 0.05 * chosen.sum()
 
 
+def test_samples_come_from_the_most_similar_matches_first(javascript):
+    points0, points1 = moved(300)
+    wrong = np.random.default_rng(3)
+    order = wrong.permutation(300)
+    points1[order[24:]] = wrong.uniform(0, 300, (276, 2))  # chance would rarely draw four of 24
+    found = javascript(
+        ["homography"],
+        "kp2d.homography.estimate(a, b, { threshold: 1.5, order }).homography",
+        a=points0.ravel().tolist(),
+        b=points1.ravel().tolist(),
+        order=order.tolist(),
+    )
+    assert corner_error(np.reshape(found, (3, 3))) < 0.5
+
+
 def test_four_matches_give_their_homography_which_nobody_should_trust(javascript):
     points0, points1 = np.array([[0, 0], [100, 0], [100, 80], [0, 80]]), None
     points1 = geometry.warp_points(points0.astype(float), PERSPECTIVE)

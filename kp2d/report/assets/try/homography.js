@@ -6,7 +6,8 @@
 (() => {
   const MIN_INLIERS = 12; // fewer can agree by chance, as in kp2d.methods.registration
   const CONFIDENCE = 0.999;
-  const ROUNDS = 4; // of fitting again to those that agree
+  const ROUNDS = [3, 2, 1.5, 1, 1, 1]; // thresholds of fitting again to those that agree, in multiples of the last
+  const SURE = 1000; // samples after which they come from all matches, and not from the most similar ones only
 
   /** Where a homography takes a point; NaN behind the horizon. */
   const warp = (h, x, y) => {
@@ -48,23 +49,47 @@
     return [chosen.length / (spread || 1), x, y];
   };
 
-  /** Fits a homography to chosen matches by least squares; null if they do not determine one. */
-  const fit = (points0, points1, chosen) => {
+  /**
+   * Fits a homography to chosen matches by least squares, each with a weight (1 without any); null if they do not
+   * determine one.
+   */
+  const fit = (points0, points1, chosen, weights = null) => {
     const [[s0, x0, y0], [s1, x1, y1]] = [normalizer(points0, chosen), normalizer(points1, chosen)];
-    const sums = Array.from({ length: 8 }, () => new Float64Array(9));
-    const add = (row) => {
-      for (let a = 0; a < 8; a += 1) {
-        if (row[a] !== 0) for (let b = a; b < 9; b += 1) sums[a][b] += row[a] * row[b];
-      }
-    };
-    for (const at of chosen) {
+    // Sums over the matches of p pᵀ with p = (x, y, 1), by itself and times u, v, u² + v²: six numbers each.
+    const sums = new Float64Array(24);
+    chosen.forEach((at, index) => {
+      const weight = weights ? weights[index] : 1;
       const [x, y] = [s0 * (points0[2 * at] - x0), s0 * (points0[2 * at + 1] - y0)];
       const [u, v] = [s1 * (points1[2 * at] - x1), s1 * (points1[2 * at + 1] - y1)];
-      add([x, y, 1, 0, 0, 0, -u * x, -u * y, u]);
-      add([0, 0, 0, x, y, 1, -v * x, -v * y, v]);
-    }
-    for (let a = 1; a < 8; a += 1) for (let b = 0; b < a; b += 1) sums[a][b] = sums[b][a];
-    const solution = solve(sums);
+      const [wx, wy] = [weight * x, weight * y];
+      const products = [wx * x, wx * y, wx, wy * y, wy, weight];
+      for (let entry = 0; entry < 6; entry += 1) {
+        sums[entry] += products[entry];
+        sums[entry + 6] += u * products[entry];
+        sums[entry + 12] += v * products[entry];
+        sums[entry + 18] += (u * u + v * v) * products[entry];
+      }
+    });
+    const of = (which, row, column) => sums[6 * which + [[0, 1, 2], [1, 3, 4], [2, 4, 5]][row][column]];
+    // The normal equations of u (g x + h y + 1) = a x + b y + c, and of v likewise, for a, b, c, d, e, f, g, h.
+    const rows = [0, 1, 2, 3, 4, 5, 6, 7].map((row) => {
+      const [part, inner] = [Math.floor(row / 3), row % 3];
+      const values = new Float64Array(9);
+      for (let column = 0; column < 3; column += 1) {
+        const sign = column === 2 ? 1 : -1;
+        if (part < 2) {
+          values[3 * part + column] = of(0, inner, column);
+          values[6 + column] = sign * of(part + 1, inner, column);
+        } else {
+          if (column < 2) values[6 + column] = of(3, inner, column);
+          else values[8] = -of(3, inner, 2);
+          values[column] = -of(1, inner, column);
+          values[3 + column] = -of(2, inner, column);
+        }
+      }
+      return values;
+    });
+    const solution = solve(rows);
     if (!solution) return null;
     const h = multiply([1 / s1, 0, x1, 0, 1 / s1, y1, 0, 0, 1],
       multiply([...solution, 1], [s0, 0, -s0 * x0, 0, s0, -s0 * y0, 0, 0, 1]));
@@ -109,38 +134,52 @@
     };
   };
 
+  // Fits again and again, to fewer and fewer matches. Divided by the depth of before, the errors are px; those near the
+  // threshold count less.
   const optimized = (first, points0, points1, threshold) => {
     let best = first;
-    for (let round = 0; round < ROUNDS && best.inliers.length >= 4; round += 1) {
-      const h = fit(points0, points1, best.inliers);
-      const next = h && judge(h, points0, points1, threshold);
-      if (!next || next.cost >= best.cost) break;
-      best = next;
+    let { h } = first;
+    for (const factor of ROUNDS) {
+      const limit = factor * threshold;
+      const { inliers } = judge(h, points0, points1, limit);
+      if (inliers.length < 4) break;
+      const weights = inliers.map((at) => {
+        const [x, y] = [points0[2 * at], points0[2 * at + 1]];
+        const [u, v] = warp(h, x, y);
+        const error = ((u - points1[2 * at]) ** 2 + (v - points1[2 * at + 1]) ** 2) / limit ** 2;
+        return (1 - error) / (h[6] * x + h[7] * y + h[8]) ** 2;
+      });
+      h = fit(points0, points1, inliers, weights);
+      if (!h) break;
+      const next = judge(h, points0, points1, threshold);
+      if (next.cost < best.cost) best = next;
     }
     return best;
   };
 
   /**
    * Estimates the homography of matches, of which many may be wrong.
+   * order: matches by likeness, the most similar first, from which samples come first (PROSAC); as they are without it.
    * Returns it (null if there is none), which matches agree within the threshold (Uint8Array [K]), and whether more
    * do than RANSAC finds among matches of noise.
    */
-  const estimate = (points0, points1, { threshold, iterations = 3000, seed = 2463534242 } = {}) => {
+  const estimate = (points0, points1, { threshold, order = null, iterations = 6000, seed = 2463534242 } = {}) => {
     const count = points0.length / 2;
     const draw = random(seed);
     let best = null;
     let wanted = count < 4 ? 0 : iterations;
     for (let step = 0; step < wanted; step += 1) {
       const sample = new Set();
-      while (sample.size < 4) sample.add(draw(count));
-      const chosen = [...sample];
+      const pool = Math.min(count, Math.max(12, Math.ceil(count * (0.1 + (0.9 * step) / SURE))));
+      while (sample.size < 4) sample.add(draw(pool));
+      const chosen = order ? Array.from(sample, (at) => order[at]) : [...sample];
       if (!consistent(points0, points1, chosen)) continue;
       const h = fit(points0, points1, chosen);
       const tried = h && judge(h, points0, points1, threshold);
       if (!tried || tried.inliers.length < 4 || (best && tried.cost >= best.cost)) continue;
       best = optimized(tried, points0, points1, threshold);
       const right = (best.inliers.length / count) ** 4;
-      wanted = Math.min(iterations, Math.max(50, Math.log(1 - CONFIDENCE) / Math.log(1 - Math.min(right, 1 - 1e-9))));
+      wanted = Math.min(iterations, Math.max(200, Math.log(1 - CONFIDENCE) / Math.log(1 - Math.min(right, 1 - 1e-9))));
     }
     const inliers = new Uint8Array(count);
     for (const at of best?.inliers ?? []) inliers[at] = 1;

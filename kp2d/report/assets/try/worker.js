@@ -54,8 +54,11 @@
       const turned = quarters ? kp2d.match.turned(first, network.dim, quarters) : first;
       return [quarters, kp2d.match.mutual(turned, second, network.dim, ratio)];
     });
-    const [found, estimating] = await timed(() => kp2d.homography.estimate(
-      ...[0, 1].map((which) => points(features[which].keypoints, matched.matches, which)), { threshold }));
+    const [found, estimating] = await timed(() => {
+      const ends = [0, 1].map((which) => points(features[which].keypoints, matched.matches, which));
+      const order = Array.from(matched.distances.keys()).sort((a, b) => matched.distances[a] - matched.distances[b]);
+      return kp2d.homography.estimate(...ends, { threshold, order });
+    });
     return {
       sizes: seen.map(({ seen: { size } }) => size),
       keypoints: features.map(({ keypoints }) => keypoints),
