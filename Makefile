@@ -9,7 +9,7 @@ READY   := $(VENV)/.ready
 LIGHT   := .venv-litert .venv-tflite-runtime
 SOURCES := $(shell find kp2d -name "*.py") $(wildcard kp2d/pretrained/* kp2d/report/assets/* kp2d/report/assets/try/*)
 
-.PHONY: reproduce report test lint format readme lab strip setup clean help
+.PHONY: reproduce report test coverage lint format readme lab strip setup dist clean help
 
 reproduce: $(READY)  ## run every notebook (PROFILE=smoke|fast|full) and make all tables and pictures
 	$(BIN)/kp2d reproduce --profile $(PROFILE)
@@ -19,6 +19,14 @@ report: $(READY)  ## make a web site of results, notebooks, pictures and matches
 
 test: $(READY) $(LIGHT:%=%/.ready)  ## run the tests
 	$(BIN)/python -m pytest
+
+coverage: $(READY)  ## run the tests and say which lines they reach; fails below 90 %
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check coverage
+	$(BIN)/python -m coverage run --source=kp2d -m pytest
+	$(BIN)/python -m coverage report --skip-covered --fail-under=90
+
+dist: $(READY)  ## build what `pip install kp2d` gets, and check it
+	BIN=$(BIN) .ci/dist
 
 lint: $(READY)  ## check style and formatting of modules and notebooks
 	$(BIN)/ruff check .

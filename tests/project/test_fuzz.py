@@ -233,7 +233,7 @@ def _put(number, table, value, kind="<I"):
 def _shape(value):
     def change(data, model, graph):
         tensor = list(graph.tables(0))[5]
-        at = tensor._target(0)
+        at = tensor.target(0)
         struct.pack_into("<i", data, at + 4, value)
 
     return change
@@ -246,11 +246,11 @@ def _shape(value):
         (_shape(-5), r"a tensor of the shape \[-5"),
         (_shape(2**31 - 1), r"a tensor of \d+ bytes"),
         (_shape(7), "a constant of"),
-        (lambda d, m, g: struct.pack_into("<i", d, g._target(1) + 4, 4000), "tensor 4000 of"),
-        (lambda d, m, g: struct.pack_into("<i", d, next(g.tables(3))._target(1) + 8, -1), "tensor -1 of"),
-        (lambda d, m, g: struct.pack_into("<I", d, g._target(0), 2**30), "a vector at"),
+        (lambda d, m, g: struct.pack_into("<i", d, g.target(1) + 4, 4000), "tensor 4000 of"),
+        (lambda d, m, g: struct.pack_into("<i", d, next(g.tables(3)).target(1) + 8, -1), "tensor -1 of"),
+        (lambda d, m, g: struct.pack_into("<I", d, g.target(0), 2**30), "a vector at"),
         (lambda d, m, g: struct.pack_into("<I", d, 0, 2**31), "the offset at 0"),
-        (lambda d, m, g: struct.pack_into("<i", d, next(g.tables(3))._target(1) + 4, -7), "tensor -7 of"),
+        (lambda d, m, g: struct.pack_into("<i", d, next(g.tables(3)).target(1) + 4, -7), "tensor -7 of"),
     ],
     ids=["buffer", "negative", "giant", "constant", "input", "omitted", "vector", "root", "operator"],
 )
