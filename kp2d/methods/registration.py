@@ -16,7 +16,7 @@ from kp2d.methods.extractors import Extractor
 from kp2d.methods.refinement import likeness, refine_homography
 
 MIN_INLIERS = 12  # fewer can agree by chance
-MIN_LIKENESS = 1 / 3  # of the pictures within the inliers; unrelated ones reach 0.28, see docs/protocol.md
+MIN_LIKENESS = 0.3  # of the pictures within the inliers; unrelated ones reach 0.28, see docs/protocol.md
 ESTIMATORS = {"ransac": cv2.RANSAC, "accurate": cv2.USAC_ACCURATE}
 THRESHOLD = 1.5  # px at the size that a method sees, with the estimator "accurate"
 CONTRAST_WINDOW = 9  # px

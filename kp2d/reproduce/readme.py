@@ -113,6 +113,29 @@ def _against_sift() -> str:
     return tables.markdown(rows, ("method", *several, "subset", "metric", *counts, *differences))
 
 
+def _estimators() -> str:
+    """d1 and d3 of the same matches by each estimator, with the least and the most order in small print."""
+    rows = tables.read_csv(paths.results() / "bench" / "estimators.csv")
+    rows = rows[rows["subset"] != "all"]
+    steps = {
+        "RANSAC": ("opencv-ransac", False),
+        "accurate": ("opencv-usac-accurate", False),
+        "refined": ("opencv-usac-accurate", True),
+    }
+    key = ["method", "precision", "dataset", "subset"]
+    parts = []
+    for name, (estimator, refine) in steps.items():
+        part = rows[(rows["estimator"] == estimator) & (rows["refine"] == refine)].set_index(key)
+        for metric in ("d1", "d3"):
+            texts = [
+                f"{mean:.3f}<br><sub>{least:.3f}–{most:.3f}</sub>"
+                for mean, least, most in part[[metric, f"{metric}_least", f"{metric}_most"]].to_numpy()
+            ]
+            parts.append(pd.Series(texts, part.index, name=f"{metric} {name}"))
+    table = pd.concat(sorted(parts, key=lambda column: column.name[:2]), axis=1).reset_index()
+    return tables.markdown(table)
+
+
 def _comparison(folder: str, *, top_k: int, image_size: tuple[int, int] = _SIZE) -> str:
     rows = _evaluation(folder, top_k=top_k, image_size=image_size)
     rows = rows[rows["subset"] != "all"]
@@ -242,6 +265,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "headline": _headline,
     "networks": _networks,
     "against_sift": _against_sift,
+    "estimators": _estimators,
     "bench": lambda: _comparison("bench", top_k=1000),
     "bench88": lambda: _comparison("bench", top_k=150, image_size=(88, 88)),
     "sample": lambda: _comparison("fast", top_k=300),
