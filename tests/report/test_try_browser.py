@@ -224,6 +224,19 @@ def test_a_saved_picture_shows_both_and_the_lines(open_trial, tmp_path):
     assert cyan.mean() > 0.005
 
 
+def test_the_match_that_is_pointed_at_stands_out(open_trial):
+    page = open_trial()
+    x, y = saved_matches(page)["matches"][0]["point0"]
+    page.locator("#stage").scroll_into_view_if_needed()
+    box = page.locator("#stage").bounding_box()
+    scale = (box["width"] - 12) / 2 / 480
+    drawn = page.evaluate("document.getElementById('stage').toDataURL()")
+    page.mouse.move(box["x"] + (x + 0.5) * scale, box["y"] + (y + 0.5) * scale)
+    assert page.evaluate("document.getElementById('stage').toDataURL()") != drawn
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] - 40)
+    assert page.evaluate("document.getElementById('stage').toDataURL()") == drawn
+
+
 def drag(page, slider: str, end: float):
     page.locator(slider).scroll_into_view_if_needed()
     box = page.locator(slider).bounding_box()

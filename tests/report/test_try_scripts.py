@@ -343,3 +343,14 @@ def test_ends_and_outline_lie_on_the_pictures(javascript):
     ends, outline, none, horizon = javascript(["homography", "draw"], expression)
     assert ends == [[[0, 0], [652, 240]]] and none is None and horizon is None
     assert outline == [[372, 20], [692, 20], [692, 260], [372, 260]]
+
+
+@pytest.mark.parametrize(
+    ("at", "lines", "expected"),
+    [([3, 4], 9, 1), ([640, 236], 9, 1), ([158, 122], 9, 0), ([158, 122], 0, None), ([80, 80], 9, None)],
+)
+def test_the_match_is_found_that_is_pointed_at(javascript, at, lines, expected):
+    result = """{ sizes: [[24, 32], [24, 32]], matches: [0, 0, 1, 1],
+      keypoints: [Float32Array.of(15.5, 11.5, -0.5, -0.5), Float32Array.of(5, 5, 31.5, 23.5)] }"""
+    expression = f"kp2d.draw.nearest(kp2d.draw.layout([[24, 32], [24, 32]], 652), {result}, lines, at)"
+    assert javascript(["homography", "draw"], expression, at=at, lines=lines) == expected

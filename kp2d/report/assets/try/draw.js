@@ -52,6 +52,18 @@
     return places.flat().every(Number.isFinite) ? places : null;
   };
 
+  /** The match of the first `lines` that has an end nearest to a point, px of the drawing; null if none is near. */
+  const nearest = (layout, result, lines, [x, y], within = 14) => {
+    let [chosen, least] = [null, within];
+    ends(layout, result).slice(0, lines).forEach((pair, at) => {
+      for (const [endX, endY] of pair) {
+        const distance = Math.hypot(endX - x, endY - y);
+        if (distance < least) [chosen, least] = [at, distance];
+      }
+    });
+    return chosen;
+  };
+
   const strokeLines = (context, lines, colour, width, dash = []) => {
     context.beginPath();
     for (const [[x0, y0], [x1, y1]] of lines) {
@@ -94,9 +106,9 @@
 
   /**
    * Draws all. `scene`: canvases, layout, result (null while there is none), lines (at most), points (whether every
-   * keypoint is drawn), colours (agrees, differs, outline).
+   * keypoint is drawn), colours (agrees, differs, outline), chosen (a match that stands out, or null).
    */
-  const paint = (context, { canvases, layout: { boxes }, result, lines, points, colours }) => {
+  const paint = (context, { canvases, layout: { boxes }, result, lines, points, colours, chosen = null }) => {
     context.imageSmoothingQuality = "high";
     boxes.forEach((box, which) => context.drawImage(canvases[which], box.x, box.y, box.width, box.height));
     if (!result) return;
@@ -115,6 +127,11 @@
     drawMatches(context, best.filter((_, at) => agrees(at)), colours.agrees);
     const places = result.trustworthy ? outline({ boxes }, result) : null;
     if (places) drawOutline(context, boxes[1], places, colours.outline);
+    if (chosen === null) return;
+    strokeLines(context, [best[chosen]], "rgb(16 16 16 / 80%)", 6);
+    strokeLines(context, [best[chosen]], "#fff", 3);
+    dots(context, best[chosen], "rgb(16 16 16 / 80%)", 7.5);
+    dots(context, best[chosen], agrees(chosen) ? colours.agrees : colours.differs, 5.5);
   };
 
   /** A picture to keep, with a line of words below; promises a PNG, a Blob. */
@@ -134,5 +151,5 @@
   };
 
   globalThis.kp2d ??= {};
-  kp2d.draw = { layout, ends, outline, paint, save };
+  kp2d.draw = { layout, ends, outline, nearest, paint, save };
 })();

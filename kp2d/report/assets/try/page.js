@@ -14,6 +14,8 @@
   let shown = 0; // counts what was put into the slots
   let live = null; // the slot that the camera fills
   let result = null;
+  let pointed = null; // the match that is pointed at
+  let drawn = null; // the layout of what is on screen
 
   const news = () => slots.map(({ canvas }, which) => {
     if (!changed[which]) return null;
@@ -34,6 +36,7 @@
     } else if (id === shown) { // else of pictures that are gone
       element("failure").hidden = true;
       result = found;
+      pointed = null; // its number means another match now
       show();
       if (live !== null && !more) window.requestAnimationFrame(nextFrame);
     }
@@ -79,6 +82,8 @@
 
   // What is drawn
 
+  const mostLines = () => (state.lines === "all" ? Infinity : Number(state.lines));
+
   const scene = (layout) => {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
@@ -86,7 +91,7 @@
       canvases: slots.map(({ canvas }) => canvas),
       layout,
       result,
-      lines: state.lines === "all" ? Infinity : Number(state.lines),
+      lines: mostLines(),
       points: state.points,
       colours: { agrees: colour("--correct"), differs: colour("--wrong"), outline: colour("--estimated") },
     };
@@ -98,12 +103,21 @@
     const width = canvas.parentElement.clientWidth;
     const sizes = slots.map(({ size }) => size);
     const most = Math.max(280, window.innerHeight * (narrow.matches ? 0.6 : 0.78));
-    const layout = kp2d.draw.layout(sizes, width, { stacked: narrow.matches, most });
+    drawn = kp2d.draw.layout(sizes, width, { stacked: narrow.matches, most });
     const density = window.devicePixelRatio || 1;
-    Object.assign(canvas, { width: Math.round(width * density), height: Math.round(layout.height * density) });
+    Object.assign(canvas, { width: Math.round(width * density), height: Math.round(drawn.height * density) });
     const context = canvas.getContext("2d");
     context.scale(density, density);
-    kp2d.draw.paint(context, scene(layout));
+    kp2d.draw.paint(context, { ...scene(drawn), chosen: result ? pointed : null });
+  };
+
+  // One match stands out of many while the pointer is at one of its ends.
+  const point = ({ clientX, clientY, type }) => {
+    const box = element("stage").getBoundingClientRect();
+    const at = [clientX - box.left, clientY - box.top];
+    const before = pointed;
+    pointed = result && type === "pointermove" ? kp2d.draw.nearest(drawn, result, mostLines(), at) : null;
+    if (pointed !== before) draw();
   };
 
   const show = () => {
@@ -310,7 +324,7 @@
         choose({ [name]: name === "side" ? Number(target.value) : target.value }));
     }
     element("vote").addEventListener("change", ({ target }) => choose({ vote: target.checked }));
-    element("lines").addEventListener("change", ({ target }) => { state.lines = target.value; draw(); });
+    element("lines").addEventListener("change", ({ target }) => { state.lines = target.value; pointed = null; draw(); });
     element("points").addEventListener("change", ({ target }) => { state.points = target.checked; draw(); });
     element("swap").addEventListener("click", swap);
     element("save_picture").addEventListener("click", () => { if (result) savePicture(); });
@@ -319,6 +333,7 @@
       const sample = trial.samples.find(({ name }) => name === button.dataset.sample);
       button.addEventListener("click", () => takeSample(sample));
     }
+    for (const kind of ["pointermove", "pointerleave"]) element("stage").addEventListener(kind, point);
     new ResizeObserver(draw).observe(element("drop"));
   };
 
