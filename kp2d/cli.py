@@ -72,7 +72,7 @@ VERBS = {
     "reproduce": Verb(
         "reproduce.cli",
         "run the notebooks and make every table and picture",
-        "kp2d reproduce --profile fast --stages 05,06 -p top_k=[300]",
+        "kp2d reproduce --profile fast --stages 05,06 -p top_k=300",
     ),
     "sweep": Verb(
         "reproduce.cli",

@@ -49,7 +49,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[STAGE.]NAME=VALUE",
-        help="a notebook parameter, as top_k=[300]; may be repeated",
+        help="a notebook parameter, as top_k=300,1000, methods=sift or image_size=240x320; may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="run also what is up to date")
     parser.add_argument(

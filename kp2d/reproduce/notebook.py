@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown, clear_output
 
-from kp2d import checks, config, paths, provenance
+from kp2d import backend, checks, config, paths, provenance
 from kp2d.data import datasets, locations, samples
 from kp2d.evaluate import tables
+from kp2d.reproduce import parameters
 
 SCORES = ("method", "precision", "top_k", "num_pairs", "num_failed", *tables.METRICS)
 MAPPING = (
@@ -38,6 +39,10 @@ class Run:
 
     profile: config.Profile
     settings: Mapping[str, Any]
+
+    def stating(self, **settings: Any) -> Run:
+        """Returns the run with further settings, for the record."""
+        return dataclasses.replace(self, settings={**self.settings, **settings})
 
     @property
     def results(self) -> Path:
@@ -88,16 +93,22 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def begin(profile: str, **settings: Any) -> Run:
-    """Starts a notebook.
+def begin(profile: str, names: MutableMapping[str, Any] | None = None, **settings: Any) -> Run:
+    """Starts a notebook: reads its parameters, and keeps what is imported next from telling its start.
 
     Args:
         profile: Name of the profile.
+        names: The notebook's `globals()`, whose parameters may have any form of `parameters.read`, as
+            papermill hands them over; they are put into the form that its cells take.
         **settings: What else should be stated.
 
     Raises:
-        InputError: If the profile is unknown.
+        InputError: If the profile is unknown, or a parameter is none that it can be.
     """
+    backend.quiet()
+    if names is not None:
+        parameters.settle(names)
+        settings = {name: names.get(name, value) for name, value in settings.items()}
     logging.getLogger("asyncio").addFilter(_is_of_the_notebook)
     return Run(profile=config.profile(profile), settings=settings)
 

@@ -13,7 +13,7 @@ from typing import Any
 from kp2d import checks, config, files, paths, provenance
 from kp2d.data import locations
 from kp2d.methods import weights
-from kp2d.reproduce import chain, jobs
+from kp2d.reproduce import chain, jobs, parameters
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def assign_parameters(stages: Sequence[chain.Stage], given: Mapping[str, Any]) -
         Parameters by stage.
 
     Raises:
-        InputError: If no selected notebook, or not the one named, has a parameter of that name.
+        InputError: If no selected notebook, or not the one named, has a parameter of that name, or a value is
+            none that it can have.
     """
     declared = {stage.name: chain.parameters(stage.notebook) for stage in stages}
     assigned: dict[str, dict[str, Any]] = {stage.name: {} for stage in stages}
@@ -65,7 +66,7 @@ def assign_parameters(stages: Sequence[chain.Stage], given: Mapping[str, Any]) -
             known = sorted({name for stage in candidates for name in declared[stage]})
             checks.one_of(f"parameter of {', '.join(candidates)}", name, known)
         for stage in takers:
-            assigned[stage][name] = value
+            assigned[stage][name] = parameters.read(name, value)
     return assigned
 
 
