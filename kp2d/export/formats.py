@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import sqlite3
 import zipfile
 from collections.abc import Iterator
@@ -70,11 +71,14 @@ def choose(form: str | None, path: Path) -> str:
 
     Raises:
         InputError: If there is no such format, or it has another suffix.
+        ModuleNotFoundError: If the package that writes it is not installed.
     """
     suffix = path.suffix.lower()
     if form is None:
         suffixes = {suffix: name for name, known in reversed(FORMATS.items()) for suffix in known}
-        return suffixes[checks.one_of("suffix of features", suffix, suffixes)]
+        form = suffixes[checks.one_of("suffix of features", suffix, suffixes)]
+    if form == "hloc":
+        importlib.import_module("h5py")  # now, and not after the work
     known = FORMATS[checks.one_of("format", form, FORMATS)]
     if suffix not in known:
         raise checks.problem(f"a file of {form} that ends in {' or '.join(known)}", path, "Name another.")

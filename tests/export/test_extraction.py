@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import cv2
 import numpy as np
@@ -134,6 +135,13 @@ def test_wrong_input_is_one_clear_line(words, said, command, folder, monkeypatch
     code, _, err = command("extract", *words, "--method", "orb")
     assert code == 2 and said in err and "Traceback" not in err
     assert not list(folder.glob("*.partial"))
+
+
+def test_a_package_that_is_missing_is_said_before_the_work(folder, tmp_path, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    code, _, err = command("extract", folder, "-o", tmp_path / "f.h5", "--method", "orb")
+    assert code == 2 and "the package h5py, which this command needs" in err and "reproduce" in err
+    assert not list(tmp_path.glob("f.h5*"))
 
 
 def test_a_folder_without_pictures_is_said(tmp_path, orb):
