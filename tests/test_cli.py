@@ -39,7 +39,7 @@ def _own_home(home):
         (["prepare", "--profile", "slow"], "profile"),
         (["match", "/nowhere/a*.png", "/nowhere/b.png"], "a folder or pattern with pictures"),
         (["evaluate", "--method", "SIFT"], "Did you mean 'sift'?"),
-        (["evaluate", "--output", "t.csv", "--pairs", "t.csv"], "two different files"),
+        (["evaluate", "--output", "t.csv", "--pairs", "t.csv"], "different files for --output"),
         (["evaluate", "--output", "photo.png"], "suffix of a table out of .csv"),
         (["sweep", "--method", "orb", "--output", "t.txt"], "suffix of a table out of .csv"),
         (["evaluate", "--score-threshold", "-1"], "score_threshold"),

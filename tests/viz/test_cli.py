@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 import kp2d
 from kp2d import checks, geometry, images
+from kp2d.data import scenes
 from kp2d.viz import matched
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -174,3 +177,26 @@ def test_what_found_nothing_is_told_and_written_too(tmp_path):
     assert content["homography"] is None and content["doubt"] == "there is none" and content["matches"] == []
     with np.load(found.save(tmp_path / "m.npz")) as arrays:
         assert "homography" not in arrays and arrays["matches"].shape == (0, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux tells it")
+def test_photographs_of_a_phone_take_the_memory_of_a_laptop(tmp_path):
+    """Two of 12 megapixels in less than a gibibyte, the homography right to a thousandth of the width."""
+    size_wh = (4032, 3024)
+    scene = cv2.resize(scenes.photograph(scenes.SCENES[0]), size_wh, interpolation=cv2.INTER_CUBIC)
+    view = np.array([[0.9, 0.12, 120], [-0.1, 0.93, 300], [1.2e-5, -8e-6, 1]])
+    images.write_image(tmp_path / "a.jpg", scene)
+    images.write_image(tmp_path / "b.jpg", cv2.warpPerspective(scene, view, size_wh))
+    command = [sys.executable, "-m", "kp2d", "match", "a.jpg", "b.jpg", "-o", "m.png", "-o", "m.json"]
+    # Of a child by itself: memory of this process, or of others that it started, does not count.
+    measured = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True)\n"
+    measured += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    done = subprocess.run(
+        [sys.executable, "-c", measured, *command], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    told, kibibytes = done.stdout.splitlines()
+    assert "homography found (seen at 1184x888 and 1184x888 px)" in told
+    assert int(kibibytes) < 2**20
+    content = json.loads((tmp_path / "m.json").read_text())
+    assert geometry.corner_error(np.array(content["homography"]), view, size_wh[::-1]) < 1e-3 * size_wh[0]
+    assert max(match["x0"] for match in content["matches"]) > 2000
