@@ -18,7 +18,7 @@ report: $(READY)  ## make a web site of results, notebooks, pictures and matches
 	$(BIN)/kp2d report --profile $(PROFILE)
 
 test: $(READY) $(LIGHT:%=%/.ready)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 coverage: $(READY)  ## run the tests and say which lines they reach; fails below 90 %
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check coverage

@@ -8,6 +8,10 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:  # processes share the cores: threads of one that wait for work would slow the other down
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
 import cv2
 import matplotlib as mpl
@@ -97,19 +101,11 @@ def command(capsys):
     return run
 
 
-def write_photos(folder, count=4, size=(72, 96)):
-    rng = np.random.default_rng(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        noise = rng.integers(0, 256, (9, 12, 3), np.uint8)
-        image = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_NEAREST)
-        cv2.imwrite(str(folder / f"photo{index}.png"), image)
-    return folder
-
-
 @pytest.fixture
 def photos(tmp_path):
     """Four pictures of coloured blocks."""
+    from small_network import write_photos
+
     return write_photos(tmp_path / "photos")
 
 

@@ -3,6 +3,7 @@
 import functools
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 
 from kp2d.methods.networks import NetworkConfig, to_coral
@@ -44,3 +45,13 @@ def small_model(config):
     export = convert.Export(name=config.name, precision="int8_ptq", image_size=SIZE)
     data = convert.to_tflite(quantized, config, export).pack()
     return SimpleNamespace(config=config, network=network, quantized=quantized, data=data)
+
+
+def write_photos(folder, count=4, size=(72, 96)):
+    rng = np.random.default_rng(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        noise = rng.integers(0, 256, (9, 12, 3), np.uint8)
+        image = cv2.resize(noise, size[::-1], interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(folder / f"photo{index}.png"), image)
+    return folder

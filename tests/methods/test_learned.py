@@ -4,18 +4,43 @@ import json
 
 import numpy as np
 import pytest
+from small_network import SMALL, write_photos
 
 import kp2d
 from kp2d import files
 from kp2d.checks import InputError
-from kp2d.methods import extractors, learned, weights
+from kp2d.methods import extractors, learned, networks, weights
 from kp2d.train import training
+from kp2d.train.recipes import from_recipe
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """What two steps of training leave."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(networks.PRESETS, SMALL.name, SMALL)
+        settings = {
+            "image_size": (32, 48),
+            "batch_size": 2,
+            "workers": 0,
+            "wandb": False,
+            "tensorboard": False,
+        }
+        config = from_recipe(
+            "kp2d_plus",
+            preset=SMALL.name,
+            data=str(write_photos(folder / "photos")),
+            output=str(folder / "run"),
+            steps=2,
+            **settings,
+        )
+        return training.train(config, progress=False), folder / "run"
 
 
 @pytest.fixture
-def trained(small_run, tmp_path):
-    result = training.train(small_run(steps=2, checkpoint_every=2), progress=False)
-    return result, tmp_path / "run"
+def trained(run, small_preset):
+    return run
 
 
 def test_extractor_returns_features_in_pixels(trained):
@@ -60,7 +85,7 @@ def test_trained_weights_are_a_method_by_their_path(trained, tmp_path):
     assert extractors.create(str(renamed)).name == "mine"
 
 
-def test_path_without_weights_is_refused(trained, tmp_path):
+def test_path_without_weights_is_refused(tmp_path):
     with pytest.raises(InputError, match="output of kp2d train"):
         extractors.create(str(tmp_path / "nowhere"))
     for name in "ab":

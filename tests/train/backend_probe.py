@@ -54,7 +54,16 @@ def gradients(learner, batch, total):
         heads, _ = learner.stateless_call(trainable, fixed, batch, training=True)
         return total(heads)
 
-    return jax.grad(loss)([variable.value for variable in variables])
+    return jax.jit(jax.grad(loss))([variable.value for variable in variables])
+
+
+def compiled(function):
+    """JAX compiles every operation by itself otherwise, which takes far longer."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function)
 
 
 def main(weights_path, out_path):
@@ -65,14 +74,14 @@ def main(weights_path, out_path):
             variable.assign(weights[variable.path])
     batch = make_batch()
     tensors = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
-    heads = learner(tensors, training=False)
+    heads = compiled(lambda given: learner(given, training=False))(tensors)
     wanted = term_weights(config.loss)
 
     def total(heads):
         terms = loss_terms(heads, tensors, config.loss, 4)
         return sum(wanted[name] * value for name, value in terms.items())
 
-    terms = loss_terms(heads, tensors, config.loss, 4)
+    terms = compiled(lambda given: loss_terms(given, tensors, config.loss, 4))(heads)
     arrays = {f"head/{name}": value for name, value in heads.items()}
     arrays |= {f"term/{name}": value for name, value in terms.items()}
     grads = gradients(learner, tensors, total)

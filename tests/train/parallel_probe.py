@@ -1,12 +1,9 @@
-"""Run in a process of its own: a short run on two virtual CPU devices, or on one.
+"""Run in a process of its own: a short run on one virtual CPU device, and on two.
 
-Usage: ``KERAS_BACKEND=jax python parallel_probe.py devices photos output``
+Usage: ``KERAS_BACKEND=jax python parallel_probe.py photos output``, of which the caller's XLA_FLAGS make two.
 """
 
-import os
 import sys
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
 import keras
 import numpy as np
@@ -36,19 +33,19 @@ def repeat_half(source, step, original=PairSource.batch):
 PairSource.batch = repeat_half
 
 
-def main(devices, photos, output):
+def main(photos, output, devices):
     train(
         from_recipe(
             "kp2d_plus",
             data=photos,
-            output=output,
+            output=f"{output}/{devices}",
             preset="test_small",
             image_size=(32, 48),
             batch_size=4,
             steps=3,
             workers=0,
             log_every=1,
-            devices=int(devices),
+            devices=devices,
             wandb=False,
             tensorboard=False,
         ),
@@ -57,4 +54,5 @@ def main(devices, photos, output):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for count in (1, 2):
+        main(*sys.argv[1:], count)
