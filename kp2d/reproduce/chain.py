@@ -19,12 +19,14 @@ class Stage:
     """One notebook of the reproduction.
 
     Inputs and outputs are files relative to the project, or `DATA`, the data set. `filled` puts the profile's
-    name and its folder for pictures of photographs in the place of `{profile}` and `{pictures}`.
+    name and its folder for pictures of photographs in the place of `{profile}` and `{pictures}`. Where a
+    stage measures time, nothing may run beside it.
     """
 
     name: str
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    measures_time: bool = False
 
     @property
     def number(self) -> str:
@@ -69,7 +71,11 @@ STAGES = (
             charts=["activations", "layer_errors", "sensitivity"],
         ),
     ),
-    Stage(name="04_compile", outputs=_made(tables=["compile", "latency"], charts=["latency"])),
+    Stage(
+        name="04_compile",
+        outputs=_made(tables=["compile", "latency"], charts=["latency"]),
+        measures_time=True,
+    ),
     Stage(
         name="05_evaluate",
         inputs=(*_PREPARED, *_made(tables=["latency"])),

@@ -83,7 +83,7 @@ def run_reproduce(options: argparse.Namespace) -> None:
         cell_timeout=options.timeout,
         progress=sys.stderr.isatty() and not options.scheduler,
         report=arguments.say,
-        execute=_execute_from(options, jobs.one_by_one),
+        execute=_execute_from(options, jobs.side_by_side),
     )
     ran = sum(outcome.action == "ran" for outcome in outcomes)
     seconds = sum(outcome.seconds for outcome in outcomes)

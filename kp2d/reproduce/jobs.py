@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import shutil
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from kp2d import checks
+
+MEMORY_EACH = 3 * 2**30  # bytes that a job beside another one must find free
 
 Report = Callable[[str], None]  # receives one line of news
 # Errors whose text is meant for users.
@@ -25,12 +34,17 @@ class Job:
         work: A function of a module, called with the arguments and `report`.
         arguments: What it is called with; like the result, they may travel to another machine.
         after: Names of the jobs that must have succeeded before.
+        alone: Whether nothing may run beside it here, as it measures times.
+        idle: Called with the arguments, tells whether there is nothing to do, which needs no process; None
+            does not know.
     """
 
     name: str
     work: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     after: tuple[str, ...] = ()
+    alone: bool = False
+    idle: Callable[..., bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +112,84 @@ def keep_going(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
     for job in jobs:
         results[job.name] = left_out(job, results, report) or attempt(job, report)
         yield results[job.name]
+
+
+def side_by_side(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
+    """Does jobs like `one_by_one`, but those that do not wait for each other at once, in processes.
+
+    Two at a time, and only where there are two cores, memory for both and no GPU that they would share.
+
+    Args:
+        jobs: The jobs, each behind those that it waits for.
+        report: Receives one line of news at a time.
+
+    Yields:
+        What became of each.
+    """
+    waiting, succeeded = list(jobs), set[str]()
+    while waiting:
+        ready = [job for job in waiting if succeeded.issuperset(job.after)]
+        beside = _beside(ready)
+        for result in _in_processes(beside, report) if beside else [attempt(ready[0], report)]:
+            yield result
+            if not result.succeeded:
+                waiting = []
+            succeeded.add(result.name)
+        waiting = [job for job in waiting if job.name not in succeeded]
+
+
+def _beside(ready: Sequence[Job]) -> list[Job]:
+    """Returns the two jobs to do at once; none if the first that is ready is to be done by itself."""
+    jobs = [job for job in ready if not job.alone]
+    if len(jobs) < 2 or jobs[0] is not ready[0] or not _room_for(2):
+        return []
+    busy = [job for job in jobs if not (job.idle and job.idle(*job.arguments))][:2]
+    return busy if len(busy) == 2 and busy[0] is ready[0] else []
+
+
+def _room_for(count: int) -> bool:
+    """Tells whether this machine can do so many jobs at once."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+    cores = len(os.sched_getaffinity(0))
+    return cores >= count and free >= count * MEMORY_EACH and shutil.which("nvidia-smi") is None
+
+
+def _in_processes(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
+    """Does jobs at once, each in a process that ends with this one."""
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(len(jobs), context, initializer=_end_with, initargs=(os.getpid(),)) as pool,
+    ):
+        news = manager.Queue()
+        running = {pool.submit(attempt, job, news.put): job for job in jobs}
+        pending = set(running)
+        while pending:
+            done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            while not news.empty():
+                report(news.get())
+            for future in done:
+                name = running[future].name
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    lost = checks.RunError(f"{name}: its process was killed, often for want of memory")
+                    yield Result(name=name, error=lost)
+
+
+def _end_with(parent: int) -> None:
+    """Has this process end when its parent does, however that ends: the next run must find nobody at work."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def raise_failures(results: Iterable[Result], what: str) -> None:

@@ -92,7 +92,8 @@ def reproduce(
             they need.
         progress: Whether to show a progress bar of cells.
         report: Receives one line a stage.
-        execute: What does the stages: one after another here, or `kp2d.reproduce.cluster.Cluster.execute`.
+        execute: What does the stages: one after another here, `jobs.side_by_side`, or
+            `kp2d.reproduce.cluster.Cluster.execute`.
 
     Returns:
         What became of each stage.
@@ -115,6 +116,8 @@ def reproduce(
             work=run_stage,
             arguments=(stage, profile, assigned[stage.name], force, cell_timeout, progress),
             after=chain.needed(stage, chosen),
+            alone=stage.measures_time,
+            idle=is_reused,
         )
         for stage in chosen
     ]
@@ -170,9 +173,7 @@ def run_stage(
         InputError: If an input is missing.
         StageError: If the notebook fails, or does not write what it promises.
     """
-    settings = {**parameters, "profile": profile}
-    if "interactive" in chain.parameters(stage.notebook):
-        settings.setdefault("interactive", False)
+    settings = _settings(stage, profile, parameters)
     state = _state(stage, profile, settings)
     record_path = paths.runs(profile) / f"{stage.name}.json"
     reason = _why_run(stage, profile, state, files.read_json(record_path))
@@ -195,6 +196,25 @@ def run_stage(
     files.write_json(record_path, {**state, "outputs": outputs, **_facts_of_run(seconds, usage_path)})
     report(f"{stage.name}: done in {seconds:.0f} s")
     return Outcome(stage=stage.name, action="ran", reason=reason, seconds=seconds)
+
+
+def is_reused(
+    stage: chain.Stage, profile: str, parameters: Mapping[str, Any], force: bool, *_others: Any
+) -> bool:
+    """Tells whether `run_stage` would reuse what a stage made; the same arguments."""
+    try:
+        state = _state(stage, profile, _settings(stage, profile, parameters))
+    except checks.InputError:
+        return False
+    record = files.read_json(paths.runs(profile) / f"{stage.name}.json")
+    return not force and not _why_run(stage, profile, state, record)
+
+
+def _settings(stage: chain.Stage, profile: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {**parameters, "profile": profile}
+    if "interactive" in chain.parameters(stage.notebook):
+        settings.setdefault("interactive", False)
+    return settings
 
 
 def _state(stage: chain.Stage, profile: str, settings: dict[str, Any]) -> dict[str, Any]:

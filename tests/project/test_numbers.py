@@ -7,9 +7,9 @@ from kp2d import config
 from kp2d.data import datasets, samples
 from kp2d.evaluate import averages, comparison, tables
 
-# Five sequences of each subset: one pair of 25 is 0.04. Another build of OpenCV or NumPy may round differently
-# and tip a RANSAC sample, so d1, d3 and d5 may move by two pairs; what does not depend on RANSAC may only move
-# by rounding.
+# Five sequences of each subset: one pair of 25 is 0.04. Another build of OpenCV or NumPy may round
+# differently and tip a RANSAC sample, so d1, d3 and d5 may move by two pairs; what does not depend on RANSAC
+# may only move by rounding.
 TOLERANCE = {
     "repeatability": 0.005,
     "localization_error": 0.005,

@@ -31,3 +31,19 @@ def once_slow(file: str, *, report) -> str:
 def fail(kind: str, *, report) -> None:
     """Fails as users may read it, or not."""
     raise {"input": checks.problem("a number", "a word"), "bug": ZeroDivisionError("by zero")}[kind]
+
+
+def meet(folder: str, name: str, other: str, *, report) -> None:
+    """Ends when the other one has begun, too."""
+    (Path(folder) / name).touch()
+    give_up = time.monotonic() + 60
+    while not (Path(folder) / other).exists():
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"{other} did not begin")
+        time.sleep(0.05)
+    report(f"{name}: met {other}")
+
+
+def die(*, report) -> None:
+    """Takes its process with it."""
+    os._exit(1)
