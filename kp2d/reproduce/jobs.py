@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,11 @@ def _room_for(count: int) -> bool:
 def _in_processes(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
     """Does jobs at once, each in a process that ends with this one."""
     context = multiprocessing.get_context("spawn")
+    manager, parent = SyncManager(ctx=context), os.getpid()
+    manager.start(_end_with, (parent,))
     with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(len(jobs), context, initializer=_end_with, initargs=(os.getpid(),)) as pool,
+        manager,
+        ProcessPoolExecutor(len(jobs), context, initializer=_end_with, initargs=(parent,)) as pool,
     ):
         news = manager.Queue()
         running = {pool.submit(attempt, job, news.put): job for job in jobs}
