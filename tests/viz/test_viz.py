@@ -271,8 +271,8 @@ def test_saving_where_no_folder_can_be_made_is_a_clear_error(tmp_path):
     figure = pictures.draw_keypoints(IMAGE0, np.zeros((0, 2)))
     with pytest.raises(checks.InputError, match=r"writable place for .*file/a.png"):
         figures.save_figure(figure, tmp_path / "file" / "a.png")
-    with pytest.raises(checks.InputError, match=r"\.svg, \.png"):
-        figures.save_figure(figure, tmp_path / "a.jpg")
+    with pytest.raises(checks.InputError, match=r"\.svg, \.png, \.jpg"):
+        figures.save_figure(figure, tmp_path / "a.gif")
 
 
 def test_a_failed_write_keeps_the_old_file_and_no_rest(tmp_path, monkeypatch):
