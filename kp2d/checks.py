@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import operator
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+MAX_ASSUMED = 20  # messages a process: a folder may hold thousands of one kind
+
+log = logging.getLogger(__name__)
+_assumed: set[str] = set()
 
 
 class InputError(ValueError):
@@ -46,6 +52,18 @@ def problem(expected: str, received: Any, remedy: str = "") -> InputError:
     """
     message = f"expected {expected}; received {received}. {remedy}".rstrip()
     return InputError(message, expected=expected, received=str(received), remedy=remedy)
+
+
+def assumed(what: str) -> None:
+    """Logs, once a process, what was taken for granted to read a file that does not follow its format.
+
+    Args:
+        what: As a sentence without its end ("white is 4095 in a.tif").
+    """
+    if what not in _assumed and len(_assumed) <= MAX_ASSUMED:
+        _assumed.add(what)
+        more = "; further assumptions are not told" if len(_assumed) > MAX_ASSUMED else ""
+        log.warning("assumed that %s%s", what, more)
 
 
 def first_line(error: Exception) -> str:

@@ -7,9 +7,18 @@ H x W pixels covers [-0.5, W - 0.5] x [-0.5, H - 0.5]. A homography maps image 0
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from kp2d import checks
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,?[0-9]+([eE][+-]?[0-9]+)?")
+_DECORATIONS = (  # a name in front, as H = or double H[9] = or "H":, and NumPy's words
+    re.compile(r"(?m)^\s*\{?\s*(const\s+)?(double|float)?\s*[\"']?[A-Za-z_]\w*[\"']?(\[\d*\])*\s*[=:]"),
+    re.compile(r"\b((np|numpy)\.)?(array|asarray|matrix|mat)\s*\(|\bdtype\s*=\s*[\w.'\"]+"),
+)
 
 
 def warp_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
@@ -34,6 +43,51 @@ def warp_points(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
     mapped = points @ homography[:, :2].T + homography[:, 2]
     depth = np.where(mapped[:, 2] > 1e-12 * np.abs(homography).max(), mapped[:, 2], np.nan)
     return mapped[:, :2] / depth[:, None]
+
+
+def parse_homography(text: str) -> tuple[np.ndarray, str]:
+    """Reads nine numbers as people and programs write them, row by row.
+
+    Separated by white space, commas or semicolons; in brackets of any kind, as NumPy, MATLAB, JSON or C write
+    them; behind a name ("H ="), with comments behind #, % or //.
+
+    Args:
+        text: The text.
+
+    Returns:
+        float64 `[3, 3]`, as written; and what was assumed to read it, "" for nothing.
+
+    Raises:
+        InputError: If there are other than nine numbers, or other words.
+    """
+    remedy = "Write three rows of three numbers."
+    text = re.sub(r"(#|%|//).*", "", text.replace("\N{MINUS SIGN}", "-").lstrip("\ufeff"))
+    text = re.sub(
+        r"(?m)^\s*[{]?\s*(const\s+)?(double|float)?\s*[\"']?[A-Za-z_]\w*[\"']?(\[\d*\])*\s*[=:](?!=)",
+        " ",
+        text,
+    )
+    text = re.sub(r"\b((np|numpy)\.)?(array|asarray|matrix|mat)\s*\(|\bdtype\s*=\s*[\w.'\"]+", " ", text)
+    words, assumed = re.sub(r"[\[\](){}]", " ", text).split(), ""
+    if len(words) == 9 and all(
+        re.fullmatch(r"[+-]?[0-9]*,?[0-9]+([eE][+-]?[0-9]+)?", word) for word in words
+    ):
+        if any("," in word for word in words):
+            assumed = "commas are decimal points"
+        words = [word.replace(",", ".") for word in words]
+    words = re.sub(r"[,;]", " ", " ".join(words)).split()
+    for word in words:
+        if not _NUMBER.fullmatch(word) and word.lower().lstrip("+-") not in ("nan", "inf", "infinity"):
+            raise checks.problem("a homography of numbers", f"the word {word[:40]!r}", remedy)
+    if len(words) == 11 and words[:2] == ["3", "3"]:
+        words, assumed = words[2:], "3 3 at the beginning is the number of rows and columns"
+    if len(words) == 6:
+        remedy = "Of an affine map, write the third row too: 0 0 1."
+    elif len(words) == 8:
+        remedy = "Write the last number too: 1."
+    if len(words) != 9:
+        raise checks.problem("a homography of 9 numbers", str(len(words)), remedy)
+    return checks.is_homography(np.reshape([float(word) for word in words], (3, 3))), assumed
 
 
 def facing(homography: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kp2d import checks, files
+from kp2d import checks, files, picture_files
 
 SUFFIXES = (".ppm", ".pgm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 WRITABLE_SUFFIXES = (".png", ".ppm", ".jpg", ".jpeg")
@@ -22,12 +20,10 @@ MAX_PIXELS = 200_000_000  # of a picture: the largest cameras make as many
 
 # With these flags gray is repeated, alpha dropped without blending, EXIF orientation applied.
 _DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+_ASCII = (b"P1", b"P2", b"P3")
+_WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits, in types that hold more
+_FLOAT_WHITES = (1.0, 255.0, 65535.0)
 _REPLACE = "Replace the file by a complete picture, or remove it."
-
-# How files of formats begin, and markers of JPEG.
-_JPEG, _TIFF = b"\xff\xd8\xff", (b"II*\0", b"MM\0*")
-_SCAN, _END = 0xDA, 0xD9
-_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # these begin with a size
 
 # Some versions of OpenCV 4 (4.8 is one) have these at the top, OpenCV 5 in a module of their own.
 _log = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
@@ -40,9 +36,11 @@ _quiet_level = 0
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Reads a picture of any common format as RGB.
 
-    Gray is repeated in three channels; an alpha channel is dropped without blending; 16 bits become
-    8 by rounding `value / 257`, which maps 65535 to 255; an EXIF orientation is applied, so that
-    the array is what a viewer shows. Keypoints and homographies refer to that upright picture.
+    Gray is repeated in three channels; an alpha channel is dropped without blending, but what is wholly
+    transparent becomes white; 16 bits become 8 by rounding `value / 257`, which maps 65535 to 255; an EXIF
+    orientation is applied, so that the array is what a viewer shows. Keypoints and homographies refer to that
+    upright picture. Where white is another value than the type's largest (12 bits in 16, floats), where a
+    JPEG lacks its end mark, and of an animation, the plain meaning is taken and noted in the log.
 
     Args:
         path: A file; the content decides the format, not the suffix.
@@ -51,30 +49,36 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         uint8 `[H, W, 3]` RGB, at least 8x8 px.
 
     Raises:
-        InputError: If the file is missing, a folder, empty, unreadable, not a picture, cut off, of
-            floating point values, smaller than 8x8 px or larger than `MAX_PIXELS`; the message names
-            the path.
+        InputError: If the file is missing, a folder, empty, unreadable, not a picture (the message says what
+            it is), cut off, of values without a known white, smaller than 8x8 px or larger than `MAX_PIXELS`;
+            the message names the path.
     """
     path = Path(path)
     content = _read_bytes(path)
-    _refuse_giant(_declared_size(content), path)  # before it is unpacked
-    try:
-        with _quiet_opencv():
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), _DECODE_FLAGS)
-    except cv2.error as error:
-        # For example more pixels than OpenCV accepts.
-        raise checks.problem("a readable picture", f"{path} ({error.err})", _REPLACE) from None
-    if _is_cut_off(content):
+    _refuse_giant(picture_files.declared_size(content), path)  # before it is unpacked
+    cut_off = picture_files.is_cut_off(content)
+    if cut_off and picture_files.may_lack_its_end_only(content):
+        image = _without_end(content)
+        cut_off = image is None
+        if not cut_off:
+            checks.assumed(f"{path} is whole although it lacks a JPEG's end mark")
+    else:
+        image = _decode(content, path)
+    if cut_off:
         raise checks.problem("a complete picture", f"{path}, which is cut off", _REPLACE)
     if image is None:
-        size = f"{path} ({len(content)} bytes)"
-        expected = "a picture of 8 or 16 bits a channel, neither damaged nor cut off"
-        raise checks.problem(expected, size, _REPLACE)
+        raise _unreadable(content, path)
     _refuse_giant(image.shape[:2], path)
     if min(image.shape[:2]) < MIN_SIDE:
         size = f"{image.shape[0]}x{image.shape[1]} px in {path}"
         raise checks.problem(f"an image of at least {MIN_SIDE}x{MIN_SIDE} px", size, _REPLACE)
-    return _to_uint8(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), path)
+    image = _to_uint8(image, path, picture_files.netpbm_maximum(content))  # OpenCV turns no other type
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if picture_files.may_be_transparent(content):
+        image = _on_white(image, content, path)
+    if picture_files.is_animated(content):
+        checks.assumed(f"of the pictures in {path} the first is meant")
+    return image
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> Path:
@@ -146,24 +150,96 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
-def _to_uint8(image: np.ndarray, path: Path) -> np.ndarray:
-    """Returns 8-bit values `[H, W, 3]`; 16 bits are divided by 257, to the nearest integer."""
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == np.uint16:
+def _decode(content: bytes, path: Path, flags: int = _DECODE_FLAGS) -> np.ndarray | None:
+    """Returns what OpenCV makes of a file, BGR; None if it is no picture to OpenCV."""
+    if content[:2] in _ASCII and content[-1:].isdigit():
+        content += b"\n"  # without which OpenCV does not see the last number
+    try:
+        with _quiet_opencv():
+            return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as error:
+        # For example more pixels than OpenCV accepts.
+        raise checks.problem("a readable picture", f"{path} ({error.err})", _REPLACE) from None
+
+
+def _without_end(content: bytes) -> np.ndarray | None:
+    """Returns the picture of a JPEG that lacks its end mark; None if pixels are missing as well.
+
+    Missing pixels are decoded out of whatever follows; those of a whole picture do not depend on it.
+    """
+    pictures = []
+    with _quiet_opencv():
+        for filling in (b"\x00", b"\x55", b"\xaa"):
+            padded = content + 64 * filling + b"\xff\xd9"
+            pictures.append(cv2.imdecode(np.frombuffer(padded, np.uint8), _DECODE_FLAGS))
+    whole = all(picture is not None and np.array_equal(picture, pictures[0]) for picture in pictures)
+    return pictures[0] if whole else None
+
+
+def _unreadable(content: bytes, path: Path) -> checks.InputError:
+    """Returns the error that says what a file is that OpenCV cannot decode."""
+    kind, remedy = picture_files.kind(content)
+    if kind:
+        return checks.problem("a picture that OpenCV can read", f"{path}, {kind}", remedy)
+    size = f"{path} ({len(content)} bytes)"
+    return checks.problem("a picture, neither damaged nor cut off", size, _REPLACE)
+
+
+def _to_uint8(image: np.ndarray, path: Path, declared: int | None = None) -> np.ndarray:
+    """Returns 8-bit values `[H, W, 3]`, to the nearest integer.
+
+    Args:
+        image: `[H, W, 3]`, of any type.
+        path: For messages.
+        declared: The value of white, where the file says it; None leaves it to the type and the values.
+
+    Raises:
+        InputError: If it cannot be told which value is white.
+    """
+    ascii_scaled = image.dtype == np.uint8 and declared is not None and image.max() > declared  # by OpenCV
+    white = declared if declared and not ascii_scaled else None
+    if white is None:
+        white = 255 if image.dtype == np.uint8 else _white(image, path)
+    if white == 255:
+        return image if image.dtype == np.uint8 else np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    if white == 65535 and image.dtype == np.uint16:
         return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise checks.problem(
-        "a picture of 8 or 16 bits a channel",
-        f"{image.dtype} in {path}",
-        "Convert it to PNG first.",
-    )
+    return np.clip(np.rint(image * np.float64(255 / white)), 0, 255).astype(np.uint8)
 
 
-def _is_cut_off(content: bytes) -> bool:
-    """Tells whether a JPEG or TIFF lacks its end, which decoders fill with gray or black."""
-    if content.startswith(_JPEG):
-        return all(marker != _END for marker, _ in _jpeg_segments(content))
-    return content.startswith(_TIFF) and _tiff_end(content) > len(content)
+def _white(image: np.ndarray, path: Path) -> float:
+    """Returns the value that is meant by white in a picture of more than 8 bits or of floats."""
+    finite = np.isfinite(image).all()
+    low, high = (float(image.min()), float(image.max())) if finite else (np.nan, np.nan)
+    if image.dtype == np.uint16 and (high > _WHITES[-2] or high == 0):
+        return 65535
+    whites = _WHITES if image.dtype.kind in "iu" else _FLOAT_WHITES
+    # Floats between these, as 7 or 1000, may be of any unit.
+    fits = [white for white in whites if white / 8 < high <= white] or [w for w in whites if high == 0]
+    if image.dtype.kind in "iu":
+        fits = [white for white in whites if high <= white]
+    if not finite or low < 0 or not fits:
+        values = (
+            f"{image.dtype} values from {low:.6g} to {high:.6g} in {path}"
+            if finite
+            else (f"{image.dtype} values in {path}, some of them NaN or infinite")
+        )
+        raise checks.problem("a picture of 8 or 16 bits a channel", values, "Scale it to 8 bits, as PNG.")
+    checks.assumed(f"white is {fits[0]:g} in {path} ({image.dtype}, values up to {high:.6g})")
+    return fits[0]
+
+
+def _on_white(image: np.ndarray, content: bytes, path: Path) -> np.ndarray:
+    """Returns a picture whose wholly transparent parts are white, as viewers show them."""
+    layers = _decode(content, path, cv2.IMREAD_UNCHANGED)
+    if layers is None or layers.ndim != 3 or layers.shape[2] != 4 or layers.shape[:2] != image.shape[:2]:
+        return image
+    hidden = layers[..., 3] == 0
+    share = hidden.mean()
+    if share in (0, 1):  # all of it: transparency was not meant
+        return image
+    checks.assumed(f"white is behind the transparent {max(share, 0.01):.0%} of {path}")
+    return np.where(hidden[..., None], np.uint8(255), image)
 
 
 def _refuse_giant(image_size: tuple[int, int] | None, path: Path) -> None:
@@ -172,86 +248,6 @@ def _refuse_giant(image_size: tuple[int, int] | None, path: Path) -> None:
         raise checks.problem(
             f"a picture of at most {MAX_PIXELS:,} pixels", declared, "Make it smaller first."
         )
-
-
-def _declared_size(content: bytes) -> tuple[int, int] | None:
-    """Returns the size that a file declares whose few bytes may unpack to more than any memory holds.
-
-    Args:
-        content: The file. Of PNG, BMP, JPEG and TIFF, that is; Netpbm is not packed and WebP never so large.
-
-    Returns:
-        (height, width) px; None for other formats and damaged files, which decoders refuse.
-    """
-    try:
-        if content.startswith(b"\x89PNG\r\n\x1a\n"):
-            width, height = struct.unpack_from(">II", content, 16)
-        elif content.startswith(b"BM"):
-            width, height = map(
-                abs, struct.unpack_from("<ii", content, 18)
-            )  # a negative height: from the top
-        elif content.startswith(_JPEG):
-            frame = next((at for marker, at in _jpeg_segments(content) if marker in _START_OF_FRAME), None)
-            height, width = (0, 0) if frame is None else struct.unpack_from(">HH", content, frame + 5)
-        elif content.startswith(_TIFF):
-            fields = _tiff_fields(content)
-            width, height = (max(fields.get(tag, (0,)), default=0) for tag in (256, 257))
-        else:
-            return None
-    except struct.error:  # cut off within the header
-        return None
-    return height, width
-
-
-def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yields each marker of the picture itself and its position; a thumbnail is within a segment."""
-    position = 2
-    while position + 4 <= len(content) and content[position] == 0xFF:
-        marker = content[position + 1]
-        if marker == 0xFF:  # padding
-            position += 1
-            continue
-        yield marker, position
-        if marker == _END:
-            return
-        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-        if marker == _SCAN:  # its data run to the next marker that is neither stuffing nor a restart
-            end = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.S).search(content, position)
-            if end is None:
-                return
-            position = end.start()
-    if content[position : position + 2] == b"\xff\xd9":  # with nothing behind it
-        yield _END, position
-
-
-def _tiff_end(content: bytes) -> int:
-    """Returns the byte after the last strip or tile that the first directory of a TIFF promises."""
-    try:
-        fields = _tiff_fields(content)
-    except struct.error:
-        return len(content) + 1  # the directory itself lies behind the end
-    # 273 and 279: offsets and byte counts of strips; 324 and 325: of tiles.
-    starts = [*fields.get(273, ()), *fields.get(324, ())]
-    sizes = [*fields.get(279, ()), *fields.get(325, ())]
-    return max((start + size for start, size in zip(starts, sizes, strict=False)), default=0)
-
-
-def _tiff_fields(content: bytes) -> dict[int, tuple[int, ...]]:
-    """Returns the whole numbers in the first directory of a TIFF by tag; struct.error if it is cut off."""
-    order = "<" if content[:2] == b"II" else ">"
-    (start,) = struct.unpack_from(f"{order}I", content, 4)
-    (count,) = struct.unpack_from(f"{order}H", content, start)
-    fields = {}
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
-        tag, kind, length = struct.unpack_from(f"{order}HHI", content, entry)
-        letter = {3: "H", 4: "I"}.get(kind)  # SHORT and LONG
-        if letter is None:
-            continue
-        position = entry + 8
-        if struct.calcsize(letter) * length > 4:  # longer values stand elsewhere
-            (position,) = struct.unpack_from(f"{order}I", content, position)
-        fields[tag] = struct.unpack_from(f"{order}{length}{letter}", content, position)
-    return fields
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("no picture at all, only words" * 10)
     cv2.imwrite(str(tmp_path / "dot.png"), np.zeros((1, 1, 3), np.uint8))
-    cv2.imwrite(str(tmp_path / "float.tif"), np.zeros((16, 16, 3), np.float32))
+    cv2.imwrite(str(tmp_path / "float.tif"), np.full((16, 16, 3), -1, np.float32))
     for name, said in [
         ("missing.png", "does not exist"),
         ("", "folder"),
@@ -165,3 +165,152 @@ def test_a_jpeg_may_have_a_thumbnail_and_a_trailer_but_must_end(tmp_path):
         (tmp_path / "a.jpg").write_bytes(cut)
         with pytest.raises(checks.InputError):
             images.read_image(tmp_path / "a.jpg")
+
+
+def _encoded(picture: np.ndarray, kind: str, **options) -> bytes:
+    """A picture as Pillow writes it."""
+    import io
+
+    from PIL import Image
+
+    target = io.BytesIO()
+    Image.fromarray(picture).save(target, kind, **options)
+    return target.getvalue()
+
+
+@pytest.fixture
+def assumptions(monkeypatch):
+    """What was assumed to read pictures, as the messages of the log."""
+    messages: list[str] = []
+    monkeypatch.setattr(checks, "_assumed", set())
+    monkeypatch.setattr(checks.log, "warning", lambda text, *values: messages.append(text % values))
+    return messages
+
+
+@pytest.mark.parametrize("restarts", [0, 1])
+@pytest.mark.parametrize("padding", [b"", b"\0" * 40])
+@pytest.mark.parametrize("size", [(64, 80), (61, 83), (8, 8)])
+def test_a_jpeg_without_its_end_mark_is_read_if_all_pixels_are_there(
+    tmp_path, assumptions, restarts, padding, size
+):
+    noise = np.random.default_rng(2).integers(0, 255, (*size, 3), np.uint8)
+    whole = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_RST_INTERVAL, restarts])[1].tobytes()
+    (tmp_path / "whole.jpg").write_bytes(whole)
+    (tmp_path / "camera.jpg").write_bytes(whole[:-2] + padding)
+    expected = images.read_image(tmp_path / "whole.jpg")
+    assert not assumptions
+    assert np.array_equal(images.read_image(tmp_path / "camera.jpg"), expected)
+    assert len(assumptions) == 1 and "camera.jpg" in assumptions[0] and "end mark" in assumptions[0]
+    for missing in (6, 12, len(whole) // 5):
+        (tmp_path / "cut.jpg").write_bytes(whole[:-missing])
+        with pytest.raises(checks.InputError, match="cut off"):
+            images.read_image(tmp_path / "cut.jpg")
+
+
+def test_netpbm_may_lack_a_last_line_end_and_declare_its_own_white(tmp_path, picture, assumptions):
+    numbers = " ".join(map(str, picture.ravel()))
+    (tmp_path / "a.ppm").write_text(f"P3\n# made by hand\n64 40\n255\n{numbers}")
+    assert np.array_equal(images.read_image(tmp_path / "a.ppm"), picture)
+    tens = np.arange(64).reshape(8, 8) * 16
+    expected = np.rint(tens * 255 / 1023).astype(np.uint8)
+    (tmp_path / "p2.pgm").write_text("P2\n8 8\n1023\n" + " ".join(map(str, tens.ravel())))
+    (tmp_path / "p5.pgm").write_bytes(b"P5 8 8 1023\n" + tens.astype(">u2").tobytes())
+    (tmp_path / "p5_15.pgm").write_bytes(b"P5 8 8 15\n" + (tens // 64).astype(np.uint8).tobytes())
+    for name in ("p2.pgm", "p5.pgm"):
+        assert np.array_equal(images.read_image(tmp_path / name)[..., 1], expected), name
+    assert np.array_equal(images.read_image(tmp_path / "p5_15.pgm")[..., 1], (tens // 64) * 17)
+    assert not assumptions, "the file says it all"
+
+
+@pytest.mark.parametrize(
+    ("kind", "white"),
+    [
+        *[(np.float32, white) for white in (1, 255, 65535)],
+        *[(np.uint16, white) for white in (255, 1023, 4095, 16383)],
+        *[(np.float64, 1), (np.int16, 4095)],
+    ],
+)
+def test_the_white_of_other_types_is_found_and_said(tmp_path, picture, assumptions, kind, white):
+    values = picture / 255 * white
+    path = tmp_path / "measured.tif"
+    cv2.imwrite(
+        str(path), (values if kind in (np.float32, np.float64) else np.rint(values)).astype(kind)[..., ::-1]
+    )
+    assert np.abs(images.read_image(path).astype(int) - picture).max() <= 1
+    assert len(assumptions) == 1 and f"white is {white}" in assumptions[0] and str(path) in assumptions[0]
+
+
+@pytest.mark.parametrize("values", [(-1, 1), (0, 7), (0, np.nan), (0, 1e6)])
+def test_values_without_a_known_white_are_refused(tmp_path, picture, values):
+    spread = np.interp(picture, (0, 255), values).astype(np.float32)
+    cv2.imwrite(str(tmp_path / "values.tif"), spread)
+    with pytest.raises(checks.InputError, match=r"float32 values.*values\.tif"):
+        images.read_image(tmp_path / "values.tif")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_what_transparency_hides_is_no_part_of_a_picture(tmp_path, picture, assumptions, kind):
+    alpha = np.full(picture.shape[:2], 255, np.uint8)
+    path = tmp_path / "cut out.png"
+    path.write_bytes(_encoded(np.dstack([picture, alpha]), kind, lossless=True))
+    assert np.array_equal(images.read_image(path), picture)
+    assert not assumptions
+    alpha[:, :16] = 0
+    alpha[:, 16:20] = 100
+    path.write_bytes(_encoded(np.dstack([picture, alpha]), kind, lossless=True, exact=True))
+    image = images.read_image(path)
+    assert (image[:, :16] == 255).all() and np.array_equal(image[:, 16:], picture[:, 16:])
+    assert len(assumptions) == 1 and "25%" in assumptions[0] and "white" in assumptions[0]
+
+
+def test_the_first_of_several_pictures_is_meant(tmp_path, picture, assumptions):
+    from PIL import Image
+
+    others = [Image.fromarray(picture[::-1]), Image.fromarray(picture[:, ::-1])]
+    for name, kind in (("a.png", "PNG"), ("b.tif", "TIFF"), ("c.webp", "WEBP")):
+        content = _encoded(picture, kind, save_all=True, append_images=others, lossless=True)
+        (tmp_path / name).write_bytes(content)
+        assert np.abs(images.read_image(tmp_path / name).astype(int) - picture).max() <= 2
+        assert name in assumptions[-1] and "the first is meant" in assumptions[-1]
+    assert len(assumptions) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "remedy"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photograph", "JPEG"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video", "frame"),
+        (b"%PDF-1.7 words", "a PDF document", "Export"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page", "Download"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS", "git lfs pull"),
+        (b'<?xml version="1.0"?>\n<svg width="9">', "an SVG drawing", "Export"),
+        (b"\x93NUMPY\x01\0v\0", "a NumPy array", "write_image"),
+        (b"\0" * 128 + b"DICM\2\0", "a DICOM file", "Export"),
+        (b"8BPS\0\1", "a Photoshop document", "Export"),
+    ],
+)
+def test_what_is_no_picture_is_said_to_be_what_it_is(tmp_path, content, what, remedy):
+    path = tmp_path / "photograph.jpg"
+    path.write_bytes(content)
+    with pytest.raises(checks.InputError, match=what) as error:
+        images.read_image(path)
+    assert str(path) in str(error.value) and remedy in error.value.remedy
+
+
+def test_content_counts_and_not_the_ending(tmp_path, picture):
+    for kind in ("WEBP", "BMP", "PPM", "TIFF"):
+        (tmp_path / "photograph.jpg").write_bytes(
+            _encoded(picture, kind, **({"lossless": True} if kind == "WEBP" else {}))
+        )
+        assert np.array_equal(images.read_image(tmp_path / "photograph.jpg"), picture), kind
+
+
+def test_cmyk_is_converted_as_viewers_do(tmp_path, picture):
+    import io
+
+    from PIL import Image
+
+    target = io.BytesIO()
+    Image.fromarray(picture).convert("CMYK").save(target, "JPEG", quality=95)
+    (tmp_path / "print.jpg").write_bytes(target.getvalue())
+    assert np.abs(images.read_image(tmp_path / "print.jpg").astype(int) - picture).max() <= 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import hashlib
 import logging
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kp2d import checks, files, images, paths
+from kp2d import checks, files, geometry, images, paths, picture_files
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +128,10 @@ def load_sequences(root: str | os.PathLike) -> list[Sequence]:
 
 
 def read_homography(path: str | os.PathLike) -> np.ndarray:
-    """Reads a homography from a text file of nine numbers, separated by white space or commas.
+    """Reads a homography from a text file of nine numbers.
 
     Args:
-        path: The file.
+        path: The file; see `kp2d.geometry.parse_homography`. What is assumed to read it is noted in the log.
 
     Returns:
         float64 `[3, 3]`, as stored (not normalized).
@@ -144,19 +145,23 @@ def read_homography(path: str | os.PathLike) -> np.ndarray:
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_HOMOGRAPHY):
             raise checks.problem("a small text file of a homography", str(path), remedy)  # nor a pipe
-        words = path.read_text(encoding="utf-8").replace(",", " ").split()
-    except UnicodeDecodeError:
-        raise checks.problem("a homography as text", f"the binary file {path}", remedy) from None
+        content = path.read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
         raise checks.problem("a readable homography file", f"{path} ({reason})", remedy) from error
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell redirects
     try:
-        values = [float(word) for word in words]
-    except ValueError as error:
-        raise checks.problem("a homography of numbers", f"{error} in {path}", remedy) from None
-    if len(values) != 9:
-        raise checks.problem("a homography of 9 numbers", f"{len(values)} in {path}", remedy)
-    return checks.is_homography(np.reshape(values, (3, 3)), f"homography in {path}")
+        text = content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        kind = picture_files.kind(content)[0] or "a binary file"
+        raise checks.problem("a homography as text", f"{path}, {kind}", remedy) from None
+    try:
+        homography, assumed = geometry.parse_homography(text)
+    except checks.InputError as error:
+        raise checks.problem(error.expected, f"{error.received} in {path}", error.remedy) from None
+    if assumed:
+        checks.assumed(f"{assumed} in {path}")
+    return homography
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:

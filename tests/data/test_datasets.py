@@ -111,22 +111,60 @@ def test_a_root_without_pairs_is_refused(tmp_path):
         datasets.load_sequences(sequence)
 
 
-def test_homographies_are_read_with_spaces_or_commas(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1.5, 0, 2\n0, 1.5e0, -3\n\n 0 1e-5 1 \n",
+        "\ufeff1.5 0 2\r\n0 1.5 -3\r\n0 1e-5 1\r\n",
+        "# a to b\n% of 2020\n1.5 0 2 // x\n0 1.5 \N{MINUS SIGN}3 # y\n0 1e-5 1",
+        "1.5 0 2 0 1.5 -3 0 1e-5 1",
+        "[[ 1.5e+00  0.0e+00  2.0e+00]\n [ 0.0e+00  1.5e+00 -3.0e+00]\n [ 0.0e+00  1.0e-05  1.0e+00]]",
+        "np.array([[1.5, 0., 2.], [0., 1.5, -3.], [0, 1e-5, 1.]], dtype=float32)",
+        "H_1_2 = [1.5 0 2; 0 1.5 -3; 0 1e-5 1];",
+        '{"H": [[1.5, 0, 2], [0, 1.5, -3], [0, 1e-5, 1]]}',
+        "const double H[3][3] = {{1.5,0,2},{0,1.5,-3},{0,1e-5,1}};",
+        "1.5,0,2,0,1.5,-3,0,1e-5,1",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])  # the latter begins with a mark of its own
+def test_homographies_are_read_as_people_and_programs_write_them(tmp_path, text, encoding, caplog):
     path = tmp_path / "H"
-    path.write_text("1.5, 0, 2\n0, 1.5e0, -3\n\n 0 1e-5 1 \n")
+    path.write_bytes(text.encode(encoding))
     assert np.array_equal(datasets.read_homography(path), [[1.5, 0, 2], [0, 1.5, -3], [0, 1e-5, 1]])
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "assumed"),
+    [
+        ("1,5 0 2\n0 1,5 -3,0\n0 0,00001 1", "decimal points"),
+        ("3 3\n1.5 0 2\n0 1.5 -3\n0 1e-5 1", "rows and columns"),
+    ],
+)
+def test_what_is_assumed_of_a_homography_is_said(tmp_path, text, assumed, caplog):
+    path = tmp_path / "H"
+    path.write_text(text)
+    for _ in range(2):
+        assert np.array_equal(datasets.read_homography(path), [[1.5, 0, 2], [0, 1.5, -3], [0, 1e-5, 1]])
+    assert len(caplog.messages) == 1 and assumed in caplog.text and str(path) in caplog.text
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (b"1 0 0 0 1 0 0 0", "8 in"),
+        (b"1 0 0 0 1 0", "third row"),
         (b"", "0 in"),
         (b"1 0 0 0 1 0 0 0 nan", "finite"),
         (b"1 0 0 0 1 0 0 0 inf", "finite"),
         (b"0 0 0 0 0 0 0 0 0", "invertible"),
-        (b"a b c", "numbers"),
-        (b"\xff\xfe\x00\x81", "binary"),
+        (b"a b c", "the word 'a'"),
+        (b"1_0 0 0 0 1 0 0 0 1", "the word '1_0'"),
+        ("\u0661 0 0 0 1 0 0 0 1".encode(), "the word"),
+        (b"1.234,5 0 0 0 1 0 0 0 1", "10 in"),
+        (b"\xff\xfe\x00\x81", "the word|binary"),
+        (b"\x93NUMPY\x01\x00v", "a NumPy array"),
+        (b"\x89PNG\r\n\x1a\n", "binary"),
     ],
 )
 def test_other_homographies_are_refused_by_name(tmp_path, text, said):

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kp2d import checks, cli, files, images, provenance
+from kp2d import checks, cli, files, images, picture_files, provenance
 from kp2d.data import archives, datasets, samples
 from kp2d.device import edgetpu
 from kp2d.evaluate import tables
@@ -134,7 +134,7 @@ def test_a_picture_that_declares_a_giant_is_refused_before_it_is_unpacked(tmp_pa
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
 def test_the_declared_size_is_the_real_one(suffix):
-    assert images._declared_size(PICTURES[suffix]) == (24, 32)
+    assert picture_files.declared_size(PICTURES[suffix]) == (24, 32)
 
 
 @pytest.mark.parametrize("suffix", sorted(PICTURES))
