@@ -32,6 +32,9 @@ class LossConfig:
             at the `"associated"` keypoint, if there is one within 3 px, as at matching.
         descriptor_points: Best-scored points a view that enter the descriptor term; None: all.
         reliability: Weight of the score term that foretells correct matches.
+        distinctness: Weight of the score term that leaves one of the cells that share a corner its score.
+        distinct_radius: Distance within which a better keypoint is felt, px; nearer than half of it, only the
+            better one is a correspondence.
         margin: Triplet margin (KP2D 0.2, LANet 1.0).
         relax: Radius within which a point is no negative, px (KP2D 4, LANet 8).
         temperature: Of the dual softmax.
@@ -56,6 +59,8 @@ class LossConfig:
     descriptor_positives: str = "warped"
     descriptor_points: int | None = 512
     reliability: float = 0.0
+    distinctness: float = 0.0
+    distinct_radius: float = 2.0
     margin: float = 0.2
     relax: float = 4.0
     temperature: float = 0.05
@@ -88,10 +93,11 @@ class LossConfig:
             "loss.descriptor > 0 with loss.reliability, which reads its points",
             self.descriptor,
         )
-        require(self.temperature > 0, "loss.temperature > 0", self.temperature)
+        for name in ("temperature", "distinct_radius"):
+            require(getattr(self, name) > 0, f"loss.{name} > 0", getattr(self, name))
         for name in (
             *("localization", "localization_saturation", "usp", "consistency", "descriptor", "reliability"),
-            *("inlier", "distillation"),
+            *("distinctness", "inlier", "distillation"),
         ):
             require(getattr(self, name) >= 0, f"loss.{name} >= 0", getattr(self, name))
 

@@ -14,6 +14,8 @@ from kp2d.train import losses
 from kp2d.train.recipes import LossConfig
 
 ASSOCIATION_DISTANCE = 3.0  # px: a keypoint of the other view nearer than this is the same
+CROWDED = 0.5  # of `losses.crowding`: a better keypoint is nearer than half the reach
+FAR = 1e4  # px: beyond every image
 HEADS = ("score_map", "offset_map", "descriptor_map")
 
 
@@ -60,6 +62,8 @@ class Geometry:
         nearest: int `[B, N]`, index of that keypoint.
         associated: `[B, N]`, its score.
         paired: bool `[B, N]`, points that are seen and near enough to it to be a correspondence.
+        crowd0: `[B, N]` in [0, 1], how near each keypoint of image0 has a better one; None without that term.
+        crowd1: `[B, N]` likewise of image1.
     """
 
     heads: dict[str, Any]
@@ -80,6 +84,8 @@ class Geometry:
     nearest: Any
     associated: Any
     paired: Any
+    crowd0: Any
+    crowd1: Any
 
     @cached_property
     def described(self) -> Described:
@@ -118,7 +124,18 @@ def locate(heads, batch, config: LossConfig, cell: int, ionet=None, *, steered: 
     warped = losses.warp_points(points0, batch["homography"])
     # Deviates from KP2Dtiny: a point that the other view does not see takes part in no term.
     seen = ops.logical_and(losses.inside(warped, image_size), interior)
-    distance, nearest = losses.nearest_keypoint(warped, keypoints1, cell)
+    crowd0 = crowd1 = None
+    candidates1 = keypoints1
+    if config.distinctness:
+        # Of keypoints that share a corner only the best is a correspondence, as if the others were not there.
+        crowd0 = losses.crowding(keypoint_map(offset_map0, cell, xp=ops), score_map0, config.distinct_radius)
+        crowd1 = losses.crowding(keypoints1, score_map1, config.distinct_radius)
+        alone1 = ops.reshape(crowd1 < CROWDED, (pairs, rows, columns, 1))
+        candidates1 = ops.where(alone1, keypoints1, FAR)
+    distance, nearest = losses.nearest_keypoint(warped, candidates1, cell)
+    paired = ops.logical_and(seen, distance < losses.MAX_DISTANCE)
+    if config.distinctness:
+        paired = ops.logical_and(paired, crowd0 < CROWDED)
     return Geometry(
         heads=heads,
         batch=batch,
@@ -137,7 +154,9 @@ def locate(heads, batch, config: LossConfig, cell: int, ionet=None, *, steered: 
         distance=distance,
         nearest=nearest,
         associated=losses.gather_points(scores1[..., None], nearest)[..., 0],
-        paired=ops.logical_and(seen, distance < losses.MAX_DISTANCE),
+        paired=paired,
+        crowd0=crowd0,
+        crowd1=crowd1,
     )
 
 
@@ -180,6 +199,13 @@ def _reliability(geometry: Geometry):
         described.positives,
         described.mask,
         temperature=geometry.config.temperature,
+    )
+
+
+def _distinctness(geometry: Geometry):
+    return sum(
+        losses.distinctness_loss(scores, crowd, geometry.interior)
+        for scores, crowd in ((geometry.scores0, geometry.crowd0), (geometry.scores1, geometry.crowd1))
     )
 
 
@@ -235,6 +261,7 @@ TERMS: dict[str, Callable[[Geometry], Any]] = {
     "consistency": _consistency,
     "descriptor": _descriptor,
     "reliability": _reliability,
+    "distinctness": _distinctness,
     "inlier": _inlier,
     "distillation": _distillation,
     "corner_offset": _corner_offset,

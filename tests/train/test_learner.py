@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from kp2d.train.learner import build_ionet
-from kp2d.train.losses import steer
+from kp2d.train.losses import crowding, steer
 from kp2d.train.recipes import KP2D, LossConfig
 from kp2d.train.terms import loss_terms, term_weights
 
@@ -103,6 +103,33 @@ def test_reliability_is_nothing_where_all_or_none_match():
     assert terms_of(make_batch(), config)["reliability"] == pytest.approx(0, abs=0.01)
     assert np.isfinite(terms_of(make_batch((2.5, 1)), config)["reliability"])
     assert terms_of(make_batch((500, 0)), config)["reliability"] == 0
+
+
+def test_only_the_best_of_the_cells_that_share_a_corner_keeps_its_score():
+    """Of two cells that point at one place the worse one is crowded, and so is another within reach."""
+    points = np.full((1, 3, 4, 2), 1000.0, np.float32) * np.arange(1, 13).reshape(1, 3, 4, 1)
+    points[0, 1, 1] = points[0, 1, 3] = (5, 5)
+    points[0, 0, 2] = (6, 5)
+    scores = np.full((1, 3, 4, 1), 0.1, np.float32)
+    scores[0, 1, 1], scores[0, 1, 3], scores[0, 0, 2] = 0.9, 0.4, 0.4
+    crowd = ops.convert_to_numpy(crowding(*map(ops.convert_to_tensor, (points, scores)), 2.0))
+    wanted = np.zeros((3, 4))
+    wanted[1, 3], wanted[0, 2] = 1.0, 0.5
+    np.testing.assert_allclose(crowd.reshape(3, 4), wanted, atol=1e-6)
+
+
+def test_distinctness_asks_crowded_scores_alone_to_sink():
+    heads, interior = make_heads(), (ROWS - 2) * (COLUMNS - 2)
+    heads["offset_map"][:] = 0.0
+
+    def distinctness():
+        tensors = {name: ops.convert_to_tensor(head) for name, head in heads.items()}
+        return float(loss_terms(tensors, make_batch(), LossConfig(distinctness=1.0), CELL)["distinctness"])
+
+    assert distinctness() == 0
+    heads["score_map"][:, 3, 4], heads["score_map"][:, 3, 5] = 0.9, 0.5
+    heads["offset_map"][:, 3, 4, 0], heads["offset_map"][:, 3, 5, 0] = 1.5 / 3, -2.5 / 3
+    assert distinctness() == pytest.approx(2 * 0.5 / interior, rel=1e-3)
 
 
 def test_descriptors_follow_a_turn():
