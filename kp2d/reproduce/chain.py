@@ -96,7 +96,7 @@ STAGES = (
         outputs=_made(
             tables=["against_sift", "failures"],
             charts=["against_sift"],
-            pictures=["keypoints", "matches", "gallery", "failures"],
+            pictures=["hero", "keypoints", "matches", "gallery", "failures"],
         ),
     ),
 )

@@ -18,7 +18,6 @@ from kp2d.methods.decode import cell_centers, normalize
 from kp2d.methods.matching import TURNS, turn
 
 MAX_DISTANCE = 4.0  # px: farther pairs are no correspondence (KP2D)
-CROWD_CELLS = 2  # cells away from which a keypoint can come to stand on another
 MASKED = -1e4  # similarity of what must not be matched
 
 
@@ -156,45 +155,6 @@ def consistency_loss(scores0, scores1, mask):
         A scalar; 0 for a perfect pair.
     """
     return masked_mean(ops.square(scores0 - scores1), mask)
-
-
-def crowding(keypoint_map, score_map, radius: float):
-    """Tells how near each keypoint has a better-scored one of a cell close by: cells may share a corner.
-
-    Args:
-        keypoint_map: `[B, Hc, Wc, 2]`, (x, y) px.
-        score_map: `[B, Hc, Wc, 1]` in [0, 1].
-        radius: Reach, px.
-
-    Returns:
-        `[B, Hc · Wc]`: 1 for a keypoint on top of a better one, 0 where none is within the reach; a constant.
-    """
-    keypoints, scores = ops.stop_gradient(keypoint_map), ops.stop_gradient(score_map[..., 0])
-    _, rows, columns, _ = keypoint_map.shape
-    reach = CROWD_CELLS
-    padded = ops.pad(keypoints, [[0, 0], [reach, reach], [reach, reach], [0, 0]], constant_values=-1e4)
-    better = ops.pad(scores, [[0, 0], [reach, reach], [reach, reach]], constant_values=-1.0)
-    crowd = ops.zeros_like(scores)
-    for row, column in np.ndindex(2 * reach + 1, 2 * reach + 1):
-        window = np.s_[:, row : row + rows, column : column + columns]
-        distance = ops.sqrt(ops.sum(ops.square(padded[window] - keypoints), axis=-1))
-        nearness = ops.relu(1.0 - distance / radius)
-        crowd = ops.maximum(crowd, ops.where(better[window] > scores, nearness, 0.0))
-    return ops.reshape(crowd, (-1, rows * columns))
-
-
-def distinctness_loss(scores, crowd, mask):
-    """Lowers the scores of keypoints that a better one stands on: mean of s · crowding.
-
-    Args:
-        scores: `[B, N]` in [0, 1].
-        crowd: `[B, N]`, from `crowding`.
-        mask: `[B, N]` keypoints that count.
-
-    Returns:
-        A scalar; 0 where no two keypoints share a place.
-    """
-    return masked_mean(scores * crowd, mask)
 
 
 def triplet_loss(descriptors0, descriptors1, points, mask, *, margin: float, relax: float):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 from keras import ops
 
 from kp2d.methods.decode import interior_mask, keypoint_map, normalize, sample_bilinear
@@ -14,7 +15,8 @@ from kp2d.train import losses
 from kp2d.train.recipes import LossConfig
 
 ASSOCIATION_DISTANCE = 3.0  # px: a keypoint of the other view nearer than this is the same
-CROWDED = 0.5  # of `losses.crowding`: a better keypoint is nearer than half the reach
+CROWD_CELLS = 2  # cells away from which a keypoint can come to stand on another
+CROWDED = 0.5  # of `crowding`: a better keypoint is nearer than half the reach
 FAR = 1e4  # px: beyond every image
 HEADS = ("score_map", "offset_map", "descriptor_map")
 
@@ -128,8 +130,8 @@ def locate(heads, batch, config: LossConfig, cell: int, ionet=None, *, steered: 
     candidates1 = keypoints1
     if config.distinctness:
         # Of keypoints that share a corner only the best is a correspondence, as if the others were not there.
-        crowd0 = losses.crowding(keypoint_map(offset_map0, cell, xp=ops), score_map0, config.distinct_radius)
-        crowd1 = losses.crowding(keypoints1, score_map1, config.distinct_radius)
+        crowd0 = crowding(keypoint_map(offset_map0, cell, xp=ops), score_map0, config.distinct_radius)
+        crowd1 = crowding(keypoints1, score_map1, config.distinct_radius)
         alone1 = ops.reshape(crowd1 < CROWDED, (pairs, rows, columns, 1))
         candidates1 = ops.where(alone1, keypoints1, FAR)
     distance, nearest = losses.nearest_keypoint(warped, candidates1, cell)
@@ -158,6 +160,31 @@ def locate(heads, batch, config: LossConfig, cell: int, ionet=None, *, steered: 
         crowd0=crowd0,
         crowd1=crowd1,
     )
+
+
+def crowding(keypoint_map, score_map, radius: float):
+    """Tells how near each keypoint has a better-scored one of a cell close by: cells may share a corner.
+
+    Args:
+        keypoint_map: `[B, Hc, Wc, 2]`, (x, y) px.
+        score_map: `[B, Hc, Wc, 1]` in [0, 1].
+        radius: Reach, px.
+
+    Returns:
+        `[B, Hc · Wc]`: 1 for a keypoint on top of a better one, 0 where none is within the reach; a constant.
+    """
+    keypoints, scores = ops.stop_gradient(keypoint_map), ops.stop_gradient(score_map[..., 0])
+    _, rows, columns, _ = keypoint_map.shape
+    reach = CROWD_CELLS
+    padded = ops.pad(keypoints, [[0, 0], [reach, reach], [reach, reach], [0, 0]], constant_values=-1e4)
+    better = ops.pad(scores, [[0, 0], [reach, reach], [reach, reach]], constant_values=-1.0)
+    crowd = ops.zeros_like(scores)
+    for row, column in np.ndindex(2 * reach + 1, 2 * reach + 1):
+        window = np.s_[:, row : row + rows, column : column + columns]
+        distance = ops.sqrt(ops.sum(ops.square(padded[window] - keypoints), axis=-1))
+        nearness = ops.relu(1.0 - distance / radius)
+        crowd = ops.maximum(crowd, ops.where(better[window] > scores, nearness, 0.0))
+    return ops.reshape(crowd, (-1, rows * columns))
 
 
 def _localization(geometry: Geometry):
@@ -204,7 +231,7 @@ def _reliability(geometry: Geometry):
 
 def _distinctness(geometry: Geometry):
     return sum(
-        losses.distinctness_loss(scores, crowd, geometry.interior)
+        losses.masked_mean(scores * crowd, geometry.interior)
         for scores, crowd in ((geometry.scores0, geometry.crowd0), (geometry.scores1, geometry.crowd1))
     )
 

@@ -142,6 +142,11 @@ def typical_pair(ranked: Sequence[ImagePair]) -> ImagePair:
     return views[len(views) // 2]
 
 
+def hardest_light(ranked: Sequence[ImagePair]) -> ImagePair:
+    """Returns the last one of the ranked pairs; of those with a change of light, if there are any."""
+    return ([pair for pair in ranked if pair.subset == "illumination"] or list(ranked))[-1]
+
+
 def draw_methods(pair: ImagePair, methods: Sequence[str], protocol: Protocol, *, top_k: int) -> Figure:
     """Draws the matches of several methods on one pair, one below the other."""
     panels = [match_panel(pair, method, protocol, top_k=top_k) for method in methods]

@@ -5,9 +5,9 @@ import pytest
 from keras import ops
 
 from kp2d.train.learner import build_ionet
-from kp2d.train.losses import crowding, steer
+from kp2d.train.losses import steer
 from kp2d.train.recipes import KP2D, LossConfig
-from kp2d.train.terms import loss_terms, term_weights
+from kp2d.train.terms import crowding, loss_terms, term_weights
 
 ROWS, COLUMNS, CELL, DIM = 6, 9, 4, 32
 
