@@ -3,9 +3,11 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= fast
-EXTRAS  := reproduce,train,onnx,cluster,test
+EXTRAS  := reproduce,train
+TOOLS   := $(EXTRAS),onnx,cluster,test
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+TESTED  := $(VENV)/.tested
 LIGHT   := .venv-litert .venv-tflite-runtime
 SOURCES := $(shell find kp2d -name "*.py") $(wildcard kp2d/pretrained/* kp2d/report/assets/* kp2d/report/assets/try/*)
 
@@ -17,23 +19,23 @@ reproduce: $(READY)  ## run every notebook (PROFILE=smoke|fast|full) and make al
 report: $(READY)  ## make a web site of results, notebooks, pictures and matches
 	$(BIN)/kp2d report --profile $(PROFILE)
 
-test: $(READY) $(LIGHT:%=%/.ready)  ## run the tests
+test: $(TESTED) $(LIGHT:%=%/.ready)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
-coverage: $(READY)  ## run the tests and say which lines they reach; fails below 90 %
+coverage: $(TESTED)  ## run the tests and say which lines they reach; fails below 90 %
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check coverage
 	$(BIN)/python -m coverage run --source=kp2d -m pytest
 	$(BIN)/python -m coverage report --skip-covered --fail-under=90
 
-dist: $(READY)  ## build what `pip install kp2d` gets, and check it
+dist: $(TESTED)  ## build what `pip install kp2d` gets, and check it
 	BIN=$(BIN) .ci/dist
 
-lint: $(READY)  ## check style and formatting of modules and notebooks
+lint: $(TESTED)  ## check style and formatting of modules and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/kp2d readme --check
 
-format: $(READY)  ## format modules and notebooks
+format: $(TESTED)  ## format modules and notebooks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -46,7 +48,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 strip: $(READY)  ## remove the outputs that JupyterLab has saved into the notebooks
 	$(BIN)/jupyter nbconvert --clear-output --inplace --log-level=ERROR notebooks/*.ipynb
 
-setup: $(READY)  ## make the virtual environment and install everything
+setup: $(TESTED)  ## make the virtual environment and install everything
 
 # Reinstalls only when what is to be installed has changed.
 $(READY): pyproject.toml constraints.txt
@@ -55,6 +57,12 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(call headless,$(VENV))
+	@touch $@
+
+# What tests, style and exports need on top (JAX, ONNX, a driver of browsers and more): 0.7 GB.
+$(TESTED): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(TOOLS)]'
 	@$(call headless,$(VENV))
 	@touch $@
 
