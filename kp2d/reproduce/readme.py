@@ -188,7 +188,8 @@ def _notebooks() -> str:
     for path in sorted(paths.notebooks().glob("*.ipynb")):
         title, _, question, *_ = _first_cell(path).splitlines()
         link = f"[{title.removeprefix('# ')}](notebooks/{path.name})"
-        lines.append(f"| {link} | {question.strip('*')} | {seconds[path.stem]:.0f} |")
+        taken = f"{seconds[path.stem]:.0f}" if path.stem in seconds.index else "–"  # 00 is no stage
+        lines.append(f"| {link} | {question.strip('*')} | {taken} |")
     return "\n".join([*lines, f"| all | | {seconds.sum():.0f} |"])
 
 
