@@ -257,11 +257,8 @@ def _transpose(model: Model, graph: schema.SubGraphT, operator: schema.OperatorT
         raise problem(
             "a depth-to-space in int8", f"one in {type_name(source)}", "Quantize the network: kp2d quantize."
         )
-    block, channels = operator.builtinOptions.blockSize, int(result.shape[3])
-    kernel = np.zeros((channels, block, block, block * block * channels), np.int8)
-    for cell in range(block * block):
-        for channel in range(channels):
-            kernel[channel, cell // block, cell % block, cell * channels + channel] = _ONE
+    block = operator.builtinOptions.blockSize
+    kernel = copying_kernel(block, int(result.shape[3]))
     scale = schema.QuantizationParametersT(
         scale=np.array([1 / _ONE], np.float32), zeroPoint=np.array([0], np.int64)
     )
@@ -274,6 +271,23 @@ def _transpose(model: Model, graph: schema.SubGraphT, operator: schema.OperatorT
     operator.builtinOptions = schema.TransposeConvOptionsT(
         padding=schema.Padding.VALID, strideW=block, strideH=block
     )
+
+
+def copying_kernel(block: int, channels: int) -> np.ndarray:
+    """Makes the kernel of the transposed convolution that copies what depth-to-space copies.
+
+    Args:
+        block: Side of the block that a pixel becomes.
+        channels: Of a pixel of the block.
+
+    Returns:
+        int8 `[channels, block, block, block² · channels]`: each row holds a power of two and zeros.
+    """
+    kernel = np.zeros((channels, block, block, block * block * channels), np.int8)
+    for cell in range(block * block):
+        for channel in range(channels):
+            kernel[channel, cell // block, cell % block, cell * channels + channel] = _ONE
+    return kernel
 
 
 def _constant(
