@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,12 @@ import numpy as np
 
 from kp2d import checks, files, picture_files
 
-SUFFIXES = (".ppm", ".pgm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+log = logging.getLogger(__name__)
+
+SUFFIXES = (
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".png", ".jpg", ".jpeg", ".jpe", ".jfif"),
+    *(".tif", ".tiff", ".bmp", ".webp"),
+)
 WRITABLE_SUFFIXES = (".png", ".ppm", ".jpg", ".jpeg")
 MIN_SIDE = 8  # px; the largest cell of our networks
 MAX_PIXELS = 200_000_000  # of a picture: the largest cameras make as many
@@ -31,6 +37,42 @@ _SILENT = 0
 _quiet_lock = threading.Lock()
 _quiet_depth = 0
 _quiet_level = 0
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Lists the pictures in a folder and all folders below it, linked ones too, sorted.
+
+    A folder counts once, by its own name rather than by that of a link to it; a link to a folder that holds
+    the link is a circle and not followed. Hidden files and folders are left out: `._NAME.jpg` beside each
+    picture is left in archives by some systems, and no picture at all.
+    """
+    return sorted(
+        place / name
+        for place, names in _folders_below(folder)
+        for name in names
+        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".") and (place / name).is_file()
+    )
+
+
+def _folders_below(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yields each folder once with the names of its files: first what is not behind a link."""
+    seen, linked = set(), [folder]
+    for start in linked:  # grows
+        for place, below, names in os.walk(start, onerror=_left_out):
+            path = Path(place)
+            status = path.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                below.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            links = [path / name for name in below if (path / name).is_symlink()]
+            linked += [link for link in links if not path.resolve().is_relative_to(link.resolve())]
+            yield path, names
+
+
+def _left_out(error: OSError) -> None:
+    log.warning("left out: the folder %s (%s)", error.filename, error.strerror)
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:

@@ -165,20 +165,13 @@ def read_homography(path: str | os.PathLike) -> np.ndarray:
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
-    """Lists the pictures in a folder and all folders below it, sorted; hidden files are left out.
+    """Lists the pictures in a folder, as `kp2d.images.find_pictures`.
 
     Raises:
         InputError: If the folder is missing, is a file, or holds no picture.
     """
     folder = _existing_folder(folder, "Name a folder of pictures.")
-    # Hidden: `._NAME.jpg` beside each picture is left in archives by some systems, and no picture at all.
-    pictures = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in images.SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    pictures = images.find_pictures(folder)
     if not pictures:
         raise checks.problem(f"pictures ({', '.join(images.SUFFIXES)})", f"none in {folder}")
     return pictures

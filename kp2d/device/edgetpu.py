@@ -237,13 +237,25 @@ def _boundary(graph: Graph, mapped: list[bool]) -> tuple[list[Tensor], list[Tens
 
 
 def _failure(graph: Graph, statuses: list[str]) -> str:
+    """Says why the compiler gives up: open sizes, then types, then versions; empty if it does not."""
+    computed = [tensor for operator in graph.operators for tensor in operator.outputs]
+    reasons = []
     if any(tensor.open for tensor in graph.inputs):
-        return "The size of its image is open: convert it for one size."
+        reasons.append("The size of its image is open: convert it for one size.")
+    elif any(tensor.open_batch for tensor in graph.inputs):
+        reasons.append("Its batch is open: convert it for a batch of 1.")
+    elif opened := next((tensor.name for tensor in computed if tensor.open or tensor.open_batch), None):
+        reasons.append(f"The size of {opened} is open: convert it for fixed sizes.")
+    types = {tensor.type for tensor in computed}
+    if types and not types & {"int8", "uint8"}:
+        floats = types & {"float16", "float32", "float64"}
+        received = "Model not quantized" if floats else f"It computes in {', '.join(sorted(types))}"
+        reasons.append(f"{received}: convert it to int8.")
     for operator in filter(too_new, graph.operators):
-        return f"Didn't find op for builtin opcode '{operator.name}' version '{operator.version}'."
-    types = {tensor.type for operator in graph.operators for tensor in operator.outputs}
-    if graph.operators and not types & {"int8", "uint8"}:
-        return "Model not quantized: convert it to int8."
+        reasons.append(f"Didn't find op for builtin opcode '{operator.name}' version '{operator.version}'.")
+        break
+    if reasons:
+        return " ".join(reasons)
     if MAPPED not in statuses:
         return "Nothing of the model is mapped."
     return ""

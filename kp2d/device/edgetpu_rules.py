@@ -196,7 +196,7 @@ def judge(operator: Operator) -> tuple[str, str]:
     if rule.remedy:
         other = any(tensor.type not in _EIGHT_BITS for tensor in operator.outputs)
         return (TYPE if other and operator.name in ("DEQUANTIZE", "ARG_MAX") else UNSUPPORTED), rule.remedy
-    for check in (_version, _types, _rank, _constants):
+    for check in (_types, _version, _rank, _constants):
         if refused := check(operator, rule):
             return refused
     limits = (LIMITS[name] for name in rule.limits)

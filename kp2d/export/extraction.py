@@ -74,7 +74,7 @@ def extract_picture(
 
 
 def find_pictures(folder: str | Path) -> list[str]:
-    """Lists the pictures in a folder and the folders below it, but for hidden ones.
+    """Lists the pictures in a folder, as `kp2d.images.find_pictures`.
 
     Returns:
         Their paths below the folder, with "/", in order.
@@ -86,12 +86,10 @@ def find_pictures(folder: str | Path) -> list[str]:
     if not root.is_dir():
         received = "which is no folder" if root.exists() else "which does not exist"
         raise checks.problem("a folder of pictures", f"{root}, {received}", "Check the name.")
-    below = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    names = [path.as_posix() for path in below if path.suffix.lower() in images.SUFFIXES]
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    names = sorted(path.relative_to(root).as_posix() for path in images.find_pictures(root))
     if not names:
         raise checks.problem(f"pictures ({', '.join(images.SUFFIXES)})", f"none in {root}")
-    return sorted(names)
+    return names
 
 
 def pairs_of(rule: str, names: list[str]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from kp2d.checks import InputError, fits_cells, one_of, problem
 from kp2d.data import datasets
 from kp2d.methods.decode import normalized, pixels
 from kp2d.methods.networks import NetworkConfig
+
+log = logging.getLogger(__name__)
 
 NUM_IMAGES = 40  # to calibrate with
 METHODS = ("minmax", "percentile", "mse")
@@ -90,16 +93,21 @@ def read_images(
         raise problem("one or more images to calibrate with", count)
     paths = datasets.list_images(folder)
     inputs: list[np.ndarray] = []
+    left_out = 0
     for index in np.random.default_rng(seed).permutation(len(paths)):
         try:
             image = images.resize_image(images.read_image(paths[index]), image_size)
-        except InputError:
+        except InputError as error:
+            log.warning("left out of the calibration: %s", error)
+            left_out += 1
             continue
         inputs.append(normalized(pixels(image, config.cell)))
         if len(inputs) == count:
             break
     if not inputs:
         raise problem("a readable picture to calibrate with", f"none in {folder}")
+    if left_out:
+        log.warning("calibrated with %d pictures of %s, %d left out", len(inputs), folder, left_out)
     return inputs
 
 

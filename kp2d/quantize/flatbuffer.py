@@ -40,6 +40,7 @@ class Tensor:
         values: Of a constant with at most 16 whole numbers, as axes and sizes are; else empty.
         zeros: Whether it is a constant that stands for nothing but zeros.
         open: Whether a side other than the batch is left open.
+        open_batch: Whether its first side is.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Tensor:
     values: tuple[int, ...] = ()
     zeros: bool = False
     open: bool = False
+    open_batch: bool = False
 
     @property
     def bytes(self) -> int:
@@ -258,6 +260,7 @@ def _tensor(tables: schema.ModelT, index: int, tensor: schema.TensorT) -> Tensor
         values=tuple(np.asarray(values).view("<i4").tolist()) if whole else (),
         zeros=constant and bool((np.asarray(values, np.uint8) == zero).all()),
         open=-1 in signature[1:],
+        open_batch=-1 in signature[:1],
     )
 
 

@@ -190,6 +190,28 @@ def test_images_are_listed_recursively_without_hidden_files(tmp_path):
         datasets.list_images(tmp_path / "missing")
 
 
+@pytest.mark.parametrize(
+    ("links", "expected"),
+    [
+        ({"photos/more": "other"}, ["a.png", "more/b.jpe", "more/c/d.jfif"]),
+        ({"photos/here": "photos"}, ["a.png"]),  # a circle
+        ({"photos/up": "."}, ["a.png"]),  # the folder above, which holds the link
+        ({"photos/x": "other/c", "other/c/back": "photos"}, ["a.png", "x/d.jfif"]),
+        ({"photos/1": "other", "photos/2": "other"}, ["1/b.jpe", "1/c/d.jfif", "a.png"]),  # once
+        ({"photos/.hidden": "other", "photos/gone": "nowhere"}, ["a.png"]),
+        ({"photos/a": "other/c", "photos/one.pbm": "other/b.jpe"}, ["a/d.jfif", "a.png", "one.pbm"]),
+    ],
+)
+def test_images_behind_links_are_listed_once(tmp_path, links, expected):
+    for name in ("photos/a.png", "other/b.jpe", "other/c/d.jfif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    folder = tmp_path / "photos"
+    assert [path.relative_to(folder).as_posix() for path in datasets.list_images(folder)] == expected
+
+
 def test_fingerprint_follows_content_and_not_place(tmp_path):
     for place in ("a", "b"):
         make_sequence(tmp_path / place, "v_a")

@@ -296,6 +296,36 @@ def test_an_image_of_open_size_makes_the_compiler_give_up(b):
     assert "the compiler gives up" in report.text() and "parameters" not in report.text()
 
 
+@pytest.mark.parametrize(
+    ("change", "kind", "version", "told"),
+    [
+        ({"open_batch": True}, "int8", 3, ["batch is open"]),
+        ({"open_batch": True}, "float32", 9, ["batch is open", "not quantized", "version '9'"]),
+        ({"open": True}, "int8", 9, ["size of its image is open", "version '9'"]),
+        ({}, "int16", 9, ["computes in int16", "version '9'"]),
+    ],
+)
+def test_what_stops_the_compiler_is_told_in_order(b, change, kind, version, told):
+    x = dataclasses.replace(b.t(1, 8, 8, 8, kind=kind), **change)
+    kernel, bias = b.t(8, 3, 3, 8, constant=True), b.t(8, kind="int32", constant=True)
+    y = b.op("CONV_2D", [x, kernel, bias], 1, 8, 8, 8, version=version, kind=kind)
+    failure = edgetpu.forecast(b.graph([x], [y])).failure
+    places = [failure.find(words) for words in told]
+    assert (
+        places == sorted(places)
+        and places[0] >= 0
+        and failure.count(": convert") + failure.count("Didn't") == len(told)
+    )
+
+
+def test_an_open_size_inside_the_network_is_named(b):
+    x = b.t(1, 8, 8, 8)
+    b.conv(x)
+    inside = dataclasses.replace(b.operators[0].outputs[0], open=True)
+    b.operators[0] = dataclasses.replace(b.operators[0], outputs=(inside,))
+    assert f"The size of {inside.name} is open" in edgetpu.forecast(b.graph([x], [inside])).failure
+
+
 def test_a_version_that_can_be_lowered_is_told_from_one_that_cannot(b):
     x = b.t(1, 8, 8, 8)
     kernel = b.t(8, 3, 3, 8, constant=True)

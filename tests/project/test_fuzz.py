@@ -34,8 +34,10 @@ LARGE = 64 << 20  # bytes that no reader may need for a file of some kilobytes
 
 
 def picture(suffix, size=(24, 32)):
-    image = np.random.default_rng(0).integers(0, 256, (*size, 1 if suffix == ".pgm" else 3), np.uint8)
-    return cv2.imencode(suffix, image)[1].tobytes()
+    image = np.random.default_rng(0).integers(
+        0, 256, (*size, 1 if suffix in (".pgm", ".pbm") else 3), np.uint8
+    )
+    return cv2.imencode(".jpg" if suffix == ".jfif" else suffix, image)[1].tobytes()
 
 
 PICTURES = {suffix: picture(suffix) for suffix in images.SUFFIXES}
