@@ -31,7 +31,7 @@ MAX_ATTEMPTS = 20  # photographs tried for one sample before the folder is decla
 log = logging.getLogger(__name__)
 
 
-def read_photo(path: str, max_side: int) -> np.ndarray | None:
+def read_photo(path: str, max_side: int) -> np.ndarray:
     """Reads a picture as RGB, no larger than needed.
 
     Args:
@@ -39,12 +39,12 @@ def read_photo(path: str, max_side: int) -> np.ndarray | None:
         max_side: The longer side is shrunk to at most this, px.
 
     Returns:
-        uint8 `[h, w, 3]`, or None when the file is no complete picture.
+        uint8 `[h, w, 3]`.
+
+    Raises:
+        InputError: If the file is no complete picture.
     """
-    try:
-        photo = images.read_image(path)
-    except InputError:
-        return None
+    photo = images.read_image(path)
     factor = max_side / max(photo.shape[:2])
     if factor < 1:
         size_wh = [max(16, round(side * factor)) for side in photo.shape[1::-1]]
@@ -74,7 +74,7 @@ class PairSource:
     steps: int
     augment: AugmentConfig
 
-    def batch(self, step: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    def batch(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """Makes the batch of one step.
 
         Args:
@@ -82,28 +82,30 @@ class PairSource:
 
         Returns:
             The fields of `ViewPair`, each stacked along a first axis; and the paths that could not be
-            read and were replaced by other photographs.
+            read and were replaced by other photographs, with why.
 
         Raises:
             InputError: If no photograph can be read.
         """
-        corrupt: list[str] = []
+        corrupt: dict[str, str] = {}
         pairs = [self._pair(step, index, corrupt) for index in range(self.batch_size)]
         names = [field.name for field in fields(ViewPair)]
         stacked = {name: np.stack([getattr(pair, name) for pair in pairs]) for name in names}
-        return stacked, tuple(corrupt)
+        return stacked, corrupt
 
-    def _pair(self, step: int, index: int, corrupt: list[str]) -> ViewPair:
-        """Makes one pair of a batch; adds to `corrupt` the paths that could not be read."""
+    def _pair(self, step: int, index: int, corrupt: dict[str, str]) -> ViewPair:
+        """Makes one pair of a batch; adds to `corrupt` what could not be read, and why."""
         rng = np.random.default_rng([self.seed, step, index])
         max_side = int(1.5 * self.augment.zoom[1] * max(self.image_size))
         for _ in range(MAX_ATTEMPTS):
             path = self.paths[rng.integers(len(self.paths))]
-            photo = read_photo(path, max_side)
-            if photo is not None:
-                strength = self._strength(step)
-                return make_view_pair(photo, self.image_size, self.cell, self.augment, rng, strength)
-            corrupt.append(path)
+            try:
+                photo = read_photo(path, max_side)
+            except InputError as error:
+                corrupt[path] = str(error)
+                continue
+            strength = self._strength(step)
+            return make_view_pair(photo, self.image_size, self.cell, self.augment, rng, strength)
         raise problem(
             "readable pictures",
             f"{MAX_ATTEMPTS} unreadable ones in a row, the last being {path!r}",
@@ -120,7 +122,7 @@ class PairLoader:
     """Iterates over the batches of a `PairSource`, keeping some ready.
 
     Attributes:
-        corrupt: Paths that could not be read so far.
+        corrupt: Paths that could not be read so far, and why.
         wait_seconds: Time the consumer has waited for batches so far.
     """
 
@@ -132,7 +134,7 @@ class PairLoader:
             workers: Processes; 0 makes each batch on demand in this process.
             first_step: Number of the first batch.
         """
-        self.corrupt: set[str] = set()
+        self.corrupt: dict[str, str] = {}
         self.wait_seconds = 0.0
         self._source = source
         self._step = first_step
@@ -160,8 +162,8 @@ class PairLoader:
                     "Call train again, with fewer workers: it goes on from the last checkpoint."
                 ) from error
         self.wait_seconds += time.perf_counter() - start
-        for path in set(corrupt) - self.corrupt:
-            log.warning("Skipped a picture that cannot be read: %s", path)
+        for path in sorted(corrupt.keys() - self.corrupt.keys()):
+            log.warning("Skipped the picture %s: %s", path, corrupt[path])
         self.corrupt.update(corrupt)
         return batch
 
@@ -208,5 +210,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _worker_batch(step: int) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def _worker_batch(step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return _worker_source.batch(step)

@@ -113,8 +113,10 @@ def pair_source(config: TrainConfig, cell: int) -> PairSource:
     Raises:
         InputError: If the folder holds no picture.
     """
+    pictures = tuple(map(str, datasets.list_images(config.data)))
+    log.info("%d pictures in %s", len(pictures), config.data)
     return PairSource(
-        paths=tuple(map(str, datasets.list_images(config.data))),
+        paths=pictures,
         image_size=config.image_size,
         cell=cell,
         batch_size=config.batch_size,

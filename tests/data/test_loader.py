@@ -65,8 +65,9 @@ def test_corrupt_picture_is_named_counted_and_replaced(photos, workers, caplog):
     (photos / "empty.png").write_bytes(b"")
     batches, loader = take(source_of(photos), 8, workers=workers)
     assert all(batch["image0"].shape == (2, 32, 48, 3) for batch in batches)
-    assert loader.corrupt == {str(photos / "broken.jpg"), str(photos / "empty.png")}
+    assert set(loader.corrupt) == {str(photos / "broken.jpg"), str(photos / "empty.png")}
     assert sum("broken.jpg" in record.message for record in caplog.records) == 1
+    assert all(reason in caplog.text for reason in loader.corrupt.values()), "the log says why"
 
 
 def test_folder_of_broken_pictures_is_refused(tmp_path):
