@@ -1,4 +1,4 @@
-"""Owns what must be said to the numeric backend before it is first imported."""
+"""Owns how the numeric backend is set: what is said to it before its import, and Keras' global settings."""
 
 from __future__ import annotations
 
@@ -6,19 +6,31 @@ import contextlib
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from kp2d import checks
+from kp2d import checks, files
 
 BACKENDS = ("tensorflow", "jax", "torch")  # of Keras, each by the name of its package
+# Keras' global settings under which every number of ours is computed, as keras.json names them.
+SETTINGS = {"floatx": "float32", "image_data_format": "channels_last", "epsilon": 1e-7}
+_CHOICES = {
+    "floatx": ("float16", "float32", "float64"),  # what Keras itself takes
+    "image_data_format": ("channels_last", "channels_first"),
+}
+_lock = threading.Lock()
+_inside = 0  # how many blocks of `own_settings` are entered
+_users: dict[str, Any] = {}  # the user's settings meanwhile
 
 
 def quiet() -> None:
     """Imports TensorFlow, which Keras does on any backend, without its start-up notes.
 
     Raises:
-        InputError: If `KERAS_BACKEND` names no backend, or one that is not installed.
+        InputError: If `KERAS_BACKEND` or the user's `keras.json` names no backend, or one that is not
+            installed, or that file has what Keras fails on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _check_chosen()
@@ -28,14 +40,64 @@ def quiet() -> None:
 
 
 def _check_chosen() -> None:
-    """Refuses a backend that Keras would fail on while it is imported."""
-    name = os.environ.get("KERAS_BACKEND")
-    if not name or "keras" in sys.modules:
+    """Refuses a backend, or another setting of the user, that Keras would fail on while it is imported."""
+    if "keras" in sys.modules:
         return
-    remedy = "Set the environment variable KERAS_BACKEND to another one, or unset it."
-    checks.one_of("backend of Keras", name, BACKENDS)
+    path, settings = keras_file()
+    if fault := keras_fault(path, settings):
+        raise checks.problem("a keras.json that Keras can read", fault, "Correct or delete it.")
+    name, remedy = (
+        os.environ.get("KERAS_BACKEND"),
+        "Set the environment variable KERAS_BACKEND to another one",
+    )
+    remedy += ", or unset it." if name else f", or change backend in {path}."
+    name = name or settings.get("backend", BACKENDS[0])
+    if name not in BACKENDS:
+        raise checks.problem(f"a backend of Keras ({', '.join(BACKENDS)})", repr(name), remedy)
     if importlib.util.find_spec(name) is None:
         raise checks.problem(f"the package {name}, the backend of Keras", "none installed", remedy)
+
+
+def keras_file() -> tuple[Path, dict[str, Any]]:
+    """Returns the path of the user's `keras.json` and what it holds; nothing if it cannot be read."""
+    path = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+    return path, files.read_json(path) or {}
+
+
+def keras_fault(path: Path, settings: dict[str, Any]) -> str:
+    """Returns what Keras would fail on in a `keras.json`; "" for what it can use, which changes no result."""
+    for name, choices in _CHOICES.items():
+        if settings.get(name, choices[0]) not in choices:
+            return f"{path}: {name} {settings[name]}, which is none of {', '.join(choices)}"
+    if not isinstance(settings.get("epsilon", 0.0), float):
+        return f"{path}: epsilon {settings['epsilon']}, which is no number with a point"
+    return ""
+
+
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """Sets Keras as `SETTINGS` says, and back to what the user has chosen when the last block is left.
+
+    Layers keep what was set when they were made, so that it is enough around whatever builds or trains one.
+    """
+    global _inside
+    config = importlib.import_module("keras").config
+    with _lock:
+        if not _inside:
+            _users.update({name: getattr(config, name)() for name in SETTINGS}, policy=config.dtype_policy())
+            for name, value in SETTINGS.items():
+                getattr(config, f"set_{name}")(value)
+            config.set_dtype_policy(SETTINGS["floatx"])
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                for name in SETTINGS:
+                    getattr(config, f"set_{name}")(_users[name])
+                config.set_dtype_policy(_users["policy"])
 
 
 @contextlib.contextmanager

@@ -1,8 +1,4 @@
-"""Owns KeypointNet in the paper's sizes and a smaller one, as Keras 3 functional models for any backend.
-
-The presets, their channels and their exact parameter counts are data (`PRESETS`); `build_network`
-turns one into a model whose three raw heads `kp2d.methods.decode` knows how to read.
-"""
+"""Owns KeypointNet in the paper's sizes and a smaller one, as Keras 3 functional models for any backend."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
+from kp2d import backend
 from kp2d.checks import first_line, fits_cells, one_of, problem
 
 BATCH_NORM_MOMENTUM = 0.9
@@ -207,6 +204,7 @@ class FloatParts:
         return UPSAMPLING[self._config.upsampling](name=name, dtype=self.dtype)(x)
 
 
+@backend.own_settings()
 def assemble(config: NetworkConfig, image_size: tuple[int | None, int | None], parts) -> keras.Model:
     """Joins layers to a KeypointNet.
 

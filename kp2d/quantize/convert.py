@@ -55,6 +55,7 @@ class Export:
         return self.precision in ("int8", "int8_ptq")
 
 
+@backend.own_settings()
 def to_tflite(
     network: keras.Model,
     config: NetworkConfig,
@@ -216,6 +217,7 @@ def require_tensorflow() -> Any:
     return tf
 
 
+@backend.own_settings()
 def to_onnx(network: keras.Model, config: NetworkConfig, image_size: tuple[int, int]) -> bytes:
     """Converts a float network to ONNX.
 

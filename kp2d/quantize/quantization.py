@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kp2d import files
+from kp2d import backend, files
 from kp2d.checks import one_of, problem
 from kp2d.methods.extractors import Method
 from kp2d.methods.learned import compile_predict
@@ -151,6 +151,7 @@ class Calibrated:
     examples: list[tuple[np.ndarray, dict[str, np.ndarray]]]
 
 
+@backend.own_settings()
 def calibrate(
     network: keras.Model,
     config: NetworkConfig,
@@ -197,6 +198,7 @@ def calibrate(
     return Calibrated(weights=weights, statistics=measured(), examples=examples)
 
 
+@backend.own_settings()
 def quantize(
     calibrated: Calibrated, config: NetworkConfig, options: PostTraining, scheme: Scheme = INT8
 ) -> keras.Model:
@@ -232,6 +234,7 @@ def _head_error(name: str, heads: Mapping[str, np.ndarray], wanted: Mapping[str,
     return float((error * wanted["score_map"]).sum() if name != "descriptor_map" else error.sum())
 
 
+@backend.own_settings()
 def aware_training(
     network: keras.Model,
     source: FloatNetwork,

@@ -14,12 +14,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import kp2d
-from kp2d import backend, checks, files, paths, provenance
+from kp2d import backend, checks, paths, provenance
 from kp2d.data import locations
 from kp2d.device import compiler
 from kp2d.methods import learned, runtimes, tpu, weights
@@ -41,7 +40,6 @@ PACKAGES = {
 }
 MODULES = {"scikit-image": "skimage", "scikit-learn": "sklearn", "ai-edge-litert": "ai_edge_litert"}
 OTHER_NAMES = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-macos")}
-KERAS = {"floatx": "float32", "image_data_format": "channels_last"}  # what kp2d was written for
 VARIABLES = (
     *("KP2D_HOME", "VAL_PATH", "TRAIN_PATH", "KERAS_BACKEND", compiler.VARIABLE, tpu.LIBRARY_VARIABLE),
     *("KERAS_HOME", "MATPLOTLIBRC", "MPLCONFIGDIR", "MPLBACKEND"),
@@ -175,7 +173,7 @@ def _gpus() -> list[str]:
 
 def _backend() -> Fact:
     """The numeric backend of Keras, without importing any."""
-    name = os.environ.get("KERAS_BACKEND") or str(_keras_file()[1].get("backend", "tensorflow"))
+    name = os.environ.get("KERAS_BACKEND") or str(backend.keras_file()[1].get("backend", "tensorflow"))
     if name in backend.BACKENDS and importlib.util.find_spec(name) is not None:
         return "backend of Keras", OK, name
     value = f"{name}, which is {'not installed' if name in backend.BACKENDS else 'none'}"
@@ -283,13 +281,11 @@ def _folders() -> Iterator[Fact]:
 
 def _configuration() -> Iterator[Fact]:
     """The user's own files, which other programs share: where they lie, and what in them matters here."""
-    path, settings = _keras_file()
-    strange = {name: settings[name] for name, usual in KERAS.items() if settings.get(name, usual) != usual}
+    path, settings = backend.keras_file()
     if not path.is_file():
         yield "keras.json", ABSENT, f"no {path}"
-    elif strange or not settings:
-        told = ", ".join(f"{name} {value}" for name, value in strange.items()) or "no settings"
-        yield "keras.json", BROKEN, f"{path}: {told}", "Correct it, or remove that from it"
+    elif fault := backend.keras_fault(path, settings) if settings else f"{path}: no settings":
+        yield "keras.json", BROKEN, fault, "Correct it, or remove that from it"
     else:
         yield "keras.json", OK, f"{path}: nothing that would change results"
     folder = Path(os.environ.get("MPLCONFIGDIR") or Path.home() / ".config" / "matplotlib")
@@ -299,12 +295,6 @@ def _configuration() -> Iterator[Fact]:
         yield "matplotlibrc", OK, f"{style}: our charts have a style of their own"
     else:
         yield "matplotlibrc", ABSENT, f"no {style}"
-
-
-def _keras_file() -> tuple[Path, dict[str, Any]]:
-    """Returns the user's `keras.json` and what it says; nothing if it cannot be read."""
-    path = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
-    return path, files.read_json(path) or {}
 
 
 def _variables() -> Iterator[Fact]:

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers, ops
 from keras.optimizers import schedules
 
+from kp2d import backend
 from kp2d.checks import fits_cells, problem
 from kp2d.methods.networks import BATCH_NORM_MOMENTUM, NetworkConfig, build_network, load_weights
 from kp2d.methods.quantized import build_quantized_network
@@ -125,6 +126,7 @@ def _teacher(network_config: NetworkConfig, config: TrainConfig):
     return lambda images: network(images, training=False)
 
 
+@backend.own_settings()
 def build_ionet(blocks: int = 4, width: int = 128) -> keras.Model:
     """Builds IO-Net, KP2D's critic of point pairs, used only while training, with fresh weights.
 

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
-from kp2d import files
+from kp2d import backend, files
 from kp2d.checks import RunError, fits_cells, problem
 from kp2d.data import datasets
 from kp2d.data.loader import PairLoader, PairSource
@@ -72,6 +72,7 @@ class TrainResult:
     corrupt: tuple[str, ...]
 
 
+@backend.own_settings()
 def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     """Trains a network, or goes on with an interrupted run.
 
