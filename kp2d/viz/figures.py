@@ -54,6 +54,18 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
 }
 
+
+def _settings() -> dict[str, Any]:
+    """Returns all settings of Matplotlib, ours first, but for those of windows, which stay the user's."""
+    settings = mpl.rcParamsDefault.copy()
+    settings.update(STYLE)
+    return {
+        key: settings[key] for key in settings if not key.startswith(("backend", "interactive", "toolbar"))
+    }
+
+
+_SETTINGS = _settings()
+
 # Lightness rises from 9 to 76 (CIE L*) in steps, so that gray prints keep the methods apart;
 # pairwise Lab distance stays above 20 under simulated deuteranopia, protanopia and tritanopia.
 METHODS: dict[str, dict[str, str]] = {
@@ -88,8 +100,14 @@ class StyledFigure(Figure):
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Applies the house style to everything drawn inside the `with` block, and nothing after it."""
-    with mpl.rc_context(STYLE):
+    """Applies the house style to everything drawn inside the `with` block, and nothing after it.
+
+    It starts from Matplotlib's own defaults, so that no `matplotlibrc` and no `rcParams` of the
+    caller's changes a picture.
+    """
+    with mpl.rc_context():
+        # Past the checks of `RcParams`: these values are checked already, and every drawing comes here.
+        dict.update(mpl.rcParams, _SETTINGS)
         yield
 
 

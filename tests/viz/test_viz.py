@@ -287,3 +287,23 @@ def test_a_failed_write_keeps_the_old_file_and_no_rest(tmp_path, monkeypatch):
         figures.save_figure(pictures.draw_keypoints(IMAGE0, np.zeros((0, 2))), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"old"
+
+
+# --- the user's own settings ---
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"image.origin": "lower", "image.interpolation": "bilinear"},
+        {"text.usetex": True, "font.size": 20, "axes.grid": True},
+        {"savefig.bbox": "tight", "savefig.transparent": True, "axes.titleweight": "bold"},
+        {"figure.autolayout": True, "axes.titlepad": 30.0, "path.sketch": (3, 2, 1)},
+    ],
+)
+def test_settings_of_the_user_change_no_picture_and_stay_theirs(settings):
+    usual = figures.to_png(pictures.draw_matches(**pair()))
+    with mpl.rc_context(settings):
+        before = dict(mpl.rcParams.copy())
+        assert figures.to_png(pictures.draw_matches(**pair())) == usual
+        assert dict(mpl.rcParams.copy()) == before
