@@ -37,6 +37,7 @@ STYLE: dict[str, Any] = {
     **dict.fromkeys(("xtick.color", "ytick.color"), "#666666"),
     **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), "#333333"),
     "text.color": "#222222",
+    "text.parse_math": False,  # a name with $ in it is no formula
     **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
     "lines.linewidth": 1.3,

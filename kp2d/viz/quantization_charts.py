@@ -150,7 +150,7 @@ def plot_activations(
             panel.set_ylim(1e-7, 1.5)
             panel.set_title(name, fontsize=6.5, pad=2)
             panel.tick_params(labelsize=5.5)
-            panel.set_yticks([1e-6, 1e-3, 1])
+            panel.set_yticks([1e-6, 1e-3, 1], ["10⁻⁶", "10⁻³", "1"])
             panel.minorticks_off()
             if number % _COLUMNS != 1:
                 panel.set_yticklabels([])

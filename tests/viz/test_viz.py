@@ -307,3 +307,11 @@ def test_settings_of_the_user_change_no_picture_and_stay_theirs(settings):
         before = dict(mpl.rcParams.copy())
         assert figures.to_png(pictures.draw_matches(**pair())) == usual
         assert dict(mpl.rcParams.copy()) == before
+
+
+@pytest.mark.parametrize("name", ["v_$5_to_$10", "$x^2", "a_$\\frac$", "i_100%_$"])
+def test_a_name_with_dollars_is_no_formula(name):
+    figure = pictures.draw_matches(**pair(), title=name)
+    assert figures.to_png(figure)
+    assert [text.get_text() for text in figure.findobj(mpl.text.Text) if name in text.get_text()] == [name]
+    assert figures.to_png(pictures.draw_keypoints(IMAGE0, np.zeros((0, 2)), title=name))
