@@ -53,7 +53,7 @@ def _check_chosen() -> None:
     remedy += ", or unset it." if name else f", or change backend in {path}."
     name = name or settings.get("backend", BACKENDS[0])
     if name not in BACKENDS:
-        raise checks.problem(f"a backend of Keras ({', '.join(BACKENDS)})", repr(name), remedy)
+        raise checks.problem(f"a backend of Keras out of {', '.join(BACKENDS)}", repr(name), remedy)
     if importlib.util.find_spec(name) is None:
         raise checks.problem(f"the package {name}, the backend of Keras", "none installed", remedy)
 

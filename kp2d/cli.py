@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib
+import io
 import logging
+import os
 import sys
 from collections.abc import Container, Sequence
 from typing import NamedTuple
@@ -27,6 +30,12 @@ class Verb(NamedTuple):
     help: str
     example: str
 
+
+# Our own signs for terminals whose encoding lacks them.
+SIGNS = {
+    "✓": "+", "✗": "x", "×": "x", "→": "->", "←": "<-", "–": "-", "—": "-", "−": "-", "…": "...",
+    "·": "|", "≥": ">=", "≤": "<=", "±": "+-", "Δ": "change of ", "σ": "sigma", "²": "^2", "³": "^3",
+}  # fmt: skip
 
 VERBS = {
     "match": Verb(
@@ -133,6 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupted.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    _write_anything()
+    os.environ.pop("MPLBACKEND", None)  # of another program; ours opens no window of Matplotlib's
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # or a random.py in the working folder stops our workers
     options = parser_for(words).parse_args(words)
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING, format="kp2d: %(message)s"
@@ -150,6 +162,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             logging.getLogger(__name__).exception("details")
     print(f"kp2d {options.verb}: error: {with_flags(str(failure), options)}", file=sys.stderr)
     return 1 if isinstance(failure, checks.RunError) else 2
+
+
+def _write_anything() -> None:
+    """Lets both streams take any name and any sign, whatever the terminal's encoding."""
+    codecs.register_error("kp2d", _spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="kp2d")
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    """Replaces what an encoding lacks: our own signs by ASCII, the rest by its escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    escaped = (SIGNS.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs)
+    return "".join(escaped), error.end
 
 
 def _explained(error: Exception, verb: str) -> Exception | None:

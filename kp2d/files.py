@@ -76,9 +76,9 @@ def check_writable(path: Path | str) -> None:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Writes UTF-8 text atomically and returns the path."""
+    """Writes UTF-8 text atomically and returns the path; bytes of names that are none come out escaped."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     return Path(path)
 
 

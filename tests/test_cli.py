@@ -196,3 +196,32 @@ def test_a_missing_package_is_one_clear_line(tmp_path):
     assert done.returncode == 2
     assert "the package keras, which this command needs" in done.stderr and "pip install" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def run_kp2d(*arguments, folder, **environment):
+    """Runs `python -m kp2d` in a folder, its output as bytes."""
+    root = os.fspath(importlib.util.find_spec("kp2d").submodule_search_locations[0] + "/..")
+    environment = {**os.environ, "PYTHONPATH": root, **environment}
+    command = [sys.executable, "-m", "kp2d", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=200, check=False)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("words", [("train", "--help"), ("doctor",), ("evaluate", "--method", "sıft✓")])
+def test_every_terminal_takes_our_signs(words, encoding, tmp_path):
+    run = run_kp2d(*words, folder=tmp_path, PYTHONIOENCODING=encoding, KP2D_HOME=str(tmp_path))
+    assert b"Traceback" not in run.stderr and b"UnicodeEncodeError" not in run.stderr, run.stderr
+    assert (run.stdout or run.stderr).decode(encoding)
+
+
+def test_a_name_that_is_no_utf8_is_written_and_printed(tmp_path):
+    name = os.fsdecode(b"v_caf\xe9")
+    run = run_kp2d("match", f"{name}.png", f"{name}.png", folder=tmp_path, PYTHONIOENCODING="utf-8")
+    assert run.returncode == 2 and rb"v_caf\udce9" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["random", "tempfile", "json", "numpy", "kp2d_more"])
+def test_a_file_of_the_working_folder_is_no_module(name, tmp_path):
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')")
+    run = run_kp2d("match", "a.png", "b.png", folder=tmp_path, MPLBACKEND="module://gone")
+    assert b"shadowed" not in run.stderr and b"a.png" in run.stderr, run.stderr

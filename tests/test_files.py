@@ -199,3 +199,10 @@ def test_where_there_are_no_locks_a_run_goes_on_with_a_warning(tmp_path, monkeyp
     monkeypatch.setattr(files, "_lock", none)
     with files.alone(tmp_path, "run"):
         assert "start no second run there" in caplog.text
+
+
+@pytest.mark.parametrize("name", [b"v_caf\xe9", b"\xff\xfe", b"i_\x80_\xc3"])
+def test_a_name_that_is_no_utf8_loses_no_table(name, tmp_path):
+    files.write_text(tmp_path / "table.csv", f"pair,d1\n{os.fsdecode(name)},1\nplain,0\n")
+    text = (tmp_path / "table.csv").read_text(encoding="utf-8")
+    assert text.startswith("pair,d1\n") and text.endswith("\nplain,0\n") and "\\udc" in text

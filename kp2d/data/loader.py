@@ -158,7 +158,8 @@ class PairLoader:
                 self._submit()
             except BrokenProcessPool as error:
                 raise RunError(
-                    "expected every worker to live; one was killed, often for want of memory. "
+                    "expected every worker to live; one was killed, often for want of memory, "
+                    'or a script trains outside of `if __name__ == "__main__":`. '
                     "Call train again, with fewer workers: it goes on from the last checkpoint."
                 ) from error
         self.wait_seconds += time.perf_counter() - start
@@ -181,6 +182,19 @@ class PairLoader:
     def _submit(self) -> None:
         self._pending.append(self._pool.submit(_worker_batch, self._step))
         self._step += 1
+
+
+def check_main_guard() -> None:
+    """Refuses to train while a worker imports the script that started it, which would never end.
+
+    Raises:
+        RunError: If that is so.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RunError(
+            "expected a script that may be imported, as every worker does; it trains at once. "
+            'Put what it does below `if __name__ == "__main__":`, or train with workers=0.'
+        )
 
 
 def _start_pool(source: PairSource, workers: int) -> ProcessPoolExecutor:

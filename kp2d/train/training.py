@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from kp2d import backend, files
 from kp2d.checks import RunError, fits_cells, problem
 from kp2d.data import datasets
-from kp2d.data.loader import PairLoader, PairSource
+from kp2d.data.loader import PairLoader, PairSource, check_main_guard
 from kp2d.methods.networks import NetworkConfig, get_preset, load_weights
 from kp2d.train import checkpoint
 from kp2d.train.learner import KeypointLearner, build_plain, corner_weight, learning_rate
@@ -88,6 +88,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
             of another configuration, or one that is under way.
         DivergenceError: If a loss or weight stops being finite; the last checkpoint stays.
     """
+    check_main_guard()
     network_config = get_preset(config.preset)
     fits_cells(config.image_size, network_config.cell)
     source = pair_source(config, network_config.cell)

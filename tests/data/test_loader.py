@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kp2d.checks import InputError
+from kp2d.checks import InputError, RunError
+from kp2d.data import loader
 from kp2d.data.augment import AugmentConfig
 from kp2d.data.datasets import list_images
 from kp2d.data.loader import PairLoader, PairSource, read_photo
@@ -79,3 +80,10 @@ def test_folder_of_broken_pictures_is_refused(tmp_path):
 def test_read_photo_shrinks(photos):
     assert read_photo(str(photos / "photo0.png"), 48).shape == (36, 48, 3)
     assert read_photo(str(photos / "photo0.png"), 500).shape == (72, 96, 3)
+
+
+def test_a_worker_that_imports_a_script_without_a_guard_says_so(monkeypatch):
+    loader.check_main_guard()
+    monkeypatch.setattr(loader.multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(RunError, match='if __name__ == "__main__"'):
+        loader.check_main_guard()
