@@ -26,6 +26,8 @@ from kp2d.methods.registration import confident, register_features, turned_to
 
 logger = logging.getLogger(__name__)
 
+DOUBTFUL = 0.05  # matching score below which the true homography itself is looked at
+AGREES = 10.0  # px: mean distance of the corners under two homographies that are the same but for noise
 _PAIR = ("pair", "sequence", "subset", "index")
 _SCORES = ("top_k", "status", "reason", *METRICS, *MMA, "corner_error", *COUNTS)
 
@@ -265,6 +267,7 @@ def evaluate(
     for sequence in sequences:
         key = dict(zip(_PAIR, (sequence.name, sequence.name, sequence.subset, 0), strict=True))
         scored += [_skipped(key, f"{why.what} {why.remedy}", protocol) for why in sequence.problems]
+    _report_doubts([row for rows in scored for row in rows if row.get("doubt")], len(pairs))
     table = pd.DataFrame([row for rows in scored for row in rows], columns=[*_PAIR, *_SCORES])
     _report_skipped(table, len(pairs))
     table.insert(0, "method", extractor.name)
@@ -283,7 +286,39 @@ def _rows(pair: ImagePair, store: FeatureStore, protocol: Protocol) -> list[dict
         features0, features1, homography = read_pair(pair, store, protocol)
     except checks.InputError as error:
         return _skipped(key, str(error), protocol)
-    return [{**key, **scores} for scores in score_pair(features0, features1, homography, protocol)]
+    rows = [{**key, **scores} for scores in score_pair(features0, features1, homography, protocol)]
+    if max(row["matching_score"] for row in rows) < DOUBTFUL:
+        rows[0]["doubt"] = _doubt(pair, store, (features0, features1), protocol)
+    return rows
+
+
+def _doubt(
+    pair: ImagePair, store: FeatureStore, features: tuple[Features, Features], protocol: Protocol
+) -> str:
+    """Names what a pair's own matches agree on where they contradict the true homography; "" if nothing."""
+    agreed = register_features(*features, top_k=max(protocol.top_k), protocol=protocol)
+    inliers = int(agreed.estimate.inliers.sum())
+    if agreed.estimate.homography is None or inliers < max(20, len(agreed.matches) / 4):
+        return ""
+    given, swap = pair.homography(), np.eye(3)[[1, 0, 2]]
+    inverse = np.linalg.inv(given)
+    readings = {
+        "its inverse (the file maps image 1 to image 0)": inverse,
+        "its transpose (columns were written as rows)": given.T,
+        "the transpose of its inverse": inverse.T,
+        "itself with x and y swapped": swap @ given @ swap,
+        "its inverse with x and y swapped": swap @ inverse @ swap,
+    }
+    sizes = [store.get(path).own_size for path in (pair.path0, pair.path1)]
+    for name, reading in readings.items():
+        with contextlib.suppress(checks.InputError):
+            scaled = geometry.rescale_homography(
+                reading, *sizes, protocol.image_size, half_pixel=protocol.half_pixel
+            )
+            error = geometry.corner_error(agreed.estimate.homography, scaled, protocol.image_size)
+            if error < AGREES:
+                return f"{inliers} of {len(agreed.matches)} matches agree on {name}"
+    return f"{inliers} of {len(agreed.matches)} matches agree on another homography"
 
 
 def _skipped(key: dict[str, Any], reason: str, protocol: Protocol) -> list[dict[str, Any]]:
@@ -298,6 +333,14 @@ def _report_skipped(table: pd.DataFrame, num_pairs: int) -> None:
     if len(skipped) == len(table):
         first = skipped.iloc[0]["reason"]
         raise checks.InputError(f"none of the {num_pairs} pairs could be read; the first: {first}")
+
+
+def _report_doubts(doubted: Sequence[dict[str, Any]], num_pairs: int) -> None:
+    """Logs each pair whose true homography its own matches contradict, and how many there are."""
+    for row in doubted:
+        logger.warning("the true homography of %s may be wrong: %s", row["pair"], row["doubt"])
+    if doubted:
+        logger.warning("%d of %d pairs have a doubtful true homography", len(doubted), num_pairs)
 
 
 def export_features(

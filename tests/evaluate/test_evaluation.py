@@ -243,3 +243,37 @@ def test_data_sets_stand_side_by_side_and_are_never_mixed(two_datasets):
     drawn = evaluation_charts.plot_mma(rows)
     titles = [panel.get_title("left").partition(" ·")[0] for panel in drawn.axes]
     assert titles[1:4] == ["far: illumination", "far: all", "near: viewpoint"]
+
+
+SWAP = np.eye(3)[[1, 0, 2]]
+SHIFTED = np.array([[1, 0, 24], [0, 1, -9], [0, 0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (np.linalg.inv, "its inverse"),
+        (np.transpose, "its transpose"),
+        (lambda homography: np.linalg.inv(homography).T, "the transpose of its inverse"),
+        (lambda homography: SWAP @ homography @ SWAP, "x and y swapped"),
+        (lambda homography: SHIFTED @ homography @ SHIFTED, "another homography"),
+    ],
+)
+def test_a_wrong_true_homography_is_named(change, told, tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    scene = cv2.GaussianBlur(rng.integers(0, 256, (240, 320, 3), np.uint8), (0, 0), 2)
+    scene = cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX)
+    truth = np.array([[1.1, 0.1, -30], [-0.05, 1.05, 12], [2e-4, 1e-4, 1.0]])
+    folder = tmp_path / "set" / "v_a"
+    folder.mkdir(parents=True)
+    write_pair(folder, scene, cv2.warpPerspective(scene, truth, (320, 240)), change(truth))
+    caplog.set_level(logging.WARNING)
+    evaluate(datasets.load_sequences(tmp_path / "set"), image_size=(240, 320), top_k=(300,))
+    assert "the true homography of v_a 1-2 may be wrong" in caplog.text and told in caplog.text
+    assert "1 of 1 pairs have a doubtful true homography" in caplog.text
+
+
+def test_right_homographies_are_not_doubted(sequences, caplog):
+    caplog.set_level(logging.WARNING)
+    evaluate(sequences)
+    assert "may be wrong" not in caplog.text
