@@ -123,7 +123,7 @@ class Tracker:
     def _matches(self, features: Features, side: float) -> np.ndarray:
         """Returns int64 `[K, 2]`, (track, feature), of keypoints that were found again."""
         before = self._tracks
-        distances = matching.descriptor_distances(self._descriptors, features.descriptors)
+        distances = matching.descriptor_distances(self._descriptors, features.descriptors, one_thread=True)
         if 0 in distances.shape:
             return np.empty((0, 2), np.int64)
         start = before.trails[:, 0]

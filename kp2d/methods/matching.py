@@ -14,7 +14,9 @@ VOTERS = 1000  # best keypoints of an image that vote on its turn
 ONE_THREAD = 2**18  # multiplications of a matrix product up to which OpenBLAS wakes no thread
 
 
-def descriptor_distances(descriptors0: np.ndarray, descriptors1: np.ndarray) -> np.ndarray:
+def descriptor_distances(
+    descriptors0: np.ndarray, descriptors1: np.ndarray, *, one_thread: bool = False
+) -> np.ndarray:
     """Computes all pairwise distances between two sets of descriptors.
 
     Float descriptors are compared by the L2 distance, uint8 ones as packed bits by the Hamming distance.
@@ -22,6 +24,7 @@ def descriptor_distances(descriptors0: np.ndarray, descriptors1: np.ndarray) -> 
     Args:
         descriptors0: `[N, D]`, float or uint8.
         descriptors1: `[M, D]`, of the same kind.
+        one_thread: Multiply in blocks so small that NumPy uses this thread only, as `mutual_nearest` does.
 
     Returns:
         float32 `[N, M]`; exact integers for the Hamming distance.
@@ -30,7 +33,7 @@ def descriptor_distances(descriptors0: np.ndarray, descriptors1: np.ndarray) -> 
         InputError: If the two sets differ in kind or length.
     """
     vectors0, vectors1 = _vectors(descriptors0, descriptors1)
-    product = vectors0 @ vectors1.T
+    product = _product(vectors0, vectors1) if one_thread else vectors0 @ vectors1.T
     if descriptors0.dtype == np.uint8:
         return (vectors0.shape[1] - product) / 2
     product *= -2
@@ -82,6 +85,16 @@ def _products(vectors0: np.ndarray, vectors1: np.ndarray) -> Iterator[np.ndarray
         product = buffer[: len(part)]
         np.matmul(part, factors, out=product.transpose(1, 0, 2))
         yield product.reshape(len(part), -1)[:, :count]
+
+
+def _product(vectors0: np.ndarray, vectors1: np.ndarray) -> np.ndarray:
+    """Returns `vectors0 @ vectors1.T`, multiplied on this thread."""
+    product = np.empty((len(vectors0), len(vectors1)), np.float32)
+    done = 0
+    for rows in _products(vectors0, vectors1) if product.size else ():
+        product[done : done + len(rows)] = rows
+        done += len(rows)
+    return product
 
 
 class _MutualLargest:

@@ -46,6 +46,18 @@ def test_nearest_without_a_matrix_are_those_of_the_matrix(kind, limit, monkeypat
         assert found.tolist() == expected.tolist() and found.dtype == np.int64
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("limit", [1, 7 * 40 * 32, 2**18])
+def test_distances_on_one_thread_are_those_of_all(kind, limit, monkeypatch):
+    monkeypatch.setattr(matching, "ONE_THREAD", limit)
+    rng = np.random.default_rng(5)
+    for counts in ((50, 40), (1, 30), (0, 30), (30, 0)):
+        first, second = ((100 * rng.random((count, 32))).astype(kind) for count in counts)
+        expected = matching.descriptor_distances(first, second)
+        found = matching.descriptor_distances(first, second, one_thread=True)
+        assert found.shape == expected.shape and found == pytest.approx(expected, rel=1e-4, abs=1e-3)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     *[arrays(np.uint8, st.tuples(st.integers(0, 9), st.just(1)), elements=st.integers(0, 3))] * 2,
