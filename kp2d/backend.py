@@ -46,12 +46,10 @@ def _check_chosen() -> None:
     path, settings = keras_file()
     if fault := keras_fault(path, settings):
         raise checks.problem("a keras.json that Keras can read", fault, "Correct or delete it.")
-    name, remedy = (
-        os.environ.get("KERAS_BACKEND"),
-        "Set the environment variable KERAS_BACKEND to another one",
-    )
-    remedy += ", or unset it." if name else f", or change backend in {path}."
-    name = name or settings.get("backend", BACKENDS[0])
+    name, instead = os.environ.get("KERAS_BACKEND"), "unset it"
+    if not name:
+        name, instead = settings.get("backend", BACKENDS[0]), f"change backend in {path}"
+    remedy = f"Set the environment variable KERAS_BACKEND to another one, or {instead}."
     if name not in BACKENDS:
         raise checks.problem(f"a backend of Keras out of {', '.join(BACKENDS)}", repr(name), remedy)
     if importlib.util.find_spec(name) is None:

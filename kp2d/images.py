@@ -47,11 +47,13 @@ def find_pictures(folder: Path) -> list[Path]:
     picture is left in archives by some systems, and no picture at all.
     """
     return sorted(
-        place / name
-        for place, names in _folders_below(folder)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".") and (place / name).is_file()
+        place / name for place, names in _folders_below(folder) for name in names if is_picture(place / name)
     )
+
+
+def is_picture(path: Path) -> bool:
+    """Tells whether a path is a file that is named as a picture, and not hidden."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _folders_below(folder: Path) -> Iterator[tuple[Path, list[str]]]:

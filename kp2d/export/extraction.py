@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kp2d import checks, config, files, geometry, images, provenance
+from kp2d import checks, config, files, images, provenance
 from kp2d.export import formats
 from kp2d.methods import matching, registration
 from kp2d.methods.decode import Features
@@ -66,11 +66,8 @@ def extract_picture(
     Returns:
         The features in the picture's own pixels, best first.
     """
-    own_size = checks.is_image(image).shape[:2]
-    seen_size = image_size or registration.seen_size(own_size, extractor.cell)
-    seen = images.resize_image(image, seen_size)
-    features = registration.textured(extractor.extract(seen), seen).take(slice(top_k))
-    return registration.carried(features, geometry.resize_matrix(seen_size, own_size))
+    view = registration.view_image(image, extractor, top_k=top_k, image_size=image_size)
+    return registration.carried(view.features, view.back)
 
 
 def find_pictures(folder: str | Path) -> list[str]:

@@ -348,11 +348,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _pictures(folder: Path) -> list[Path]:
     """Returns the pictures in a folder in the order of their names, "2.png" before "10.png"."""
-    pictures = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in images.SUFFIXES and path.is_file() and not path.name.startswith(".")
-    ]
+    pictures = [path for path in folder.iterdir() if images.is_picture(path)]
     if not pictures:
         videos = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
         remedy = f"Name the video itself, as {folder / videos[0]}." if videos else "Name another folder."

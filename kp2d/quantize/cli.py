@@ -160,13 +160,11 @@ def _model(options: argparse.Namespace) -> tuple[Model, dict[str, Any]]:
         model, origin = _convert(options, precision)
     else:
         model, origin = _finished(finished, options), {"source": finished}
-    if options.target == "edgetpu":
-        from kp2d.quantize import rewriting
+    from kp2d.quantize import rewriting
 
+    if options.target == "edgetpu":
         rewriting.for_edgetpu(model)
     if options.input == "uint8":
-        from kp2d.quantize import rewriting
-
         rewriting.take_uint8(model)
     return model, origin
 

@@ -121,8 +121,8 @@ def locate(heads, batch, config: LossConfig, cell: int, ionet=None, *, steered: 
     count, image_size = rows * columns, (rows * cell, columns * cell)
     interior = ops.array(interior_mask((rows, columns)).reshape(1, count))
     scores0, scores1 = (ops.reshape(scores, (pairs, count)) for scores in (score_map0, score_map1))
-    keypoints1 = keypoint_map(offset_map1, cell, xp=ops)
-    points0 = ops.reshape(keypoint_map(offset_map0, cell, xp=ops), (pairs, count, 2))
+    keypoints0, keypoints1 = (keypoint_map(offsets, cell, xp=ops) for offsets in (offset_map0, offset_map1))
+    points0 = ops.reshape(keypoints0, (pairs, count, 2))
     warped = losses.warp_points(points0, batch["homography"])
     # Deviates from KP2Dtiny: a point that the other view does not see takes part in no term.
     seen = ops.logical_and(losses.inside(warped, image_size), interior)
@@ -130,7 +130,7 @@ def locate(heads, batch, config: LossConfig, cell: int, ionet=None, *, steered: 
     candidates1 = keypoints1
     if config.distinctness:
         # Of keypoints that share a corner only the best is a correspondence, as if the others were not there.
-        crowd0 = crowding(keypoint_map(offset_map0, cell, xp=ops), score_map0, config.distinct_radius)
+        crowd0 = crowding(keypoints0, score_map0, config.distinct_radius)
         crowd1 = crowding(keypoints1, score_map1, config.distinct_radius)
         alone1 = ops.reshape(crowd1 < CROWDED, (pairs, rows, columns, 1))
         candidates1 = ops.where(alone1, keypoints1, FAR)

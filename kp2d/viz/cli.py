@@ -111,9 +111,9 @@ def _pictures(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            held = sorted(child for child in path.iterdir() if _is_picture(child))
+            held = sorted(child for child in path.iterdir() if images.is_picture(child))
         elif not path.exists() and glob.has_magic(name):
-            held = sorted(child for child in _matching(path) if _is_picture(child))
+            held = sorted(child for child in _matching(path) if images.is_picture(child))
         else:
             if not path.exists():
                 raise checks.problem("an existing picture file or folder", f"{name}, which does not exist")
@@ -133,10 +133,6 @@ def _matching(pattern: Path) -> Iterator[Path]:
     """Returns what a pattern matches, be it relative or absolute."""
     anchor = Path(pattern.anchor)
     return anchor.glob(str(pattern.relative_to(anchor)))
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in images.SUFFIXES and path.is_file() and not path.name.startswith(".")
 
 
 def _targets(outputs: Sequence[str] | None, others: Sequence[Path]) -> list[list[Path]]:
