@@ -217,7 +217,7 @@ def _draw_text(
 
     Args:
         canvas: uint8 RGB `[H, W, 3]`, drawn on.
-        lines: Text; characters other than ASCII become "?".
+        lines: Text; other characters than ASCII become their escapes.
         corner: (x, y) in [0, 1]: where the box stands, (0, 0) top left, (1, 1) bottom right.
         unit: Width of a fine line, px.
         size: Of the letters, relative to the usual.
@@ -225,7 +225,7 @@ def _draw_text(
     """
     if not any(lines):
         return
-    lines = [line.encode("ascii", "replace").decode() for line in lines]
+    lines = [line.encode("ascii", "backslashreplace").decode() for line in lines]
     height, width = canvas.shape[:2]
     scale, pad, margin = 0.5 * size * unit, round(6 * unit), round(8 * unit)
     widest = max(_text_width(line, scale, unit) for line in lines)

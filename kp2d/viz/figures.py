@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import logging
 import os
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +15,27 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from kp2d import checks, files
 
+log = logging.getLogger(__name__)
+
+FONT = "DejaVu Sans"  # shipped with Matplotlib: the same picture on every machine
+# Fonts of Matplotlib's whose signs are boxes, or formulas at the places of letters.
+_NO_LETTERS = ("Last Resort", "STIXNonUnicode", "STIXSize", "cm", "DejaVu Sans Display")
+_BACKWARD = ("R", "AL", "NSM")  # signs written from right to left, and what stands above or below one
+_MARK = "\u200e"  # "what follows is written from left to right", without a picture of its own
+_told: list[str] = []  # missing signs that the log has told of: one name of many is enough
 NARROW, WIDE = 3.4, 7.0  # inches: a column and a page
 PHOTO_DPI = 150
 
 STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # shipped with Matplotlib: the same picture on every machine
+    "font.family": FONT,
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
@@ -91,8 +105,9 @@ class StyledFigure(Figure):
     """
 
     def draw(self, renderer):
-        """Draws under `style()`."""
+        """Draws under `style()`, names in any script."""
         with style():
+            _find_glyphs(self)
             super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
@@ -110,6 +125,90 @@ def style() -> Iterator[None]:
         # Past the checks of `RcParams`: these values are checked already, and every drawing comes here.
         dict.update(mpl.rcParams, _SETTINGS)
         yield
+
+
+def drawable(text: str) -> tuple[str, tuple[str, ...]]:
+    r"""Returns a text as the fonts of this machine can draw it.
+
+    Returns:
+        The text, in which a sign that no font has is its escape, as `\u5199`, and what follows a name that
+        is written from right to left stays where it is; and the names of the fonts that it needs, ours first.
+    """
+    if text.isascii() and text.isprintable():
+        return text, (FONT,)
+    fonts, signs, missing = [FONT], [], ""
+    for sign in _left_to_right(text):
+        font = FONT if sign == "\n" else next((name for name in fonts if _has(name, sign)), _font_of(sign))
+        if font is None:
+            missing += sign if sign.isprintable() else ""
+            sign = sign.encode("unicode_escape").decode()
+        elif font not in fonts:
+            fonts.append(font)
+        signs.append(sign)
+    if missing and not _told:
+        _told.append(missing)
+        escaped = missing.encode("unicode_escape").decode()
+        log.warning(
+            "no font of this machine has %s: pictures show %s, and likewise what else is missing, "
+            "until a font of the script is installed (Noto Sans, Noto Sans CJK)",
+            *(missing, escaped),
+        )
+    return "".join(signs), tuple(fonts)
+
+
+def _left_to_right(text: str) -> str:
+    """Returns a text with marks that keep its parts in order around words written from right to left."""
+    text = text.replace(_MARK, "")
+    if not any(unicodedata.bidirectional(sign) in ("R", "AL") for sign in text):
+        return text
+    marked = _MARK
+    for place, sign in enumerate(text, start=1):
+        following = text[place:].lstrip()[:1]
+        ends = bool(following) and unicodedata.bidirectional(following) not in _BACKWARD
+        marked += sign + _MARK * (ends and unicodedata.bidirectional(sign) in _BACKWARD)
+    return marked
+
+
+def _find_glyphs(figure: Figure) -> None:
+    """Gives each text of a figure the fonts that have its signs; what our own font has stays untouched."""
+    for axis in figure.findobj(Axis):  # ticks are labelled anew at each drawing
+        labels = [tick.label1.get_text() for tick in axis.get_major_ticks()]
+        shown = [drawable(label)[0] for label in labels]
+        if shown != labels:
+            axis.set_ticks(axis.get_majorticklocs(), labels=shown)
+    for text in figure.findobj(Text):
+        shown, fonts = drawable(text.get_text())
+        if (shown, fonts) != (text.get_text(), (FONT,)):
+            text.set(text=shown, family=fonts)
+
+
+@functools.cache
+def _font_of(sign: str) -> str | None:
+    """Returns the name of a font that has a sign: ours, else another of this machine, if there is one."""
+    names = (FONT, *sorted(_fonts(), key=lambda name: ("Sans" not in name, "Mono" in name, name)))
+    return next((name for name in names if _has(name, sign)), None)
+
+
+@functools.cache
+def _fonts() -> dict[str, str]:
+    """Returns the files of all fonts with letters by the names of the fonts; upright and regular ones."""
+    fonts = font_manager.fontManager
+    known = {font.fname for font in fonts.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - known):  # installed since Matplotlib looked
+        with contextlib.suppress(OSError, RuntimeError):
+            fonts.addfont(path)
+    upright = [font for font in fonts.ttflist if font.style == "normal" and font.size == "scalable"]
+    upright.sort(key=lambda font: (abs(font.weight - 400), font.fname), reverse=True)
+    others = {font.name: font.fname for font in upright if not font.name.startswith(_NO_LETTERS)}
+    return {**others, FONT: font_manager.findfont(FONT)}
+
+
+@functools.cache
+def _has(name: str, sign: str) -> bool:
+    try:
+        return font_manager.get_font(_fonts()[name]).get_char_index(ord(sign)) != 0
+    except (OSError, RuntimeError):  # damaged, or of coloured pictures
+        return False
 
 
 def method_style(method: str, precision: str = "float32") -> dict[str, Any]:

@@ -12,9 +12,11 @@ from matplotlib import patheffects
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from kp2d import checks
+from kp2d.viz import figures
 
 INLIER, OUTLIER, TRUE, ESTIMATED = "#19d3e6", "#e8205c", "#ffffff", "#ffd400"
 DASHES = (0, (3.0, 1.8))
@@ -321,11 +323,14 @@ def frameless(
 
 def text_width(text: str, fontsize: float) -> float:
     """Returns the width of a line of text in inches."""
-    return TextPath((0, 0), text, size=fontsize).get_extents().width / 72 if text.strip() else 0.0
+    text, fonts = figures.drawable(text)
+    prop = FontProperties(family=fonts)
+    return TextPath((0, 0), text, fontsize, prop=prop).get_extents().width / 72 if text.strip() else 0.0
 
 
 def fitted(text: str, room: float, fontsize: float, smallest: float) -> tuple[str, float]:
     """Returns text and font size that fit `room` inches: smaller first, then cut in the middle."""
+    text, _ = figures.drawable(text.replace("\n", "\\n"))  # a title has one line
     width = text_width(text, fontsize)
     if width <= room:
         return text, fontsize

@@ -315,3 +315,83 @@ def test_a_name_with_dollars_is_no_formula(name):
     assert figures.to_png(figure)
     assert [text.get_text() for text in figure.findobj(mpl.text.Text) if name in text.get_text()] == [name]
     assert figures.to_png(pictures.draw_keypoints(IMAGE0, np.zeros((0, 2)), title=name))
+
+
+# --- names in any script ---
+
+
+@pytest.fixture
+def few_fonts(monkeypatch):
+    """A machine with the fonts of Matplotlib alone, whose signs nobody has asked for yet."""
+    fonts = figures._fonts().items()
+    own = {name: path for name, path in fonts if name == figures.FONT or "mpl-data" in path}
+    monkeypatch.setattr(figures, "_fonts", lambda: own)
+    monkeypatch.setattr(figures, "_told", [])
+    figures._font_of.cache_clear()
+    yield own
+    figures._font_of.cache_clear()
+
+
+def texts(figure):
+    """Returns all that is written in a figure, once it is drawn."""
+    figure.draw_without_rendering()  # warnings are errors
+    return [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("v_写真", r"v_\u5199\u771f"),
+        ("カフェ", r"\u30ab\u30d5\u30a7"),
+        ("i_हिन्दी", r"i_\u0939\u093f\u0928\u094d\u0926\u0940"),
+        ("한국", r"\ud55c\uad6d"),
+        ("v_\U0001f469\u200d\U0001f467", "v_\\U0001f469\u200d\\U0001f467"),
+        ("v_caf\udce9", r"v_caf\udce9"),
+        ("v_tab\there", r"v_tab\there"),
+        ("v_two\nlines", r"v_two\nlines"),
+        ("v_ελληνικά_русский", "v_ελληνικά_русский"),
+        ("v_⌒", "v_⌒"),
+    ],
+)
+def test_a_name_in_any_script_is_drawn_or_escaped_without_boxes(few_fonts, caplog, name, shown):
+    drawn = [
+        pictures.draw_matches(**pair(), title=name),
+        pictures.gallery([pair(title=name)]),
+        pictures.compare_keypoints(IMAGE0, {name: (np.zeros((0, 2)), np.zeros(0))}),
+    ]
+    for figure in drawn:
+        assert any(shown in text for text in texts(figure))
+    sheet = pictures.contact_sheet([[IMAGE0]], row_titles=[name], column_titles=["1"])
+    assert set("".join(texts(sheet))) <= set(f"{shown}1…")  # long ones are cut
+    told = [record.message for record in caplog.records if "no font of this machine has" in record.message]
+    assert len(told) == any(sign not in shown for sign in name if sign.isprintable())
+
+
+def test_labels_of_ticks_and_legends_are_escaped_as_titles_are(few_fonts):
+    with figures.style():
+        figure = figures.StyledFigure()
+        panel = figure.add_subplot()
+        panel.plot([0, 1], [0, 1], label="模型")
+        panel.set_yticks([0, 1], ["写真", "plain"])
+        panel.set_xlabel("เสียง")
+        panel.legend()
+    assert {r"\u6a21\u578b", r"\u5199\u771f", "plain"} <= set(texts(figure))
+    assert not any("เ" in text for text in texts(figure))
+
+
+def test_a_sign_that_another_font_has_is_drawn_by_it_and_latin_pictures_stay(few_fonts):
+    assert figures.drawable("v_⌒")[1][0] == figures.FONT
+    assert set(figures.drawable("v_⌒")[1]) - {figures.FONT} <= set(few_fonts)
+    assert figures.drawable("v_×·−café") == ("v_×·−café", (figures.FONT,))
+    with figures.style():
+        usual = pictures.draw_matches(**pair(), title="café")
+        forced = pictures.draw_matches(**pair(), title="café")
+        forced.axes[0].title.set_family(figures.drawable("⌒")[1])
+    assert figures.to_png(usual) == figures.to_png(forced)
+
+
+@pytest.mark.parametrize("name", ["i_صورة", "תמונה", "صُورَة من باريس"])
+def test_what_follows_a_name_from_right_to_left_keeps_its_order(name):
+    text, _ = figures.drawable(f"{name} 1-2 · 178/186 inliers")
+    assert text == f"\u200e{name}\u200e 1-2 · 178/186 inliers"
+    assert figures.drawable(text)[0] == text
