@@ -12,6 +12,7 @@ import platform
 import secrets
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -73,6 +74,12 @@ def check_writable(path: Path | str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass  # nothing is left behind, whatever happens next
+
+
+def written(name: str) -> str:
+    r"""Returns a name as tables hold it: no UTF-8 and no line end but their escapes, `\udce9` and `\r`."""
+    unwritable = {sign for sign in name if unicodedata.category(sign) in ("Cc", "Cs")}
+    return "".join(sign.encode("unicode_escape").decode() if sign in unwritable else sign for sign in name)
 
 
 def write_text(path: Path | str, text: str) -> Path:

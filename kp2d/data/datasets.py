@@ -209,7 +209,7 @@ def label(sequences: Iterable[Sequence]) -> str:
     if Counter(sequence.subset for sequence in sequences if len(sequence.pairs) == 5) == HPATCHES:
         return "hpatches"
     folder = next(pair.path0.parent.parent.name for sequence in sequences for pair in sequence.pairs)
-    return f"{folder} (incomplete)" if folder.startswith("hpatches") else folder
+    return files.written(f"{folder} (incomplete)" if folder.startswith("hpatches") else folder)
 
 
 def describe(sequences: Iterable[Sequence]) -> list[dict]:
@@ -315,7 +315,8 @@ def _subset_of(name: str) -> str:
 
 def _load_sequence(folder: Path) -> Sequence:
     """Returns the sequence of one folder; everything that cannot be used becomes a `Problem`."""
-    name, subset = folder.name, _subset_of(folder.name)
+    name = files.written(folder.name)  # what tables say of it is found by it again
+    subset = _subset_of(name)
     numbered, homographies = _numbered_images(folder), _homography_files(folder)
     problems: list[Problem] = []
 

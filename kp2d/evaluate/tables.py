@@ -37,6 +37,11 @@ EVALUATION_COLUMNS = (
     *("matcher", "estimator", "ransac_threshold", "ransac_iterations", "calibration", "seed"),
     *("device", "config_hash", "git_commit"),
 )
+TEXT = (  # columns that stay text when a folder is called 001, nan or true, or a hash has digits alone
+    *("method", "precision", "runtime", "profile", "dataset", "subset", "sequence", "pair", "preset"),
+    *("model", "variant", "recipe", "group", "kind", "tensor", "stage", "status", "reason", "failure"),
+    *("matcher", "estimator", "calibration", "device", "config_hash", "git_commit", "content"),
+)
 PAPER_RESULTS = ("hpatches_320x240", "comparison")  # the paper's tables of measured results
 _SETTING = ["method", "precision", "image_height", "image_width", "top_k"]
 _NOT_A_RESULT = ("git_commit", "device")  # who computed a table, not what is in it
@@ -183,7 +188,8 @@ def read_csv(path: Path | str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
     if path.exists() and not path.is_file():  # to open a pipe would wait for its other end
         raise checks.problem(f"the table {path}", "no file", "Check the name.")
     try:
-        rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        text = dict.fromkeys(TEXT, str)
+        rows = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
     except FileNotFoundError:
         raise checks.problem(f"the table {path}", "no such file", "Run the stage that makes it.") from None
     except (OSError, ValueError, pd.errors.ParserError) as error:

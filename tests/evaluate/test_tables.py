@@ -51,6 +51,20 @@ def test_reading_names_what_is_wrong(tmp_path):
         tables.read_csv(tmp_path / "empty.csv")
 
 
+@pytest.mark.parametrize(
+    "names", [["001", "1e5"], ["nan", "NA"], ["None", "null"], ["true", "-inf"], ["0x1", " "]]
+)
+@pytest.mark.parametrize(
+    "column", ["sequence", "pair", "dataset", "method", "subset", "config_hash", "content"]
+)
+def test_text_that_looks_like_a_number_or_nothing_stays_text(column, names, tmp_path):
+    path = tables.write_csv(tmp_path / "t.csv", pd.DataFrame({column: names, "d1": [0.5, 1.0]}))
+    back = tables.read_csv(path)
+    assert list(back[column]) == names and list(back["d1"]) == [0.5, 1.0]
+    path.write_text(f"{column},d1\n,1\nx,2\n")
+    assert list(tables.read_csv(path)[column].isna()) == [True, False]  # what is missing stays missing
+
+
 def test_markdown_formats_numbers_and_gaps():
     rows = pd.DataFrame({"name": ["a", "b", "c"], "top_k": [300, 1000, 1], "d1": [1.0, np.nan, -1e-9]})
     assert tables.markdown(rows, ["name", "top_k", "d1"]).splitlines() == [

@@ -1,6 +1,7 @@
 """Two images brought together, and which pairs are shown: as scored, best to worst, failures included."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 
 from kp2d import checks, config
 from kp2d.data import datasets, groundtruth, samples
-from kp2d.evaluate import evaluation
+from kp2d.evaluate import evaluation, tables
 from kp2d.methods import extractors
 from kp2d.reproduce import notebook, settings
 from kp2d.viz import showcase
@@ -58,6 +59,31 @@ def test_pairs_are_ranked_from_best_to_worst_with_failures_last(sequences, score
         errors[[pair.name for pair in ranked[:-1]]]
     )
     assert showcase.typical_pair(ranked).subset == "viewpoint"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"v_caf\xe9",
+        b"001",
+        b"1e5",
+        b"nan",
+        b"None",
+        b"true",
+        b"v_\xff\xfe",
+        b"a\rb",
+        b'v_"a",\n',
+        "v_写真".encode(),
+    ],
+)
+def test_a_sequence_of_any_name_is_found_again_by_its_table(name, tiny_dataset, tmp_path):
+    (tiny_dataset / "v_a").rename(tiny_dataset / os.fsdecode(name))
+    sequences = datasets.load_sequences(tiny_dataset)
+    scores = evaluation.evaluate(extractors.create("orb"), sequences, PROTOCOL, progress=False)
+    read = tables.read_csv(tables.write_csv(tmp_path / "pairs.csv", scores))
+    ranked = showcase.ranked_pairs(read, sequences, "orb", top_k=200)
+    assert len(ranked) == sum(len(sequence.pairs) for sequence in sequences) == 4
+    assert {row["sequence"] for row in datasets.describe(sequences)} == set(read["sequence"])
 
 
 def test_spread_keeps_both_ends():
