@@ -22,8 +22,9 @@ def load(name: str, *, precision: str | None = None, **running: Any) -> Extracto
             `.tflite` model, be it compiled for the Edge TPU or not, or of trained weights.
         precision: "float32" (the default for a name), "int8" (the best int8 network there is) or "int8_ptq"
             (without training).
-        **running: Of an int8 network: `runtime`, `threads`, `use_tpu` …; see
-            `kp2d.methods.runtimes.TFLiteModel`. Of a classical method OpenCV's settings (`nfeatures=500`).
+        **running: Of a network `pyramid=2`, which also looks at an image at half its size; of an int8 network
+            `runtime`, `threads`, `use_tpu` …, see `kp2d.methods.runtimes.TFLiteModel`. Of a classical method
+            OpenCV's settings (`nfeatures=500`).
 
     Returns:
         The method behind `extract(image) -> Features`.

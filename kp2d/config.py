@@ -183,6 +183,7 @@ class Profile:
     top_k: tuple[int, ...] = (150, 300, 1000)
     methods: tuple[str, ...]
     robustness_images: int  # of each data set, that are turned and scaled
+    pyramids: tuple[str, ...] = ("kp2d_tiny_s:int8",)  # networks that are also measured with an image pyramid
     train_size: tuple[int, int] = (64, 96)  # (height, width) px of a training view
     train_steps: Mapping[str, int]  # recipe to its steps; where there are two, both take the same time
     int8_size: tuple[int, int] = (120, 160)  # (height, width) px, for the study of the quantization
@@ -259,6 +260,7 @@ PROFILES = {
             shows_photographs=False,  # free for research, but not to be passed on
             methods=(*_CLASSICAL, *_BASELINE, *_NANO, *_TINY),
             robustness_images=15,
+            pyramids=("kp2d_tiny_s:int8", "kp2d_tiny_f:int8"),
             train_steps={"kp2d": 62, "kp2d_plus": 80},
         ),
     )

@@ -1,8 +1,9 @@
-"""Owns the study of turned and scaled images: how far a method still finds the way between two views."""
+"""Owns the studies of turned and scaled images: how far a method finds its way, and what a pyramid adds."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 from kp2d import checks, images, provenance
 from kp2d.config import Protocol
 from kp2d.data import datasets, locations, views
-from kp2d.evaluate import averages, evaluation
+from kp2d.evaluate import averages, comparison, evaluation
 from kp2d.evaluate.feature_store import parallel
 from kp2d.methods import extractors, registration
 from kp2d.methods.decode import Features
@@ -21,6 +22,9 @@ from kp2d.methods.extractors import Extractor
 
 ROTATIONS = tuple(range(0, 181, 15))  # degrees
 SCALES = tuple(2.0 ** (step / 2) for step in range(-4, 5))  # size of a thing in image 1 over that in image 0
+PYRAMIDS = (1, 2)  # levels that are compared
+PYRAMID_SCALES = (1.5, 2.0, 2.5, 3.0)  # size of a thing in image 1 over that in image 0
+TIMED = 20  # runs of each pyramid, of which the shortest counts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ def first_images(sequences: Sequence[datasets.Sequence], count: int) -> dict[str
 
 
 def study(
-    methods: Sequence[str],
+    methods: Sequence[str | Extractor],
     photographs: Mapping[str, Sequence[Path]],
     protocol: Protocol,
     *,
@@ -66,7 +70,7 @@ def study(
     shows the middle of the photograph larger in image 1; it gains no detail by that, as with digital zoom.
 
     Args:
-        methods: As for `extractors.create`.
+        methods: Extractors, or names as for `extractors.create`.
         photographs: By the name of their data set.
         protocol: Size, k and thresholds.
         profile: For the rows.
@@ -94,8 +98,8 @@ def study(
         progress,
     )
     parts = []
-    for name in methods:
-        extractor = extractors.create(name)
+    for method in methods:
+        extractor = extractors.create(method) if isinstance(method, str) else method
         pairs = _score_views(extractor, shown, protocol, workers, progress)
         for (_, kind, amount), part in pairs.groupby(["dataset", "subset", "amount"], sort=False):
             rows = averages.result_rows(part, extractor, protocol, profile=profile)
@@ -103,6 +107,53 @@ def study(
             rows.insert(0, "amount", float(amount))
             parts.append(rows)
     return pd.concat(parts, ignore_index=True)
+
+
+def pyramid_study(
+    methods: Sequence[str],
+    sequences: Sequence[datasets.Sequence],
+    photographs: Mapping[str, Sequence[Path]],
+    protocol: Protocol,
+    *,
+    profile: str,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Scores networks without and with an image pyramid: on views that differ in scale, and on real pairs.
+
+    Args:
+        methods: Networks, as for `extractors.create`.
+        sequences: The real pairs, from `datasets.load_sequences`.
+        photographs: As for `study`.
+        protocol: Size, k and thresholds.
+        profile: For the rows.
+        cache: Folder of exported features of the real pairs.
+        progress: Whether to show progress bars.
+
+    Returns:
+        Rows as of `study`, those of real pairs without an amount, with a column `cpu_ms`: milliseconds of
+        processor time, of all threads, of an image.
+    """
+    parts = []
+    for method in methods:
+        chosen = [extractors.create(method, pyramid=levels) for levels in PYRAMIDS]
+        seen = images.resize_image(images.read_image(sequences[0].pairs[0].path0), protocol.image_size)
+        times = _cpu_times(chosen, seen)
+        how = {"profile": profile, "progress": progress}
+        scaled_views = study(chosen, photographs, protocol, rotations=(), scales=PYRAMID_SCALES, **how)
+        real, _ = comparison.evaluate_methods(chosen, sequences, protocol, cache=cache, **how)
+        parts += [part.assign(cpu_ms=part["method"].map(times)) for part in (scaled_views, real)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _cpu_times(methods: Sequence[Extractor], image: np.ndarray) -> dict[str, float]:
+    """Returns the processor time of an image, ms, by method; they take turns, the least of each counts."""
+    least = dict.fromkeys([method.name for method in methods], np.inf)
+    for method in list(methods) * TIMED:
+        started = time.process_time()
+        method.extract(image)
+        least[method.name] = min(least[method.name], 1e3 * (time.process_time() - started))
+    return {name: round(spent, 1) for name, spent in least.items()}
 
 
 def _score_views(

@@ -124,7 +124,7 @@ def _extractor(options: argparse.Namespace) -> Extractor:
     from kp2d.methods import extractors, weights
 
     method = method_cli.method_from(options)
-    if method.precision is None and method.name in weights.shipped("int8"):
+    if method.precision is None and method.split()[0].name in weights.shipped("int8"):
         method = extractors.Method(method.name, "int8")
     if method.precision in (None, "float32") and not method.name.endswith(weights.MODEL):
         arguments.refuse_unused(options, ("threads",), options.method, "an option of .tflite models")

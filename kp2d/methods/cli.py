@@ -33,6 +33,13 @@ def add_arguments(
         "--runtime",
         help=f"of a .tflite model: {', '.join(runtimes.RUNTIMES)}; default: the best that is installed",
     )
+    parser.add_argument(
+        "--pyramid",
+        type=int,
+        metavar="LEVELS",
+        help="of a network: 2 also looks at the picture at half its size, for pairs that differ in scale;"
+        " default: 1, the picture alone",
+    )
     add_tpu(parser)
 
 
@@ -61,7 +68,7 @@ def extractor_from(
     Raises:
         InputError: As `kp2d.methods.extractors.create`.
     """
-    given = {name: vars(options).get(name) for name in ("runtime", "use_tpu", "threads")}
+    given = {name: vars(options).get(name) for name in ("runtime", "pyramid", "use_tpu", "threads")}
     return extractors.create(method or method_from(options), **given)
 
 

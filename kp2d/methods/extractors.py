@@ -78,7 +78,8 @@ class Method:
     """A keypoint method and its precision, as command lines, notebooks and settings name them.
 
     Attributes:
-        name: One out of `methods()`, the name of results, or the path of a model or of trained weights.
+        name: One out of `methods()`, of networks also with a pyramid ("kp2d_tiny_s+pyramid2"), the name of
+            results, or the path of a model or of trained weights.
         precision: None leaves it open: "float32" of a name, what it is of a file.
     """
 
@@ -117,6 +118,18 @@ class Method:
     def is_path(self) -> bool:
         """Tells whether the name is a path."""
         return weights.is_path(self.name)
+
+    def split(self) -> tuple[Method, int | None]:
+        """Splits "kp2d_tiny_s+pyramid2" into the method and the levels of its pyramid; None if none are told.
+
+        Raises:
+            InputError: If they are no number of levels.
+        """
+        name, plus, levels = self.name.partition(learned.PYRAMID)
+        if self.is_path or not plus:
+            return self, None
+        number = int(levels) if levels.isdecimal() else levels
+        return dataclasses.replace(self, name=name), learned.checked_levels(number)
 
     def absolute(self) -> Method:
         """Returns the method such that it holds in any working directory; refuses a path without weights."""
@@ -227,13 +240,14 @@ def create(method: str | Method, *, precision: str | None = None, **options: Any
     """Makes an extractor; a network's is made once a process.
 
     Args:
-        method: One out of `methods()`, also as "METHOD:PRECISION"; or a path, known by its "/" or its suffix:
-            a `.tflite` model, or weights that you trained (the folder of the run, or the `.weights.h5` file).
+        method: One out of `methods()`, also as "METHOD:PRECISION" or "METHOD+pyramid2:PRECISION"; or a path,
+            known by its "/" or its suffix: a `.tflite` model, or weights that you trained (the folder of the
+            run, or the `.weights.h5` file).
         precision: "float32", and for networks "int8" or "int8_ptq"; None takes the method's own, else
             "float32" ("int8" for an Edge TPU), or what a file is.
         **options: Of a classical method its own settings, by OpenCV's names (`nfeatures=500`); of a network
-            `runtime`, `threads`, `kernels`, `use_tpu`, `device`, see `kp2d.methods.runtimes.TFLiteModel`.
-            What is None is left open.
+            `pyramid`, see `kp2d.methods.learned.load`, and `runtime`, `threads`, `kernels`, `use_tpu`,
+            `device`, see `kp2d.methods.runtimes.TFLiteModel`. What is None is left open.
 
     Returns:
         The extractor.
@@ -259,20 +273,32 @@ def load(method: str | Method, *, precision: str | None = None, **options: Any) 
 def _chosen(
     method: str | Method, precision: str | None, options: dict[str, Any]
 ) -> tuple[Method, dict[str, Any]]:
-    """Returns a method that exists, its precision or absolute path, and the options that are given."""
+    """Returns a method that exists, its precision or absolute path, and the options that are given.
+
+    The levels of an image pyramid in its name become an option, and a pyramid of one level is none.
+    """
     chosen = Method.parse(str(method), precision)
     options = {name: value for name, value in options.items() if value is not None}
-    if chosen.is_path:
-        return chosen.absolute(), options
-    weights.check_name("method", chosen.name, methods())
-    default = "int8" if options.get("use_tpu") and chosen.name not in _CLASSICAL else "float32"
-    return dataclasses.replace(chosen, precision=chosen.precision or default), options
+    plain, levels = chosen.split()
+    given = learned.checked_levels(options.pop("pyramid", levels or 1))
+    if given != (levels or given):
+        raise checks.problem(f"one number of levels of {plain.name}", f"{given} beside {chosen}")
+    if given > 1:
+        options["pyramid"] = given
+    if plain.is_path:
+        return plain.absolute(), options
+    weights.check_name("method", plain.name, methods())
+    default = "int8" if options.get("use_tpu") and plain.name not in _CLASSICAL else "float32"
+    return dataclasses.replace(plain, precision=plain.precision or default), options
 
 
 def _classical(
-    method: Method, *, runtime: str = "opencv", use_tpu: bool = False, **options: Any
+    method: Method, *, runtime: str = "opencv", use_tpu: bool = False, pyramid: int = 1, **options: Any
 ) -> ClassicalExtractor:
     name = method.name
+    if pyramid > 1:
+        remedy = "Leave `pyramid` out: OpenCV's methods have a pyramid of their own."
+        raise checks.problem("a network for `pyramid`", name, remedy)
     checks.one_of(f"precision of {name}", method.precision, ["float32"])
     checks.one_of(f"runtime of {name}", runtime, ["opencv"])
     if use_tpu:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from kp2d.methods.decode import Features, QuantizedMap, decode, normalized, pixe
 from kp2d.methods.weights import Weights, is_path, resolve
 
 OPTIONS = ("runtime", "threads", "kernels", "use_tpu", "device")  # of `kp2d.methods.runtimes.TFLiteModel`
+PYRAMID = "+pyramid"  # in the name of a method, before the number of its levels
+MAX_LEVELS = 4
+Run = Callable[[np.ndarray], dict[str, np.ndarray | QuantizedMap]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,7 @@ class NetworkExtractor:
     """A KeypointNet behind the interface of `kp2d.methods.extractors.Extractor`.
 
     Attributes:
-        name: The method.
+        name: The method; "kp2d_tiny_s+pyramid2" with a pyramid of two levels.
         cell: Cell side, px; the sides of an image must be divisible by it.
         descriptor_dim: Length of a descriptor.
         predict: From uint8 RGB `[1, H, W, 3]` to the three heads as float32 NumPy arrays.
@@ -36,6 +39,8 @@ class NetworkExtractor:
         kernels: Those of a TFLite runtime; see `kp2d.methods.runtimes.KERNELS`.
         calibration: See `kp2d.methods.extractors.Extractor`.
         steered: Whether descriptors turn with their image (`kp2d.methods.matching.turn`).
+        smaller: What runs the network on each further level of an image pyramid, as `decodable` on the image;
+            each holds the tensors of one size, which would be allocated anew if one took turns.
     """
 
     name: str
@@ -43,7 +48,7 @@ class NetworkExtractor:
     descriptor_dim: int
     predict: Callable[[np.ndarray], dict[str, np.ndarray]]
     sha256: str
-    decodable: Callable[[np.ndarray], dict[str, np.ndarray | QuantizedMap]] | None = None
+    decodable: Run | None = None
     bytes: int = 0
     top_k: int | None = None
     precision: str = "float32"
@@ -54,6 +59,7 @@ class NetworkExtractor:
     probabilistic: bool = True
     binary: bool = False
     steered: bool = False
+    smaller: tuple[Run, ...] = ()
 
     @property
     def label(self) -> str:
@@ -75,6 +81,8 @@ class NetworkExtractor:
         }
         if self.runtime != "keras":
             settings |= {"runtime": self.runtime, "kernels": self.kernels}
+        if self.smaller:
+            settings["pyramid"] = 1 + len(self.smaller)
         return settings
 
     def extract(self, image: np.ndarray) -> Features:
@@ -87,52 +95,121 @@ class NetworkExtractor:
             Features in the image's own pixels, best score first.
 
         Raises:
-            InputError: If the image is no such array.
+            InputError: If the image is no such array, or too small for the smallest level of the pyramid.
         """
-        return self.decode(self._decodable(image))
+        return self.timed(image)[0]
 
     def heads(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the network: the first half of `extract`."""
         return self.predict(pixels(image, self.cell))
-
-    def _decodable(self, image: np.ndarray) -> dict[str, np.ndarray | QuantizedMap]:
-        return (self.decodable or self.predict)(pixels(image, self.cell))
 
     def decode(self, heads: dict[str, np.ndarray | QuantizedMap]) -> Features:
         """Turns the network's heads into features: the second half of `extract`."""
         return decode(**heads, cell=self.cell, top_k=self.top_k)
 
     def timed(self, image: np.ndarray) -> tuple[Features, dict[str, float]]:
-        """See `kp2d.methods.extractors.Extractor.timed`."""
-        started = time.perf_counter()
-        heads = self._decodable(image)
-        between = time.perf_counter()
-        features = self.decode(heads)
-        ended = time.perf_counter()
-        return features, {"network": 1e3 * (between - started), "decode": 1e3 * (ended - between)}
+        """See `kp2d.methods.extractors.Extractor.timed`; "decode" has all that is not the network."""
+        started, network = time.perf_counter(), 0.0
+        seen, found = pixels(image, self.cell), []
+        for run, level in zip(
+            (self.decodable or self.predict, *self.smaller), self._levels(seen), strict=True
+        ):
+            before = time.perf_counter()
+            heads = run(level)
+            network += time.perf_counter() - before
+            found.append(self.decode(heads))
+        features = self._joined(found, seen.shape[1:3]) if self.smaller else found[0]
+        return features, {"network": 1e3 * network, "decode": 1e3 * (time.perf_counter() - started - network)}
+
+    def _levels(self, seen: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the pixels of each level of the pyramid, those of the image first."""
+        least = 3 * self.cell << len(self.smaller)
+        if min(seen.shape[1:3]) < least:
+            expected = f"sides of at least {least} px for `pyramid={1 + len(self.smaller)}`"
+            raise problem(expected, seen.shape[1:3], "Take fewer levels, or a larger image.")
+        yield seen
+        for _ in self.smaller:
+            seen = halved(seen)
+            missing = [(0, -side % self.cell) for side in seen.shape[1:3]]
+            yield np.pad(seen, ((0, 0), *missing, (0, 0)), mode="edge")
+
+    def _joined(self, found: Sequence[Features], image_size: tuple[int, int]) -> Features:
+        """Returns the best features of all levels in pixels of the image; of equal scores the finer first."""
+        # A pixel's centre lies half a pixel off its edge at every level.
+        places = [level.keypoints * 2**step + (2**step - 1) / 2 for step, level in enumerate(found)]
+        features = Features(
+            keypoints=np.clip(np.concatenate(places), 0, np.array(image_size[::-1]) - 1).astype(np.float32),
+            scores=np.concatenate([level.scores for level in found]),
+            descriptors=np.concatenate([level.descriptors for level in found]),
+        )
+        return features.take(np.argsort(-features.scores, kind="stable")[: self.top_k])
 
 
-def load(name: str | Path, *, precision: str | None = None, **running: Any) -> NetworkExtractor:
+def halved(batch: np.ndarray) -> np.ndarray:
+    """Halves images: a pixel is the rounded mean of four; of an odd side the last row or column is repeated.
+
+    Args:
+        batch: uint8 `[B, H, W, C]`.
+
+    Returns:
+        uint8 `[B, ⌈H/2⌉, ⌈W/2⌉, C]`.
+    """
+    height, width = batch.shape[1:3]
+    even = np.pad(batch, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    rows = even[:, ::2].astype(np.uint16) + even[:, 1::2]
+    return ((rows[:, :, ::2] + rows[:, :, 1::2] + 2) >> 2).astype(np.uint8)
+
+
+def load(
+    name: str | Path, *, precision: str | None = None, pyramid: int = 1, **running: Any
+) -> NetworkExtractor:
     """Loads a network that this package ships, a model, or float weights that you trained.
 
     Args:
         name: As for `kp2d.methods.weights.resolve`.
         precision: A key of `kp2d.methods.weights.SUFFIXES`; None takes "float32" of a shipped network ("int8"
             for an Edge TPU), and what a file is.
+        pyramid: Levels of an image pyramid: the network also sees the image at half its size, and so on, and
+            the best keypoints of all levels are kept. For pairs that differ in scale; 1 is the image alone.
         **running: Of a `.tflite` model: one of `OPTIONS`.
 
     Returns:
         The extractor.
 
     Raises:
-        InputError: If there are no such weights, the precision is another, or there is nothing to run them.
+        InputError: If there are no such weights, the precision is another, there is nothing to run them, or
+            `pyramid` is no whole number of levels or for an Edge TPU, whose models have one size.
     """
+    levels = checked_levels(pyramid)
     if precision is None and running.get("use_tpu") and not is_path(str(name)):
         precision = "int8"
     for option in running:
-        one_of(f"option of {name}", option, OPTIONS)
+        one_of(f"option of {name}", option, (*OPTIONS, "pyramid"))
     weights = resolve(name, precision)
-    return (_run_model if weights.is_model else _run_keras)(weights, **running)
+    extractor, *smaller = [
+        (_run_model if weights.is_model else _run_keras)(weights, **running) for _ in range(levels)
+    ]
+    if not smaller:
+        return extractor
+    if "edgetpu" in extractor.runtime:
+        remedy = "Leave `pyramid` out, or run the network on the CPU."
+        raise problem("a network that takes images of any size for `pyramid`", extractor.label, remedy)
+    return dataclasses.replace(
+        extractor,
+        name=f"{weights.name}{PYRAMID}{levels}",
+        smaller=tuple(level.decodable or level.predict for level in smaller),
+    )
+
+
+def checked_levels(pyramid: Any) -> int:
+    """Returns the number of levels of an image pyramid.
+
+    Raises:
+        InputError: If it is no whole number from 1 to `MAX_LEVELS`.
+    """
+    if isinstance(pyramid, bool) or not isinstance(pyramid, int) or not 1 <= pyramid <= MAX_LEVELS:
+        raise problem(f"`pyramid` as a whole number of levels from 1 to {MAX_LEVELS}", repr(pyramid))
+    return pyramid
 
 
 def _run_model(weights: Weights, **running: Any) -> NetworkExtractor:

@@ -81,7 +81,7 @@ STAGES = (
         inputs=(*_PREPARED, *_made(tables=["latency"])),
         outputs=_made(
             tables=[
-                *("evaluation", "pairs", "robustness", "protocols", "estimators"),
+                *("evaluation", "pairs", "robustness", "pyramid", "protocols", "estimators"),
                 *("paper_comparison", "paper_models"),
             ],
             charts=[

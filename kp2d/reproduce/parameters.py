@@ -141,7 +141,7 @@ def _method(value: Any) -> str:
     """Reads METHOD, METHOD:PRECISION or a path; "" leaves it open."""
     word = _word(value)
     if word:
-        method = extractors.Method.parse(word)
+        method, _ = extractors.Method.parse(word).split()
         if not method.is_path:
             weights.check_name("method", method.name, extractors.methods())
             if method.precision is not None:

@@ -85,3 +85,14 @@ def test_no_scene_of_the_sample_is_taken_twice(tiny_dataset):
     ((dataset, paths),) = robustness.first_images(sequences, 5).items()
     assert len(paths) == 2
     assert robustness.first_images(sequences, 1) == {dataset: [sequences[0].images[0]]}
+
+
+def test_a_pyramid_is_scored_on_scales_and_on_real_pairs(photograph, tiny_dataset):
+    sequences, protocol = datasets.load_sequences(tiny_dataset), config.protocol(image_size=SIZE, top_k=(60,))
+    how = {"profile": "p", "progress": False}
+    rows = robustness.pyramid_study(["kp2d_nano:int8"], sequences, {"d": [photograph]}, protocol, **how)
+    assert list(rows["method"].unique()) == ["kp2d_nano", "kp2d_nano+pyramid2"]
+    assert set(rows.dropna(subset="amount")["amount"]) == set(robustness.PYRAMID_SCALES)
+    assert set(rows[rows["amount"].isna()]["subset"]) == {"viewpoint", "illumination", "all"}
+    assert len(rows[["method", "cpu_ms"]].drop_duplicates()) == 2 and (rows["cpu_ms"] > 0).all()
+    assert rows["config_hash"].nunique() == 2

@@ -1,5 +1,6 @@
 """Trained weights as a keypoint method: load, extract, describe on a card."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 from small_network import SMALL, write_photos
 
 import kp2d
-from kp2d import files
+from kp2d import files, geometry, images
 from kp2d.checks import InputError
-from kp2d.methods import extractors, learned, networks, weights
+from kp2d.evaluate.feature_store import FeatureStore
+from kp2d.methods import decode, extractors, learned, networks, weights
 from kp2d.train import training
 from kp2d.train.recipes import from_recipe
 
@@ -105,3 +107,94 @@ def test_every_shipped_network_loads_and_has_an_honest_card():
         assert card["cell"] == extractor.cell and card["descriptor_dim"] == extractor.descriptor_dim
         features = extractor.extract(np.zeros((48, 64, 3), np.uint8))
         assert len(features) == (48 // extractor.cell - 2) * (64 // extractor.cell - 2)  # without the border
+
+
+def scaled_pair(textured):
+    """A picture, and its middle twice as large."""
+    image = images.resize_image(textured((240, 320), seed=5), (480, 640))
+    return images.resize_image(image, (240, 320)), image[120:360, 160:480]
+
+
+@pytest.mark.parametrize("name", ["kp2d_tiny_s", "kp2d_tiny_s:int8"])
+def test_a_pyramid_of_one_level_is_the_network_alone(name, textured):
+    plain, image = extractors.create(name), textured((120, 160))
+    assert extractors.create(name, pyramid=1) is plain
+    assert plain.name == "kp2d_tiny_s" and "pyramid" not in plain.settings()
+    heads = (plain.decodable or plain.predict)(decode.pixels(image, plain.cell))
+    alone = decode.decode(**heads, cell=plain.cell)
+    for field, values in vars(plain.extract(image)).items():
+        np.testing.assert_array_equal(values, getattr(alone, field))
+
+
+@pytest.mark.parametrize("name", ["kp2d_tiny_s", "kp2d_tiny_s:int8", "kp2d_tiny_f:int8"])
+def test_a_pyramid_joins_the_levels_in_pixels_of_the_image(name, textured):
+    small = textured((64, 80))
+    image = small.repeat(2, axis=0).repeat(2, axis=1)  # halved, it is `small` again
+    plain, both = (extractors.create(name, pyramid=levels) for levels in (1, 2))
+    fine, coarse, joined = plain.extract(image), plain.extract(small), both.extract(image)
+    assert len(joined) == len(fine) + len(coarse) and (np.diff(joined.scores) <= 0).all()
+    enlarged = geometry.resize_matrix((64, 80), (128, 160))
+    # A corner between the pixels 7 and 8 lies between 15 and 16 of the image.
+    assert geometry.warp_points(np.array([[7.5, 3.5]]), enlarged).tolist() == [[15.5, 7.5]]
+    there = np.concatenate([fine.keypoints, geometry.warp_points(coarse.keypoints, enlarged)])
+    assert np.abs(joined.keypoints[:, None] - there).max(axis=-1).min(axis=1).max() < 1e-3
+    best = dataclasses.replace(both, top_k=40)
+    np.testing.assert_array_equal(best.extract(image).keypoints, joined.keypoints[:40])
+    features, spent = best.timed(image)
+    assert len(features) == 40 and set(spent) == {"network", "decode"} and min(spent.values()) > 0
+
+
+@pytest.mark.parametrize("size", [(88, 88), (104, 152), (100, 124)])
+def test_levels_that_cells_do_not_tile_are_continued_at_their_edges(size, textured):
+    both = extractors.create("kp2d_tiny_s:int8", pyramid=3)
+    keypoints = both.extract(textured(size)).keypoints
+    assert (keypoints >= 0).all() and (keypoints <= np.array(size[::-1]) - 1).all()
+
+
+def test_halving_averages_four_pixels_and_repeats_an_odd_edge():
+    batch = np.array([[[0, 1, 9], [1, 1, 9], [4, 6, 7]]], np.uint8)[..., None]
+    assert learned.halved(batch)[..., 0].tolist() == [[[1, 9], [5, 7]]]
+
+
+def test_a_pyramid_matches_what_differs_in_scale(textured):
+    scores = []
+    for levels in (1, 2):
+        method = kp2d.load("kp2d_tiny_s:int8", pyramid=levels)
+        scores.append(kp2d.match(*scaled_pair(textured), method=method).inliers.sum())
+    assert scores[1] > 1.2 * scores[0]
+
+
+def test_a_pyramid_is_part_of_what_a_method_is(tmp_path, textured):
+    methods = [extractors.create(name) for name in ("kp2d_tiny_s:int8", "kp2d_tiny_s+pyramid2:int8")]
+    assert methods[1] is extractors.create("kp2d_tiny_s", precision="int8", pyramid=2)
+    assert [method.label for method in methods] == ["kp2d_tiny_s int8", "kp2d_tiny_s+pyramid2 int8"]
+    path = images.write_image(tmp_path / "a.png", textured())
+    counts = [len(FeatureStore(method, (96, 128), tmp_path).get(path).features) for method in methods]
+    assert counts[0] < counts[1] and len({str(method.settings()) for method in methods}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("kp2d_tiny_s:int8", {"pyramid": 0}, "`pyramid` as a whole number of levels from 1 to 4; received 0"),
+        ("kp2d_tiny_s:int8", {"pyramid": 2.0}, r"whole number of levels from 1 to 4; received 2\.0"),
+        ("kp2d_tiny_s:int8", {"pyramid": True}, "received True"),
+        ("kp2d_tiny_s+pyramid:int8", {}, "received ''"),
+        (
+            "kp2d_tiny_s+pyramid2:int8",
+            {"pyramid": 3},
+            "one number of levels of kp2d_tiny_s; received 3 beside",
+        ),
+        ("sift", {"pyramid": 2}, "a network for `pyramid`; received sift. .*a pyramid of their own"),
+        ("orb+pyramid2", {}, "a network for `pyramid`; received orb"),
+        ("kp2d_tinys+pyramid2", {}, "Did you mean 'kp2d_tiny_s'"),
+    ],
+)
+def test_pyramids_that_make_no_sense_are_refused(name, options, said):
+    with pytest.raises(InputError, match=said):
+        extractors.create(name, **options)
+
+
+def test_an_image_too_small_for_its_smallest_level_is_refused(textured):
+    with pytest.raises(InputError, match=r"sides of at least 48 px for `pyramid=3`; received \(44, 64\)"):
+        extractors.create("kp2d_tiny_s:int8", pyramid=3).extract(textured((44, 64)))
