@@ -30,8 +30,14 @@ from kp2d.data import datasets
 from kp2d.data.loader import PairLoader, PairSource, check_main_guard
 from kp2d.methods.networks import NetworkConfig, get_preset, load_weights
 from kp2d.train import checkpoint
-from kp2d.train.learner import KeypointLearner, build_plain, corner_weight, learning_rate
-from kp2d.train.parallel import DataParallel, data_parallel
+from kp2d.train.learner import (
+    DataParallel,
+    KeypointLearner,
+    build_plain,
+    corner_weight,
+    data_parallel,
+    learning_rate,
+)
 from kp2d.train.recipes import TrainConfig
 from kp2d.train.runlog import RunLog
 
