@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +12,12 @@ from kp2d import checks
 
 TURNS = 4  # of a steerable descriptor, a quarter each
 VOTERS = 1000  # best keypoints of an image that vote on its turn
+CLEAR = 0.04  # lead in mean similarity by which a quarter of them decides; wrong ones lead by less than 0.021
 ONE_THREAD = 2**18  # multiplications of a matrix product up to which OpenBLAS wakes no thread
+IN_CACHE = 2**17  # numbers that a core's own cache holds
+UNIT = 1e-6  # how far rounding takes the squared length of a descriptor from 1
+
+_kept = threading.local()
 
 
 def descriptor_distances(
@@ -70,21 +76,29 @@ def _products(vectors0: np.ndarray, vectors1: np.ndarray) -> Iterator[np.ndarray
     """Yields `vectors0 @ vectors1.T`, some rows at a time, in one buffer that the next rows overwrite.
 
     The factors are so small that OpenBLAS stays on this thread: its others would keep a core busy for some
-    milliseconds after the work, and slow down a network that runs right then.
+    milliseconds after the work, and slow down a network that runs right then. The buffer fits the cache and
+    stays with the thread: new pages of memory take the system about as long as the products.
     """
-    width = max(1, vectors0.shape[1])
-    columns = max(16, math.isqrt(ONE_THREAD // width) // 16 * 16)  # whole vectors of the processor
-    rows = max(1, ONE_THREAD // (columns * width))
-    count = len(vectors1)
-    factors = np.zeros((-(-count // columns) * columns, vectors1.shape[1]), np.float32)
-    factors[:count] = vectors1
-    factors = np.ascontiguousarray(factors.reshape(-1, columns, factors.shape[1]).transpose(0, 2, 1))
-    buffer = np.empty((min(rows, len(vectors0)), len(factors), columns), np.float32)
+    count, width = vectors1.shape
+    columns = max(
+        16, math.isqrt(2 * ONE_THREAD // max(1, width)) // 16 * 16
+    )  # whole vectors of the processor
+    blocks, whole = -(-count // columns), count // columns
+    rows = max(1, min(ONE_THREAD // (columns * max(1, width)), IN_CACHE // max(1, count), len(vectors0)))
+    factors = np.zeros((blocks, width, columns), np.float32)
+    factors[:whole] = vectors1[: whole * columns].reshape(whole, columns, width).transpose(0, 2, 1)
+    factors[whole:, :, : count - whole * columns] = vectors1[whole * columns :].T
+    shape = rows, blocks, columns
+    kept = _kept.__dict__.pop("buffer", None)  # for nobody else meanwhile
+    if kept is None or kept.size < math.prod(shape):
+        kept = np.empty(shape, np.float32)
+    buffer = kept.reshape(-1)[: math.prod(shape)].reshape(shape)
     for start in range(0, len(vectors0), rows):
         part = vectors0[start : start + rows]
         product = buffer[: len(part)]
         np.matmul(part, factors, out=product.transpose(1, 0, 2))
         yield product.reshape(len(part), -1)[:, :count]
+    _kept.buffer = kept
 
 
 def _product(vectors0: np.ndarray, vectors1: np.ndarray) -> np.ndarray:
@@ -97,34 +111,39 @@ def _product(vectors0: np.ndarray, vectors1: np.ndarray) -> np.ndarray:
     return product
 
 
-class _MutualLargest:
-    """Finds what is the largest of its row and its column in a matrix that is given some rows at a time."""
+def _mutual_largest(
+    vectors0: np.ndarray, vectors1: np.ndarray, *, ties: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds what is the largest of its row and of its column in `vectors0 @ vectors1.T`.
 
-    def __init__(self, columns: int) -> None:
-        self._largest = np.full(columns, -np.inf, np.float32)
-        self._row = np.full(columns, -1, np.int64)  # where a column's largest is its row's too
-        self._rows = 0
+    Args:
+        vectors0: float32 `[N, D]`, N at least 1.
+        vectors1: float32 `[M, D]`, M at least 1.
+        ties: Whether different vectors may well have the same product, as bits have: then a column's largest
+            is its first, which takes a closer look. Without, that holds for equal vectors only.
 
-    def add(self, rows: np.ndarray) -> None:
-        """Takes the next rows, `[R, M]`; of equal numbers the first counts."""
-        columns, largest = rows.argmax(axis=1), rows.max(axis=0)
-        both = np.flatnonzero(rows[np.arange(len(rows)), columns] == largest[columns])
-        both = both[(rows[:, columns[both]] == largest[columns[both]]).argmax(axis=0) == both]
-        columns, larger = columns[both], largest > self._largest
-        self._row[larger] = -1
-        self._row[columns[larger[columns]]] = self._rows + both[larger[columns]]
-        np.maximum(self._largest, largest, out=self._largest)
-        self._rows += len(rows)
-
-    def matches(self) -> np.ndarray:
-        """Returns int64 `[K, 2]`, (row, column), ordered by row."""
-        columns = np.flatnonzero(self._row >= 0)
-        columns = columns[np.argsort(self._row[columns])]
-        return np.stack([self._row[columns], columns], axis=1)
-
-    def values(self) -> np.ndarray:
-        """Returns float32 `[K]`: the numbers there, in no order."""
-        return self._largest[self._row >= 0]
+    Returns:
+        int64 `[K, 2]`, (row, column), ordered by row, and float32 `[K]`, the numbers there.
+    """
+    largest = np.full(len(vectors1), -np.inf, np.float32)
+    columns, values = np.empty(len(vectors0), np.int64), np.empty(len(vectors0), np.float32)
+    done = 0
+    for product in _products(vectors0, vectors1):
+        column, most = product.argmax(axis=1), product.max(axis=0)
+        value = product[np.arange(len(product)), column]
+        if ties:
+            both = np.flatnonzero(value == most[column])
+            first = (product[:, column[both]] == most[column[both]]).argmax(axis=0)
+            value[both[first != both]] = -np.inf
+            value[value <= largest[column]] = -np.inf
+        columns[done : done + len(product)], values[done : done + len(product)] = column, value
+        np.maximum(largest, most, out=largest)
+        done += len(product)
+    rows = np.flatnonzero(values == largest[columns])
+    first = np.empty(len(vectors1), np.int64)
+    first[columns[rows[::-1]]] = rows[::-1]  # of several rows, the last to be written stays
+    rows = rows[first[columns[rows]] == rows]
+    return np.stack([rows, columns[rows]], axis=1), values[rows]
 
 
 def mutual_nearest(descriptors0: np.ndarray, descriptors1: np.ndarray) -> np.ndarray:
@@ -132,7 +151,8 @@ def mutual_nearest(descriptors0: np.ndarray, descriptors1: np.ndarray) -> np.nda
 
     The matches are those of `mutual(descriptor_distances(…))` but where distances tie to the rounding, in an
     eighth of the time on one thread: rows that fit the cache are multiplied at a time, and the largest of
-    `a·b − |a|²/2 − |b|²/2`, the least distance, is found both ways while they are there.
+    `a·b − |a|²/2 − |b|²/2`, the least distance, is found both ways while they are there. Of descriptors of
+    unit length, that is the largest of `a·b`.
 
     Args:
         descriptors0: `[N, D]`, float (L2 distance) or uint8 (packed bits, Hamming distance).
@@ -144,17 +164,17 @@ def mutual_nearest(descriptors0: np.ndarray, descriptors1: np.ndarray) -> np.nda
     Raises:
         InputError: If the two sets differ in kind or length.
     """
-    vectors0, vectors1 = _vectors(descriptors0, descriptors1)
+    vectors0, vectors1 = (np.ascontiguousarray(v) for v in _vectors(descriptors0, descriptors1))
     if not (len(vectors0) and len(vectors1)):
         return np.empty((0, 2), dtype=np.int64)
-    if descriptors0.dtype != np.uint8:
-        halves, ones = [_squares(vectors)[:, None] / -2 for vectors in (vectors0, vectors1)], np.ones
-        vectors0 = np.hstack([vectors0, halves[0], ones((len(vectors0), 1), np.float32)])
-        vectors1 = np.hstack([vectors1, ones((len(vectors1), 1), np.float32), halves[1]])
-    largest = _MutualLargest(len(vectors1))
-    for rows in _products(vectors0, vectors1):
-        largest.add(rows)
-    return largest.matches()
+    if descriptors0.dtype == np.uint8:
+        return _mutual_largest(vectors0, vectors1)[0]
+    squares0, squares1 = _squares(vectors0), _squares(vectors1)
+    if max(np.abs(squares - 1).max() for squares in (squares0, squares1)) < UNIT:
+        return _mutual_largest(vectors0, vectors1, ties=False)[0]
+    vectors0 = np.column_stack([vectors0, squares0 / -2, np.ones_like(squares0)])
+    vectors1 = np.column_stack([vectors1, np.ones_like(squares1), squares1 / -2])
+    return _mutual_largest(vectors0, vectors1)[0]
 
 
 def match_distances(descriptors0: np.ndarray, descriptors1: np.ndarray, matches: np.ndarray) -> np.ndarray:
@@ -223,7 +243,8 @@ def best_turn(descriptors0: np.ndarray, descriptors1: np.ndarray) -> int:
     """Finds by how many quarters an image must be turned for its descriptors to resemble those of another.
 
     All four turns are tried. That one is taken whose most similar cross-checked matches are the most similar
-    on average: right matches stand out there, while chance makes about as many matches of any turn.
+    on average: right matches stand out there, while chance makes about as many matches of any turn. Few
+    keypoints of image 0 vote first, which costs as much as one match; all of them where those are not clear.
 
     Args:
         descriptors0: `[N, D]` of unit length, steerable; best keypoints first.
@@ -232,39 +253,22 @@ def best_turn(descriptors0: np.ndarray, descriptors1: np.ndarray) -> int:
     Returns:
         0 to 3; 0 if there is nothing to compare, and where turns tie.
     """
-    descriptors0, descriptors1 = descriptors0[:VOTERS], descriptors1[:VOTERS]
     if not (len(descriptors0) and len(descriptors1)):
         return 0
-    (plain0, wave0), (plain1, wave1) = _harmonics(descriptors0), _harmonics(descriptors1)
-    width = plain1.shape[1] // 2
-    factors = (
-        (plain0, plain1 / 4),
-        (plain0, np.repeat([0.25, -0.25], width).astype(np.float32) * plain1),
-        (wave0, wave1 / 2),
-        (wave0, np.hstack([wave1[:, width:], -wave1[:, :width]]) / 2),
-    )
-    turns = [_MutualLargest(len(descriptors1)) for _ in range(TURNS)]
-    for even, odd, cosine, sine in zip(*(_products(*pair) for pair in factors), strict=True):
-        for half, (plain, wave) in enumerate(((even, cosine), (odd, sine))):
-            turns[half].add(plain + wave)
-            turns[half + 2].add(np.subtract(plain, wave, out=plain))
+    votes = _likeness_of_turns(descriptors0[: VOTERS // TURNS], descriptors1[:VOTERS])
+    others = np.delete(votes, votes.argmax())
+    if len(descriptors0) > VOTERS // TURNS and votes.max() - others.max() < CLEAR:
+        votes = _likeness_of_turns(descriptors0[:VOTERS], descriptors1[:VOTERS])
+    return int(votes.argmax())
+
+
+def _likeness_of_turns(descriptors0: np.ndarray, descriptors1: np.ndarray) -> np.ndarray:
+    """Returns the mean similarity of the most similar fifth of matches, `[4]`, for each turn of the first."""
     share = max(1, min(len(descriptors0), len(descriptors1)) // 5)
-    likeness = [np.sort(largest.values())[-share:] for largest in turns]
-    return int(np.argmax([float(values.mean()) if len(values) else 0.0 for values in likeness]))
-
-
-def _harmonics(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Splits steerable descriptors into what a quarter turn multiplies by 1 and by −1, and by ±i.
-
-    That is the discrete Fourier transform over the four blocks x0 to x3: products of the parts, of half the
-    length, add up to the products of all four turns, at twice the work of one.
-
-    Args:
-        descriptors: `[N, D]`.
-
-    Returns:
-        `[N, D/2]` the sums x0+x1+x2+x3 and x0−x1+x2−x3, and `[N, D/2]` the differences x0−x2 and x1−x3.
-    """
-    x0, x1, x2, x3 = np.split(np.asarray(descriptors, np.float32), TURNS, axis=1)
-    even, odd = x0 + x2, x1 + x3
-    return np.hstack([even + odd, even - odd]), np.hstack([x0 - x2, x1 - x3])
+    descriptors1 = np.ascontiguousarray(descriptors1, np.float32)
+    votes = []
+    for quarters in range(TURNS):
+        turned = turn(np.asarray(descriptors0, np.float32), quarters)
+        _, values = _mutual_largest(turned, descriptors1, ties=False)
+        votes.append(float(np.sort(values)[-share:].mean()) if len(values) else 0.0)
+    return np.array(votes)

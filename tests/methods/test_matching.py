@@ -46,6 +46,31 @@ def test_nearest_without_a_matrix_are_those_of_the_matrix(kind, limit, monkeypat
         assert found.tolist() == expected.tolist() and found.dtype == np.int64
 
 
+@pytest.mark.parametrize("limit", [1, 2**14, 2**18])
+def test_descriptors_of_unit_length_match_by_their_products_and_equal_ones_by_the_lower_index(
+    limit, monkeypatch
+):
+    monkeypatch.setattr(matching, "ONE_THREAD", limit)
+    rng = np.random.default_rng(6)
+    first, second = unit(rng, 150), unit(rng, 130)
+    second[:90] = first[:90] + 0.2 * unit(rng, 90)
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    first, second = first[rng.integers(0, 150, 300)], second[rng.integers(0, 130, 290)]  # many twice
+    first, second = first[::-1], second[::-1]  # as features are matched, the weakest first
+    products = np.round(first @ second.T, 4)  # whatever the block of a product rounds to
+    assert matching.mutual_nearest(first, second).tolist() == matching.mutual(-products).tolist()
+
+
+def test_products_under_way_at_the_same_time_do_not_share_their_memory():
+    rng = np.random.default_rng(7)
+    first, second, third = (unit(rng, count) for count in (500, 400, 450))
+    for _ in range(2):  # the second time, one of them has the memory that was kept
+        pairs = zip(matching._products(first, second), matching._products(first, third), strict=True)
+        (one, other), *_ = ((rows0.copy(), rows1.copy()) for rows0, rows1 in pairs)
+        assert one == pytest.approx(first[: len(one)] @ second.T, abs=1e-6)
+        assert other == pytest.approx(first[: len(other)] @ third.T, abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 @pytest.mark.parametrize("limit", [1, 7 * 40 * 32, 2**18])
 def test_distances_on_one_thread_are_those_of_all(kind, limit, monkeypatch):
@@ -196,6 +221,14 @@ def test_the_turn_of_an_image_is_found_among_outliers(quarters):
         np.concatenate([matching.turn(descriptors0[:120], quarters), noise[:300]]) + 0.4 * noise[:1]
     )
     assert matching.best_turn(descriptors0, descriptors1) == quarters
+
+
+def test_all_keypoints_vote_on_a_turn_where_the_best_are_not_clear():
+    best = matching.VOTERS // matching.TURNS
+    descriptors0, noise = steerable(matching.VOTERS), steerable(best, seed=1)
+    descriptors1 = np.concatenate([noise, matching.turn(descriptors0[best:], 3)])
+    assert np.ptp(matching._likeness_of_turns(descriptors0[:best], descriptors1)) < matching.CLEAR
+    assert matching.best_turn(descriptors0, descriptors1) == 3
 
 
 def test_the_turn_is_that_of_the_most_similar_matches_of_four_products():
