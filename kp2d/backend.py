@@ -1,4 +1,4 @@
-"""Owns how the numeric backend is set: what is said to it before its import, and Keras' global settings."""
+"""Owns how the numeric backend is set, before its import and in Keras, and where users' own settings lie."""
 
 from __future__ import annotations
 
@@ -60,6 +60,16 @@ def keras_file() -> tuple[Path, dict[str, Any]]:
     """Returns the path of the user's `keras.json` and what it holds; nothing if it cannot be read."""
     path = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
     return path, files.read_json(path) or {}
+
+
+def matplotlib_file() -> Path | None:
+    """Returns the user's `matplotlibrc`, where Matplotlib finds it first; None if there is none."""
+    linux = sys.platform.startswith(("linux", "freebsd"))
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "matplotlib"
+    folder = os.environ.get("MPLCONFIGDIR") or (own if linux else Path.home() / ".matplotlib")
+    named = os.environ.get("MATPLOTLIBRC") or ""
+    places = ("matplotlibrc", named, Path(named, "matplotlibrc"), Path(folder, "matplotlibrc"))
+    return next((Path(place).absolute() for place in places if Path(place).is_file()), None)
 
 
 def keras_fault(path: Path, settings: dict[str, Any]) -> str:

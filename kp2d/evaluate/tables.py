@@ -176,12 +176,13 @@ def readable(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def read_csv(path: Path | str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_csv(path: Path | str, columns: tuple[str, ...] = (), *, optional: bool = False) -> pd.DataFrame:
     """Reads a table.
 
     Args:
         path: A CSV file.
         columns: Columns it must have.
+        optional: Whether a missing file is a table without rows.
 
     Raises:
         InputError: If the file is missing, is no table, or lacks a column.
@@ -193,6 +194,8 @@ def read_csv(path: Path | str, columns: tuple[str, ...] = ()) -> pd.DataFrame:
         text = dict.fromkeys(TEXT, str)
         rows = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=text)
     except FileNotFoundError:
+        if optional:
+            return pd.DataFrame(columns=list(columns))
         raise checks.problem(f"the table {path}", "no such file", "Run the stage that makes it.") from None
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise checks.problem(f"a table in {path}", str(error)) from error

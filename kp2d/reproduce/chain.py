@@ -20,11 +20,13 @@ class Stage:
 
     Inputs and outputs are files relative to the project, or `DATA`, the data set. `filled` puts the profile's
     name and its folder for pictures of photographs in the place of `{profile}` and `{pictures}`. Where a
-    stage measures time, nothing may run beside it.
+    stage measures time, nothing may run beside it. Without an input that is `optional` it runs, too, and says
+    what is missing.
     """
 
     name: str
     inputs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     measures_time: bool = False
 
@@ -56,7 +58,8 @@ STAGES = (
     Stage(name="01_prepare_data", outputs=(*_PREPARED, *_made(pictures=["data"]))),
     Stage(
         name="02_train",
-        inputs=(*_PREPARED, "results/recipes.csv"),
+        inputs=_PREPARED,
+        optional=("results/recipes.csv",),
         outputs=_made(
             tables=["training", "training_losses"],
             charts=["training_losses", "recipes"],

@@ -288,13 +288,20 @@ def _configuration() -> Iterator[Fact]:
         yield "keras.json", BROKEN, fault, "Correct it, or remove that from it"
     else:
         yield "keras.json", OK, f"{path}: nothing that would change results"
-    folder = Path(os.environ.get("MPLCONFIGDIR") or Path.home() / ".config" / "matplotlib")
-    style = Path(os.environ.get("MATPLOTLIBRC") or folder / "matplotlibrc")
-    style = style / "matplotlibrc" if style.is_dir() else style
-    if style.is_file():
-        yield "matplotlibrc", OK, f"{style}: our charts have a style of their own"
-    else:
-        yield "matplotlibrc", ABSENT, f"no {style}"
+    yield _matplotlibrc()
+
+
+def _matplotlibrc() -> Fact:
+    style = backend.matplotlib_file()
+    if style is None:
+        return "matplotlibrc", ABSENT, "none"
+    try:
+        style.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        value = f"{style}, which Matplotlib fails on ({checks.first_line(error)})"
+        return "matplotlibrc", BROKEN, value, "Correct or move it"
+    where = ", in the working folder" if style.parent == Path.cwd() else ""
+    return "matplotlibrc", OK, f"{style}{where}: no effect on our pictures, which have a style of their own"
 
 
 def _variables() -> Iterator[Fact]:

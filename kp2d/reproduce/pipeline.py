@@ -230,7 +230,7 @@ def _state(stage: chain.Stage, profile: str, settings: dict[str, Any]) -> dict[s
         "notebook": chain.cells_hash(stage.notebook),
         "kp2d": provenance.code_hash(source=chain.code(stage.notebook)),
         "weights": weights.shipped_hash(),
-        "inputs": inputs,
+        "inputs": inputs | _signatures(stage.optional, profile),
     }
 
 

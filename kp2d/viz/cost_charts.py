@@ -91,7 +91,7 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
     times = times[times["threads"] == times["threads"].max()]
     joined = rows.merge(times[[*key, "extract_ms"]].drop_duplicates(key), on=key)
     if joined.empty:
-        return _nothing("no method was both evaluated and timed at one of these image sizes: see 04")
+        return panels.nothing("no method was both evaluated and timed at one of these image sizes: see 04")
     area = joined["image_height"] * joined["image_width"]
     joined["marker"] = _LARGEST * (area / area.max()) ** 0.25
     span = (joined["extract_ms"].min() / 1.3, joined["extract_ms"].max() * 1.3)
@@ -113,14 +113,6 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
         names = ", ".join(f"{width}×{height}" for height, width in sizes[_SIZE].itertuples(index=False))
         axes[0].set_title(f"from the smallest marker to the largest: {names}", fontsize=7)
         return panels.finish(axes[-1], joined, ends, own=True)
-
-
-def _nothing(why: str) -> Figure:
-    with figures.style():
-        (panel,) = panels.make_panels(1, 1, None, height=1.0)
-        panel.set_axis_off()
-        panel.text(0.5, 0.5, why, ha="center", va="center")
-        return panel.get_figure(root=True)
 
 
 def _decade_axis(panel: Axes, span: tuple[float, float], label: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib
 import importlib.util
 import io
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kp2d import __version__, checks, files, images
+from kp2d import __version__, backend, checks, files, images
 from kp2d.methods import matching, registration
 from kp2d.methods.extractors import Extractor
 
@@ -258,7 +259,12 @@ def check_output(path: str | os.PathLike) -> None:
 
 
 def require_drawing() -> None:
-    """Raises an `InputError` where Matplotlib is not installed, which draws; tables do without."""
+    """Raises an `InputError` where Matplotlib, which draws, is not installed or cannot be imported."""
     if importlib.util.find_spec("matplotlib") is None:
         remedy = f"Run pip install matplotlib, or write the matches as {', '.join(TABLES)}."
         raise checks.problem("Matplotlib, which draws the matches", "none installed", remedy)
+    try:
+        importlib.import_module("matplotlib")
+    except UnicodeDecodeError as error:
+        received = f"{backend.matplotlib_file()} ({error.reason})"
+        raise checks.problem("a matplotlibrc in UTF-8", received, "Correct or move it.") from None

@@ -84,6 +84,15 @@ def panel_title(subset: str, num_pairs: pd.Series | None) -> str:
     return f"{subset} · {span} pair{'s' * (span != '1')}" if span else str(subset)
 
 
+def nothing(why: str) -> Figure:
+    """Returns a figure that says why there is nothing to draw."""
+    with figures.style():
+        (panel,) = make_panels(1, 1, None, height=1.0)
+        panel.set_axis_off()
+        panel.text(0.5, 0.5, why, ha="center", va="center")
+        return panel.get_figure(root=True)
+
+
 def make_panels(
     count: int,
     columns: int,

@@ -70,11 +70,16 @@ def plot_recipes(rows: pd.DataFrame) -> Figure:
         rows: From `kp2d.evaluate.ranking.rank`; of the subset "all", all at one k.
 
     Returns:
-        The figure: a line a variant, in each panel one metric with its 95 % interval.
+        The figure: a line a variant, in each panel one metric with its 95 % interval; without rows it says
+        what makes them.
 
     Raises:
-        InputError: If columns or rows are missing, or a variant is there twice.
+        InputError: If columns are missing, or a variant is there twice.
     """
+    if rows.empty:
+        return panels.nothing(
+            "no results/recipes.csv here: kp2d bench recipes makes it, the repository has it"
+        )
     ends = [name for metric in RANKED for name in tables.end_names(metric)]
     rows = panels.checked_table(rows.assign(method=rows.get("variant")), ["variant", *RANKED, *ends], [])
     rows = rows.sort_values("matching_score", kind="stable")

@@ -186,8 +186,8 @@ def test_the_first_one_needs_a_runtime_and_matplotlib_alone():
     assert run.returncode == 0, run.stderr
 
 
-def test_inputs_are_made_by_an_earlier_stage_or_come_with_the_project():
-    made = {"results/recipes.csv"}
+def test_inputs_are_made_by_an_earlier_stage_or_optional():
+    made = set()
     for stage in chain.STAGES:
         assert set(stage.inputs) <= made, stage.name
         made |= set(stage.outputs)

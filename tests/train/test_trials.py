@@ -187,3 +187,15 @@ def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
     ]
     with pytest.raises(checks.InputError, match="d3_low"):
         training_charts.plot_recipes(rows.drop(columns="d3_low"))
+
+
+def test_without_a_table_of_recipes_the_chart_says_what_makes_one(tmp_path):
+    columns = ("variant", "subset", *tables.INTERVALS)
+    rows = tables.read_csv(tmp_path / "recipes.csv", columns, optional=True)
+    chart = training_charts.plot_recipes(rows[rows["subset"] == "all"])
+    assert "kp2d bench recipes" in chart.axes[0].texts[0].get_text()
+    with pytest.raises(checks.InputError, match="no such file"):
+        tables.read_csv(tmp_path / "recipes.csv", columns)
+    (tmp_path / "recipes.csv").write_text("variant\n1\n")
+    with pytest.raises(checks.InputError, match="subset"):
+        tables.read_csv(tmp_path / "recipes.csv", columns, optional=True)

@@ -1,5 +1,8 @@
 """Tests what the pictures show: artists, counts, colours, limits, files; not how they look."""
 
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 
+import kp2d
 from kp2d import checks
 from kp2d.viz import figures, overlay, pictures
 
@@ -307,6 +311,39 @@ def test_settings_of_the_user_change_no_picture_and_stay_theirs(settings):
         before = dict(mpl.rcParams.copy())
         assert figures.to_png(pictures.draw_matches(**pair())) == usual
         assert dict(mpl.rcParams.copy()) == before
+
+
+LIBRARY = """
+import numpy as np
+import kp2d
+image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+print(kp2d.match(image, image, method="orb", top_k=50).draw()[..., 0].sum())
+import matplotlib
+print(matplotlib.rcParams._get("backend"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "stays"),
+    [("", ""), ("module://no_such", "same"), ("QtAgg", "same"), ("svg", "same"), ("Qt4Agg", ""), ("x y", "")],
+)
+def test_the_backend_of_the_user_has_no_effect_and_stays(variable, stays, tmp_path):
+    """What Matplotlib refuses, as the name of an older one's backend, leaves the choice to it."""
+    environment = {**os.environ, "MPLBACKEND": variable}
+    words = [sys.executable, "-c", LIBRARY]
+    run = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    total, backend = run.stdout.splitlines()
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    assert int(total) == kp2d.match(image, image, method="orb", top_k=50).draw()[..., 0].sum()
+    assert backend == variable if stays else backend.startswith("<object"), "chosen when it is needed"
+
+
+def test_a_matplotlibrc_that_matplotlib_fails_on_is_named(tmp_path):
+    (tmp_path / "matplotlibrc").write_bytes(b"# caf\xe9")
+    words = [sys.executable, "-c", LIBRARY]
+    run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert f"a matplotlibrc in UTF-8; received {tmp_path / 'matplotlibrc'}" in run.stderr
 
 
 @pytest.mark.parametrize("name", ["v_$5_to_$10", "$x^2", "a_$\\frac$", "i_100%_$"])
