@@ -72,6 +72,29 @@ def matplotlib_file() -> Path | None:
     return next((Path(place).absolute() for place in places if Path(place).is_file()), None)
 
 
+def import_matplotlib() -> None:
+    """Imports Matplotlib even where `MPLBACKEND` has what it refuses, as a name out of an older version.
+
+    The variable stays as it is, and a backend that Matplotlib knows stays chosen for the user's own figures.
+
+    Raises:
+        InputError: If Matplotlib fails on the user's `matplotlibrc`.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    chosen = os.environ.pop("MPLBACKEND", None)
+    try:
+        matplotlib = importlib.import_module("matplotlib")
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams.update({"backend": chosen} if chosen else {})
+    except UnicodeDecodeError as error:
+        received = f"{matplotlib_file()} ({error.reason})"
+        raise checks.problem("a matplotlibrc in UTF-8", received, "Correct or move it.") from None
+    finally:
+        if chosen is not None:
+            os.environ["MPLBACKEND"] = chosen
+
+
 def keras_fault(path: Path, settings: dict[str, Any]) -> str:
     """Returns what Keras would fail on in a `keras.json`; "" for what it can use, which changes no result."""
     for name, choices in _CHOICES.items():

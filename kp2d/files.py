@@ -82,6 +82,23 @@ def written(name: str) -> str:
     return "".join(sign.encode("unicode_escape").decode() if sign in unwritable else sign for sign in name)
 
 
+def check_outside(path: Path | str, folder: Path | str, *, below: bool = True) -> None:
+    """Checks that an output does not lie where pictures are searched: the next run would read it as one.
+
+    Args:
+        path: The file or folder to write.
+        folder: That in which pictures are searched.
+        below: Whether all folders in it are searched, too.
+
+    Raises:
+        InputError: If it does.
+    """
+    target, folder = Path(path).expanduser().resolve(), Path(folder).expanduser().resolve()
+    if target.is_relative_to(folder) if below else target.parent == folder:
+        remedy = "Choose another `output`: what lies there would be read as pictures by the next run."
+        raise checks.problem(f"an output outside of {folder}, where pictures are searched", target, remedy)
+
+
 def write_text(path: Path | str, text: str) -> Path:
     """Writes UTF-8 text atomically and returns the path; bytes of names that are none come out escaped."""
     with atomic(path) as temporary:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kp2d import arguments, cli
+from kp2d import arguments, cli, images
 
 
 @pytest.fixture(autouse=True)
@@ -225,3 +225,27 @@ def test_a_file_of_the_working_folder_is_no_module(name, tmp_path):
     (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')")
     run = run_kp2d("match", "a.png", "b.png", folder=tmp_path, MPLBACKEND="module://gone")
     assert b"shadowed" not in run.stderr and b"a.png" in run.stderr, run.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "match {0} -o {0}/m.png",
+        "match {0}/a.png {0} -o {0}/",
+        "match {0}/a.png {0}/*.png -o {0}/m.png",
+        "demo {0} -o {0}/film.mp4 --headless",
+        "train --data {0} -o {0} --disable-wandb",
+        "train --data {0} -o {0}/runs/mine --disable-wandb",
+        "train --data {1} --validation {0} -o {0}/run --disable-wandb",
+        "quantize kp2d_nano -o {0}/mine.tflite --data {0}",
+    ],
+)
+def test_no_verb_writes_where_it_searches_pictures(words, tmp_path, textured, command):
+    """The next run would take what is written for photographs."""
+    photos = tmp_path / "photos"
+    for name in ("a", "b"):
+        images.write_image(photos / f"{name}.png", textured((64, 64)))
+    code, _, err = command(*words.format(photos, tmp_path / "others").split())
+    assert code == 2 and f"outside of {photos}, where pictures are searched" in err, err
+    assert "Choose another --output" in err
+    assert sorted(path.name for path in photos.rglob("*")) == ["a.png", "b.png"]

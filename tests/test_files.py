@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -91,6 +92,22 @@ def test_check_writable_changes_nothing(tmp_path):
         files.check_writable(path)
     assert old.read_text() == "old" and names(tmp_path) == ["folder", "old.csv"]
     assert names(tmp_path / "folder") == []
+
+
+@pytest.mark.parametrize(
+    ("target", "below", "refused"),
+    [
+        ("read", True, True), ("read/run", True, True), ("read/a/b", True, True), ("link/run", True, True),
+        ("read/../read/x.png", False, True), ("read/a/x.png", False, False), ("reading/x.png", True, False),
+        ("x.png", True, False), (".", True, False),
+    ],
+)  # fmt: skip
+def test_an_output_where_pictures_are_searched_is_refused(target, below, refused, tmp_path):
+    (tmp_path / "read").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "read")
+    said = f"outside of {tmp_path / 'read'}.*by the next run"
+    with pytest.raises(checks.InputError, match=said) if refused else contextlib.nullcontext():
+        files.check_outside(tmp_path / target, tmp_path / "read", below=below)
 
 
 def test_text_is_utf8_with_unix_line_ends(tmp_path):

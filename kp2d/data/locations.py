@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,7 +26,8 @@ def folders(name: str | os.PathLike, profile: str) -> list[Path]:
         At least one existing folder.
 
     Raises:
-        InputError: If a folder does not exist; the message says how to get it.
+        InputError: If a folder does not exist (the message says how to get it), or if the variable names one
+            without image pairs, or two that cannot be told apart.
     """
     named = os.environ.get(VARIABLE, "") if name in FROM_VARIABLE else ""
     paths = [Path(part).expanduser() for part in named.split(os.pathsep) if part]
@@ -40,7 +40,9 @@ def folders(name: str | os.PathLike, profile: str) -> list[Path]:
         if not path.is_dir():
             received = f"the file {path}" if path.exists() else f"{path}, which does not exist"
             raise checks.problem("a folder", received, f"Correct or unset the variable {VARIABLE}.")
-    return [folder for path in paths for folder in _datasets_in(path)]
+    roots = [folder for path in paths for folder in _datasets_in(path.resolve())]
+    _check_different("data sets", [(root.name, root) for root in roots])
+    return roots
 
 
 def hold_anywhere() -> None:
@@ -53,14 +55,25 @@ def hold_anywhere() -> None:
 
 
 def _datasets_in(folder: Path) -> list[Path]:
-    """Returns the data sets in a folder: itself, unless only folders below it hold sequences."""
+    """Returns the data sets in a folder: itself, unless only folders below it hold sequences.
+
+    Raises:
+        InputError: If neither does.
+    """
 
     def holds_sequences(path: Path) -> bool:
         return any(map(datasets.is_sequence, datasets.subfolders(path)))
 
     if holds_sequences(folder):
         return [folder]
-    return list(filter(holds_sequences, datasets.subfolders(folder))) or [folder]
+    if below := list(filter(holds_sequences, datasets.subfolders(folder))):
+        return below
+    try:
+        datasets.load_sequences(folder)  # says what is there instead
+    except checks.InputError as error:
+        received = error.received if str(folder) in error.received else f"{folder} with {error.received}"
+        raise checks.problem("image pairs", received, f"Correct or unset the variable {VARIABLE}.") from None
+    return [folder]
 
 
 def load(name: str | os.PathLike, profile: str) -> list[datasets.Sequence]:
@@ -75,8 +88,9 @@ def load(name: str | os.PathLike, profile: str) -> list[datasets.Sequence]:
     """
     roots = folders(name, profile)
     sequences = [sequence for root in roots for sequence in datasets.load_sequences(root)]
-    _check_different("data sets", [label for label, _ in by_dataset(sequences)])
-    _check_different("sequences", [sequence.name for sequence in sequences])  # scores are kept by their names
+    _check_different("data sets", [(label, group[0].root) for label, group in by_dataset(sequences)])
+    names = [(sequence.name, sequence.root / sequence.name) for sequence in sequences]
+    _check_different("sequences", names)  # scores are kept by their names
     return sequences
 
 
@@ -88,11 +102,15 @@ def describe(sequences: Iterable[datasets.Sequence]) -> list[dict]:
     return rows
 
 
-def _check_different(what: str, names: Iterable[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
+def _check_different(what: str, named: Iterable[tuple[str, Path]]) -> None:
+    """Refuses two folders of one name, under which results on both would be reported."""
+    places: dict[str, list[Path]] = {}
+    for name, place in named:
+        places.setdefault(name, []).append(place)
+    twice = [" and ".join(map(str, same)) for same in places.values() if len(same) > 1]
     if twice:
         remedy = f"Rename one of the folders, or measure on one data set at a time: {VARIABLE}."
-        raise checks.problem(f"{what} with different names", f"{', '.join(twice)} twice", remedy)
+        raise checks.problem(f"{what} with different names", "; ".join(twice[:3]), remedy)
 
 
 def by_dataset(sequences: Iterable[datasets.Sequence]) -> list[tuple[str, list[datasets.Sequence]]]:

@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kp2d import arguments, checks
+from kp2d import arguments, checks, files
 from kp2d.methods import cli as method_cli
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def _check(options: argparse.Namespace) -> None:
         if target is not None:
             read = filter(None, (options.source, options.reference))
             arguments.refuse_input_as_output(name, target, read)
+    if options.output is not None and Path(options.source).expanduser().is_dir():
+        files.check_outside(options.output, options.source, below=False)  # snapshots go beside the video
 
 
 def _extractor(options: argparse.Namespace) -> Extractor:

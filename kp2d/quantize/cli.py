@@ -206,6 +206,8 @@ def _convert(options: argparse.Namespace, precision: str) -> tuple[Model, dict[s
             "no --data",
             "Write --data PHOTOGRAPHS, or --precision int8_ptq, which needs no training.",
         )
+    else:
+        files.check_outside(_run_folder(options), options.data)
     folder = options.calibration or options.data
     if folder is None:
         folder = samples.training_photographs(paths.data("fast") / "photographs")
@@ -227,15 +229,20 @@ def _train(network: Any, source: Any, options: argparse.Namespace) -> tuple[Any,
     given = {"seed": options.seed, **assignments(options.set)}
     if options.steps is not None:
         given["steps"] = options.steps
-    folder = options.output[0].with_suffix("")
     return quantization.aware_training(
         network,
         source,
         data=options.data,
-        output=folder.with_name(f"{folder.name}_training"),
+        output=_run_folder(options),
         progress=sys.stderr.isatty(),
         **given,
     )
+
+
+def _run_folder(options: argparse.Namespace) -> Path:
+    """Returns the folder that keeps the training, beside the output."""
+    folder = options.output[0].with_suffix("")
+    return folder.with_name(f"{folder.name}_training")
 
 
 def _onnx(options: argparse.Namespace) -> bytes:

@@ -19,7 +19,7 @@ import numpy as np
 
 import kp2d
 from kp2d import backend, checks, paths, provenance
-from kp2d.data import locations
+from kp2d.data import datasets, locations
 from kp2d.device import compiler
 from kp2d.methods import learned, runtimes, tpu, weights
 from kp2d.reproduce import chain
@@ -121,6 +121,9 @@ def _packages(deep: bool) -> Iterator[Fact]:
     for extra, names in PACKAGES.items():
         for name in names:
             yield _package(name, extra, deep)
+    npm = shutil.which("npm")
+    remedy = "Install Node.js 18 or newer, which brings it, for the page Try it of kp2d report"
+    yield "npm", *((OK, npm) if npm else (ABSENT, "not installed", remedy))
 
 
 def _package(name: str, extra: str, deep: bool) -> Fact:
@@ -261,15 +264,22 @@ def _data() -> Iterator[Fact]:
         made = name == "sample"
         label = f"{name} of {profile}" if made else name
         try:
-            yield label, OK, ", ".join(map(str, locations.folders(name, profile)))
+            folders = ", ".join(map(str, locations.folders(name, profile)))
+            count = f": {len(datasets.list_images(folders)):,} pictures" if name == "coco" else ""
+            yield label, OK, f"{folders}{count}"
         except checks.InputError as error:
             variable = {"hpatches": locations.VARIABLE, "coco": "TRAIN_PATH"}.get(name, "")
             status = BROKEN if os.environ.get(variable) else ABSENT
             remedy = error.remedy.rstrip(".") + (" (the notebooks make it)" if made else "")
-            yield label, status, error.received, remedy
+            yield label, status, error.received, remedy or f"Correct or unset the variable {variable}"
 
 
 def _folders() -> Iterator[Fact]:
+    home = paths.home()
+    if "KP2D_HOME" in os.environ and not home.is_dir():
+        value = f"{home}, which {'is a file' if home.exists() else 'does not exist'}"
+        yield "KP2D_HOME", BROKEN, value, "Correct or unset the variable, or make the folder"
+        return
     for path in (paths.data(), paths.results(), paths.home() / "figures"):
         existing = _existing(path)
         if existing.is_dir() and os.access(existing, os.W_OK):
@@ -300,14 +310,15 @@ def _matplotlibrc() -> Fact:
     except (OSError, UnicodeDecodeError) as error:
         value = f"{style}, which Matplotlib fails on ({checks.first_line(error)})"
         return "matplotlibrc", BROKEN, value, "Correct or move it"
-    where = ", in the working folder" if style.parent == Path.cwd() else ""
+    where = ", in the working folder" if style == Path("matplotlibrc").absolute() else ""
     return "matplotlibrc", OK, f"{style}{where}: no effect on our pictures, which have a style of their own"
 
 
 def _variables() -> Iterator[Fact]:
     for name in VARIABLES:
         if name in os.environ:
-            yield name, OK, os.environ[name]
+            inert = " (no effect on our pictures)" if name in ("MATPLOTLIBRC", "MPLBACKEND") else ""
+            yield name, OK, f"{os.environ[name]}{inert}"
 
 
 def _existing(path: Path) -> Path:

@@ -90,15 +90,17 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
         The network, its log and its speed.
 
     Raises:
-        InputError: If the folder, the size or the preset does not work, or `output` holds a run
-            of another configuration, or one that is under way.
+        InputError: If the folder, the size or the preset does not work, or `output` lies in the folder of
+            photographs, or holds a run of another configuration, or one that is under way.
         DivergenceError: If a loss or weight stops being finite; the last checkpoint stays.
     """
     check_main_guard()
     network_config = get_preset(config.preset)
     fits_cells(config.image_size, network_config.cell)
-    source = pair_source(config, network_config.cell)
     folder = Path(config.output)
+    for read in filter(None, (config.data, config.validation)):
+        files.check_outside(folder, read)
+    source = pair_source(config, network_config.cell)
     files.check_writable(folder / "config.json")
     keras.utils.set_random_seed(config.seed)
     with files.alone(folder, f"training run in {folder}"), data_parallel(config.devices) as devices:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kp2d import checks, images
+from kp2d import checks, files, images
 from kp2d.arguments import image_size, refuse_input_as_output, say
 from kp2d.methods import cli as method_cli
 from kp2d.methods import registration
@@ -75,6 +75,7 @@ def run_match(options: argparse.Namespace) -> int:
     targets = _targets(options.output, others)
     for target in (target for own in targets for target in own):
         matched.check_output(target)
+        _check_unread(target, options.images)
         refuse_input_as_output("output", target, (first, *others))
     extractor = method_cli.extractor_from(options)
     seeing = {"top_k": options.top_k, "image_size": options.image_size}
@@ -127,6 +128,14 @@ def _pictures(names: Sequence[str]) -> list[Path]:
         remedy = "Name a second picture, or a folder with some."
         raise checks.problem("two pictures or more", f"only {pictures[0]}", remedy)
     return pictures
+
+
+def _check_unread(target: Path, names: Sequence[str]) -> None:
+    """Refuses a picture that the folders and patterns that were named would hold the next time."""
+    for path in (Path(name).expanduser() for name in names if target.suffix.lower() in images.SUFFIXES):
+        pattern = glob.has_magic(str(path)) and not path.exists()
+        if path.is_dir() or (pattern and target.absolute().match(str(path.absolute()))):
+            files.check_outside(target, path if path.is_dir() else target.parent, below=False)
 
 
 def _matching(pattern: Path) -> Iterator[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib
 import importlib.util
 import io
 import json
@@ -263,8 +262,4 @@ def require_drawing() -> None:
     if importlib.util.find_spec("matplotlib") is None:
         remedy = f"Run pip install matplotlib, or write the matches as {', '.join(TABLES)}."
         raise checks.problem("Matplotlib, which draws the matches", "none installed", remedy)
-    try:
-        importlib.import_module("matplotlib")
-    except UnicodeDecodeError as error:
-        received = f"{backend.matplotlib_file()} ({error.reason})"
-        raise checks.problem("a matplotlibrc in UTF-8", received, "Correct or move it.") from None
+    backend.import_matplotlib()

@@ -31,11 +31,13 @@ def test_data_sets_that_cannot_be_told_apart_are_refused(two_datasets, monkeypat
     monkeypatch.setenv(
         "VAL_PATH", os.pathsep.join([str(two_datasets / "near"), str(two_datasets.parent / "other")])
     )
-    with pytest.raises(checks.InputError, match="data sets with different names; received near twice"):
-        locations.load("bench", "bench")
+    both = f"data sets with different names; received {two_datasets / 'near'} and .*other/near"
+    for read in (locations.folders, locations.load):  # before anything runs, and by each verb
+        with pytest.raises(checks.InputError, match=both):
+            read("bench", "bench")
     (two_datasets / "far" / "v_a_far").rename(two_datasets / "far" / "v_a_near")
     monkeypatch.setenv("VAL_PATH", str(two_datasets))
-    with pytest.raises(checks.InputError, match="v_a_near twice"):
+    with pytest.raises(checks.InputError, match=r"far/v_a_near and .*near/v_a_near"):
         locations.load("bench", "bench")
 
 
@@ -47,4 +49,18 @@ def test_what_is_missing_is_named_with_the_variable(home, monkeypatch):
         locations.folders("hpatches", "full")
     monkeypatch.setenv("VAL_PATH", "/nowhere")
     with pytest.raises(checks.InputError, match=r"/nowhere, which does not exist\. Correct or unset"):
+        locations.folders("bench", "bench")
+
+
+@pytest.mark.parametrize(
+    "named", ["empty", "photographs", "far/v_a_far", "near:empty", "near:near", "near/../near:near"]
+)
+def test_a_folder_that_cannot_be_measured_on_is_named_before_anything_runs(named, two_datasets, monkeypatch):
+    (two_datasets / "empty").mkdir()
+    (two_datasets / "photographs").mkdir()
+    (two_datasets / "photographs" / "beach.jpg").touch()
+    places = [str(two_datasets / name) for name in named.split(":")]
+    monkeypatch.setenv("VAL_PATH", os.pathsep.join(places))
+    wrong = (two_datasets / named.split(":")[-1]).resolve()
+    with pytest.raises(checks.InputError, match=rf"{wrong}.*VAL_PATH"):
         locations.folders("bench", "bench")

@@ -54,16 +54,53 @@ def test_json_says_the_same(capsys):
     ("variable", "value", "said"),
     [
         ("VAL_PATH", "/nowhere", "hpatches: /nowhere, which does not exist. Correct or unset the variable"),
+        (
+            "VAL_PATH",
+            "{0}/a/near:{0}/b/near",
+            "hpatches: {0}/a/near and {0}/b/near. Rename one of the folders",
+        ),
+        (
+            "VAL_PATH",
+            "{0}/empty",
+            "hpatches: {0}/empty with 0 folders, none of them a sequence. Correct or unset",
+        ),
+        ("TRAIN_PATH", "{0}/empty", "coco: none in {0}/empty. Correct or unset the variable TRAIN_PATH"),
         ("KERAS_BACKEND", "foo", "backend of Keras: foo, which is none. Set KERAS_BACKEND to tensorflow"),
         (tpu.LIBRARY_VARIABLE, "/nowhere.so", "library: /nowhere.so does not load"),
         (compiler.VARIABLE, "/nowhere/compiler", "compiler: expected"),
     ],
 )
-def test_a_wrong_environment_variable_is_broken(monkeypatch, capsys, variable, value, said):
-    monkeypatch.setenv(variable, value)
+def test_a_wrong_environment_variable_is_broken(
+    monkeypatch, capsys, tmp_path, tiny_dataset, variable, value, said
+):
+    for name in ("a", "b"):
+        shutil.copytree(tiny_dataset, tmp_path / name / "near")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv(variable, value.format(tmp_path))
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert f"✗ {said}" in out and "1 to repair: see ✗" in out
+    assert f"✗ {said.format(tmp_path)}" in out and "1 to repair: see ✗" in out
+
+
+@pytest.mark.parametrize("kind", ["missing", "a file", "read-only"])
+def test_a_project_folder_that_cannot_be_used_is_broken(kind, tmp_path, monkeypatch):
+    folder = tmp_path / "elsewhere"
+    if kind == "a file":
+        folder.touch()
+    elif kind == "read-only":
+        folder.mkdir()
+        monkeypatch.setattr("os.access", lambda path, _: not str(path).startswith(str(folder)))
+    monkeypatch.setenv("KP2D_HOME", str(folder))
+    broken = [one for one in findings("folders").values() if one.status == doctor.BROKEN]
+    assert broken and all(
+        str(folder) in one.value and "KP2D_HOME" in f"{one.name} {one.remedy}" for one in broken
+    )
+
+
+def test_what_the_page_try_it_needs_is_named_where_it_is_missing(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    found = findings("packages")["npm"]
+    assert found.status == doctor.ABSENT and "Node.js 18" in found.remedy
 
 
 def test_damaged_weights_and_missing_notebooks_are_broken(tmp_path, home, monkeypatch):
@@ -150,9 +187,15 @@ def test_own_configuration_files_are_named_with_what_in_them_matters(tmp_path, m
     monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path))
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     assert {one.status for one in findings("configuration files").values()} == {doctor.ABSENT}
+    (tmp_path / "matplotlibrc").write_bytes(b"# caf\xe9")
+    assert findings("configuration files")["matplotlibrc"].status == doctor.BROKEN
     (tmp_path / "matplotlibrc").write_text("axes.grid: True")
     (tmp_path / "keras.json").write_text('{"floatx": "float32", "backend": "tensorflow", "epsilon": 1e-07}')
     assert {one.status for one in findings("configuration files").values()} == {doctor.OK}
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "matplotlibrc").touch()  # Matplotlib takes it before all others
+    monkeypatch.chdir(tmp_path / "here")
+    assert "in the working folder: no effect" in findings("configuration files")["matplotlibrc"].value
     (tmp_path / "keras.json").write_text('{"floatx": "float16", "backend": "theano"}')
     assert findings("configuration files")["keras.json"].status == doctor.OK, "it changes no number"
     (tmp_path / "keras.json").write_text('{"floatx": "bfloat16", "backend": "theano"}')
