@@ -213,15 +213,18 @@ def _start_worker(source: PairSource) -> None:
     cv2.setNumThreads(0)
     os.environ["OMP_NUM_THREADS"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's business
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """Ends this process when the trainer is gone, also when it was killed and could not say so."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
+def end_with_parent() -> None:
+    """Has this process end when the one that started it does, also when that is killed and cannot say so."""
+    sentinel = multiprocessing.parent_process().sentinel
+
+    def watch() -> None:
+        multiprocessing.connection.wait([sentinel])
         os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _worker_batch(step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -8,8 +8,6 @@ import multiprocessing
 import os
 import shutil
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kp2d import checks
+from kp2d.data import loader
 
 MEMORY_EACH = 3 * 2**30  # bytes that a job beside another one must find free
 
@@ -162,12 +161,9 @@ def _room_for(count: int) -> bool:
 def _in_processes(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
     """Does jobs at once, each in a process that ends with this one."""
     context = multiprocessing.get_context("spawn")
-    manager, parent = SyncManager(ctx=context), os.getpid()
-    manager.start(_end_with, (parent,))
-    with (
-        manager,
-        ProcessPoolExecutor(len(jobs), context, initializer=_end_with, initargs=(parent,)) as pool,
-    ):
+    manager = SyncManager(ctx=context)
+    manager.start(loader.end_with_parent)  # or the next run would find somebody at work
+    with manager, ProcessPoolExecutor(len(jobs), context, initializer=loader.end_with_parent) as pool:
         news = manager.Queue()
         running = {pool.submit(attempt, job, news.put): job for job in jobs}
         pending = set(running)
@@ -182,17 +178,6 @@ def _in_processes(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
                 except BrokenProcessPool:
                     lost = checks.RunError(f"{name}: its process was killed, often for want of memory")
                     yield Result(name=name, error=lost)
-
-
-def _end_with(parent: int) -> None:
-    """Has this process end when its parent does, however that ends: the next run must find nobody at work."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def raise_failures(results: Iterable[Result], what: str) -> None:

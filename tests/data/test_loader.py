@@ -1,5 +1,8 @@
 """Batches: one sequence whatever the number of workers, and folders that are not perfect."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -87,3 +90,22 @@ def test_a_worker_that_imports_a_script_without_a_guard_says_so(monkeypatch):
     monkeypatch.setattr(loader.multiprocessing.current_process(), "_inheriting", True, raising=False)
     with pytest.raises(RunError, match='if __name__ == "__main__"'):
         loader.check_main_guard()
+
+
+WORK = """
+import concurrent.futures, multiprocessing, sys, time
+from kp2d.data import loader
+
+context = multiprocessing.get_context(sys.argv[1])
+pool = concurrent.futures.ProcessPoolExecutor(1, context, initializer=loader.end_with_parent)
+print(pool.submit(abs, -7).result(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_worker_ends_with_its_parent_also_when_that_is_killed(method):
+    parent = subprocess.Popen([sys.executable, "-c", WORK, method], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline() == "7\n"
+    parent.kill()
+    parent.communicate(timeout=30)  # the worker has the other end of this pipe, too
