@@ -1,4 +1,4 @@
-"""Fixtures of the report's tests: a browser, JavaScript without one, the page "Try it" on a server."""
+"""Fixtures of the report's tests: a browser and its pages, JavaScript without one, "Try it" on a server."""
 
 from __future__ import annotations
 
@@ -34,6 +34,41 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """A function (address, options of the context) -> page; any complaint of the browser fails the test."""
+    complaints, contexts = [], []
+
+    def open_page(address, **options):
+        folder = address.rpartition("/")[0]
+        context = browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
+        context.set_default_timeout(20000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("requestfailed", lambda request: _is_loaded(request, complaints))
+        page.on("request", lambda request: _stays(request, folder, complaints))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _is_loaded(request, complaints):
+    """What is still loading when its page is closed or left is given up: no fault of the page."""
+    if request.failure != "net::ERR_ABORTED":
+        complaints.append(f"not loaded ({request.failure}): {request.url}")
+
+
+def _stays(request, folder, complaints):
+    if not request.url.startswith((f"{folder}/", "blob:")):
+        complaints.append(f"leaves its folder: {request.url}")
 
 
 @pytest.fixture(scope="module")

@@ -12,37 +12,9 @@ PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture
-def open_page(browser, report_site):
-    """A function (file name, options of the context) -> page; any complaint of the browser fails the test."""
-    complaints, contexts = [], []
-
-    def open_page(name="index.html", **options):
-        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
-        context.set_default_timeout(8000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: _is_loaded(request, complaints))
-        page.on("request", lambda request: _is_local(request, complaints))
-        page.goto(report_site.index.with_name("index.html").as_uri().replace("index.html", name))
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def _is_loaded(request, complaints):
-    """What is still loading when its page is closed or left is given up: no fault of the page."""
-    if request.failure != "net::ERR_ABORTED":
-        complaints.append(f"not loaded ({request.failure}): {request.url}")
-
-
-def _is_local(request, complaints):
-    if not request.url.startswith(("file://", "blob:")):
-        complaints.append(f"not a file: {request.url}")
+def open_report(open_page, report_site):
+    """A function (file name, options of the context) -> page, from the file system."""
+    return lambda name="index.html", **options: open_page(f"{report_site.folder.as_uri()}/{name}", **options)
 
 
 def counts(page) -> dict[str, str]:
@@ -61,8 +33,8 @@ def status(page) -> str:
     return page.inner_text("#status")
 
 
-def test_every_page_is_reached_by_clicking(open_page):
-    page = open_page()
+def test_every_page_is_reached_by_clicking(open_report):
+    page = open_report()
     for words in PAGES:
         page.get_by_role("link", name=words, exact=True).first.click()
         assert words in page.title()
@@ -75,8 +47,8 @@ def test_every_page_is_reached_by_clicking(open_page):
     assert page.url.endswith("index.html")
 
 
-def test_pair_method_and_k_change_what_is_drawn(open_page):
-    page = open_page("matches.html")
+def test_pair_method_and_k_change_what_is_drawn(open_report):
+    page = open_report("matches.html")
     seen = [counts(page)]
     picture = page.get_attribute("#stage image >> nth=1", "href")
     for control, value in (("#method", "sift"), ("#pair", "i_coffee 1-2"), ("#lines", "50")):
@@ -102,8 +74,8 @@ def drag(page, slider: str, start: float, end: float):
     page.mouse.up()
 
 
-def test_dragging_the_tolerance_recolours_and_dragging_the_distance_filters(open_page):
-    page = open_page("matches.html#pair=v_astronaut 1-3&method=orb&k=300&lines=all")
+def test_dragging_the_tolerance_recolours_and_dragging_the_distance_filters(open_report):
+    page = open_report("matches.html#pair=v_astronaut 1-3&method=orb&k=300&lines=all")
     before = counts(page)
     assert lines(page, "correct") == int(before["correct"]) and lines(page, "wrong") == int(before["wrong"])
     drag(page, "#px", 0.27, 0.01)
@@ -120,9 +92,9 @@ def test_dragging_the_tolerance_recolours_and_dragging_the_distance_filters(open
     assert page.inner_text("#distance_text") == "any"
 
 
-def test_an_address_restores_its_view_and_follows_what_is_chosen(open_page):
+def test_an_address_restores_its_view_and_follows_what_is_chosen(open_report):
     address = "matches.html#pair=i_coffee+1-3&method=orb&k=150&px=1.5&lines=50&distance=40"
-    page = open_page(address)
+    page = open_report(address)
     expected = status(page)
     assert expected.startswith("i_coffee 1-3, orb, 150 keypoints") and "within 1.5 px" in expected
     assert page.input_value("#distance") == "40"
@@ -133,14 +105,14 @@ def test_an_address_restores_its_view_and_follows_what_is_chosen(open_page):
     assert status(page) == expected
 
 
-def test_an_address_with_nonsense_shows_the_first_view(open_page):
-    usual = status(open_page("matches.html"))
+def test_an_address_with_nonsense_shows_the_first_view(open_report):
+    usual = status(open_report("matches.html"))
     odd = "matches.html#pair=<b>&method=sfit&k=7&px=NaN&lines=-1&distance=x"
-    assert status(open_page(odd)) == usual
+    assert status(open_report(odd)) == usual
 
 
-def test_the_keyboard_is_enough(open_page):
-    page = open_page("matches.html")
+def test_the_keyboard_is_enough(open_report):
+    page = open_report("matches.html")
     first = status(page)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -162,8 +134,8 @@ def test_the_keyboard_is_enough(open_page):
     assert "method=orb" in page.url
 
 
-def test_controls_have_names_for_those_who_cannot_see(open_page):
-    page = open_page("matches.html")
+def test_controls_have_names_for_those_who_cannot_see(open_report):
+    page = open_report("matches.html")
     counts(page)
     for name in ("Pair", "Method", "Lines drawn, best first"):
         assert page.get_by_role("combobox", name=name, exact=True).count() == 1
@@ -173,8 +145,8 @@ def test_controls_have_names_for_those_who_cannot_see(open_page):
     assert page.locator("h1").count() == 1 and page.locator("html").get_attribute("lang") == "en"
 
 
-def test_tables_open_and_sort_both_ways(open_page):
-    page = open_page("tables.html")
+def test_tables_open_and_sort_both_ways(open_report):
+    page = open_report("tables.html")
     box = page.locator("details.table", has_text="evaluation").first
     box.locator("summary").click()
     heading = box.get_by_role("button", name="matching_score_low")
@@ -193,8 +165,8 @@ def all_pages(report_site):
     return sorted(path.name for path in report_site.folder.glob("*.html"))
 
 
-def test_no_page_is_wider_than_a_phone(open_page, report_site):
-    page = open_page("matches.html", viewport=PHONE, has_touch=True)
+def test_no_page_is_wider_than_a_phone(open_report, report_site):
+    page = open_report("matches.html", viewport=PHONE, has_touch=True)
     counts(page)
     boxes = [image.bounding_box() for image in page.locator("#stage image").all()]
     assert boxes[0]["x"] == boxes[1]["x"], "one picture below the other"
@@ -204,8 +176,8 @@ def test_no_page_is_wider_than_a_phone(open_page, report_site):
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
 
 
-def test_a_table_that_goes_on_fades_out_until_its_end_is_reached(open_page):
-    page = open_page("index.html", viewport=PHONE)
+def test_a_table_that_goes_on_fades_out_until_its_end_is_reached(open_report):
+    page = open_report("index.html", viewport=PHONE)
     table = page.locator(".scroll").first
     page.wait_for_function("document.querySelector('.scroll').classList.contains('more')")
     table.evaluate("(box) => { box.scrollLeft = box.scrollWidth }")
@@ -224,10 +196,10 @@ CONTRAST = """(selector) => {
 }"""
 
 
-def test_dark_and_light_differ_and_both_are_readable(open_page):
+def test_dark_and_light_differ_and_both_are_readable(open_report):
     backgrounds = []
     for scheme in ("light", "dark"):
-        page = open_page(color_scheme=scheme)
+        page = open_report(color_scheme=scheme)
         backgrounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         for selector, least in (("h1", 7), (".lead", 4.5), ("main a", 4.5), (".hint", 4.5)):
             assert page.evaluate(CONTRAST, selector) >= least, (scheme, selector)

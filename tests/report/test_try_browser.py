@@ -94,32 +94,15 @@ def test_the_browser_computes_what_python_does(browser, trial_address, photograp
 
 
 @pytest.fixture
-def open_trial(browser, trial_site, trial_address):
-    """A function (options of the context) -> page, served; any complaint of the browser fails the test."""
-    complaints, contexts = [], []
+def open_trial(open_page, trial_address):
+    """A function (address, options of the context) -> the page once all is computed; served, by default."""
 
     def open_trial(address=f"{trial_address}index.html", **options):
-        context = browser.new_context(**{"viewport": {"width": 1400, "height": 900}, **options})
-        context.set_default_timeout(20000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
-        page.on("request", lambda request: _is_ours(request, address, complaints))
-        page.goto(address)
+        page = open_page(address, **options)
         ready(page)
         return page
 
-    yield open_trial
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def _is_ours(request, address, complaints):
-    if not request.url.startswith((address.rpartition("/")[0], "blob:")):
-        complaints.append(f"leaves its folder: {request.url}")
+    return open_trial
 
 
 def ready(page) -> str:
@@ -313,13 +296,14 @@ def test_controls_have_names_for_those_who_cannot_see(open_trial):
     assert page.locator("h1").count() == 1
 
 
-def drop(page, selector: str, path):
-    """Drops a file where an element is, as the browser would."""
-    content = base64.b64encode(path.read_bytes()).decode()
+def drop(page, selector: str, *paths):
+    """Drops files where an element is, as the browser would."""
     page.evaluate(
-        """([selector, name, content]) => {
+        """([selector, files]) => {
           const data = new DataTransfer();
-          data.items.add(new File([Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))], name));
+          for (const [name, text] of files) {
+            data.items.add(new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name));
+          }
           const box = document.querySelector(selector).getBoundingClientRect();
           const at = { clientX: box.left + box.width * 0.75, clientY: box.top + box.height * 0.25 };
           const options = { dataTransfer: data, bubbles: true, cancelable: true, ...at };
@@ -327,9 +311,10 @@ def drop(page, selector: str, path):
             document.querySelector(selector).dispatchEvent(new DragEvent(kind, options));
           }
         }""",
-        [selector, path.name, content],
+        [selector, [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in paths]],
     )
-    page.wait_for_function("(name) => document.body.textContent.includes(name)", arg=path.name)
+    page.wait_for_function("(name) => document.body.textContent.includes(name)", arg=paths[-1].name)
+    ready(page)
 
 
 def test_a_picture_is_dropped_where_it_belongs_and_what_is_none_is_refused(
@@ -339,16 +324,34 @@ def test_a_picture_is_dropped_where_it_belongs_and_what_is_none_is_refused(
     drop(page, "#stage", two_pictures[1])  # on its right half
     assert page.inner_text("#name1") == "whole.png" and "Temple" in page.inner_text("#name0")
     drop(page, ".slot[data-slot='0']", two_pictures[0])
-    ready(page)
     assert page.inner_text("#name0") == "part.jpg"
-    verdict = ready(page)
+    verdict, found = ready(page), saved_matches(page)
     (tmp_path / "words.png").write_text("no picture")
-    drop(page, "#stage", tmp_path / "words.png")
-    assert "words.png cannot be shown: it is no picture" in page.inner_text("#failure")
-    assert ready(page) == verdict and page.inner_text("#name1") == "whole.png", "what was there stays"
+    for files in ([tmp_path / "words.png"], [two_pictures[1], tmp_path / "words.png"]):
+        drop(page, "#stage", *files)
+        assert "words.png cannot be shown: it is no picture" in page.inner_text("#failure")
+        assert ready(page) == verdict and page.inner_text("#name0") == "part.jpg", "what was there stays"
+        assert saved_matches(page) == found
     images.write_image(tmp_path / "dot.png", np.zeros((20, 20, 3), np.uint8))
     drop(page, "#stage", tmp_path / "dot.png")
     assert "smaller than 32 pixels" in page.inner_text("#failure")
+
+
+def test_what_is_transparent_is_white_as_in_python(open_trial, photographs, tmp_path):
+    alpha = np.full((*SIZES[0], 1), 255, np.uint8)
+    alpha[:, :100] = 0
+    cv2.imwrite(str(tmp_path / "cut.png"), np.dstack([photographs[0], alpha]))
+    page = open_trial()
+    pixels = page.evaluate(
+        """async (content) => {
+          const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+          const { canvas } = await kp2d.picture.read(new Blob([bytes]));
+          return [...kp2d.picture.pixelsOf(canvas)];
+        }""",
+        base64.b64encode((tmp_path / "cut.png").read_bytes()).decode(),
+    )
+    read = np.reshape(pixels, (*SIZES[0], 4))[..., :3]
+    np.testing.assert_array_equal(read, images.read_image(tmp_path / "cut.png"))
 
 
 def test_an_empty_wall_gives_no_outline_and_says_so(open_trial, tmp_path):

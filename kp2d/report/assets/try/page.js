@@ -142,8 +142,8 @@
 
   // Pictures
 
-  const put = (which, picture, name) => {
-    slots[which] = { ...picture, name };
+  const put = (which, picture) => {
+    slots[which] = picture;
     changed[which] = true;
     shown += 1;
     result = null;
@@ -164,7 +164,7 @@
   const nextFrame = () => {
     const picture = live === null ? null : kp2d.camera.frame();
     if (!picture) return;
-    put(live, picture, "camera");
+    put(live, { ...picture, name: "camera" });
     ask();
   };
 
@@ -174,39 +174,50 @@
     }
   };
 
-  const readFiles = async (which, files) => {
-    const [from, list] = files.length > 1 ? [0, files.slice(0, 2)] : [which, files];
-    for (const [step, file] of list.entries()) {
+  // Pictures come in the order in which they were asked for, also when a large one takes its time.
+  let taking = Promise.resolve();
+
+  /** Shows what `read` promises, [{ canvas, size, name }, …] from slot `from` on; if that fails, all stays as it is. */
+  const take = (from, words, read, sample = null) => {
+    taking = taking.then(async () => {
+      element("stage").setAttribute("aria-busy", "true");
+      for (const place of ["verdict", "status"]) element(place).textContent = words;
       try {
-        const picture = await kp2d.picture.read(file);
-        stopCamera(from + step);
-        put(from + step, picture, file.name || "pasted picture");
-        chosenBySample(null);
+        const pictures = await read();
+        pictures.forEach((picture, step) => {
+          stopCamera(from + step);
+          put(from + step, picture);
+        });
+        chosenBySample(sample);
+        element("failure").hidden = true;
+        refresh();
       } catch (error) {
-        fail(`${file.name || "What was pasted"} cannot be shown: ${error.message}.`);
-        return;
+        fail(error.message);
+        if (result) element("verdict").textContent = verdict();
       }
-    }
-    element("failure").hidden = true;
-    refresh();
+    });
+  };
+
+  const readFiles = (which, files) => {
+    const [from, list] = files.length > 1 ? [0, files.slice(0, 2)] : [which, files];
+    const read = async (file) => {
+      try {
+        return { ...await kp2d.picture.read(file), name: file.name || "pasted picture" };
+      } catch (error) {
+        throw new Error(`${file.name || "What was pasted"} cannot be shown: ${error.message}.`);
+      }
+    };
+    take(from, `Reading ${list.map(({ name }) => name || "what was pasted").join(" and ")} …`, () => Promise.all(list.map(read)));
   };
 
   const blobOf = (base64) =>
     new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/jpeg" });
 
-  const takeSample = async ({ name, title }) => {
-    try {
-      const pair = await kp2d.engine.fetched("samples", name, `sample_${name}`);
-      const pictures = await Promise.all(pair.map((data) => kp2d.picture.read(blobOf(data))));
-      stopCamera();
-      pictures.forEach((picture, which) => put(which, picture, `${title}, ${["first", "second"][which]} view`));
-      chosenBySample(name);
-      element("failure").hidden = true;
-      refresh();
-    } catch (error) {
-      fail(error.message);
-    }
-  };
+  const takeSample = ({ name, title }) => take(0, "Loading …", async () => {
+    const pair = await kp2d.engine.fetched("samples", name, `sample_${name}`);
+    return Promise.all(pair.map(async (data, which) =>
+      ({ ...await kp2d.picture.read(blobOf(data)), name: `${title}, ${["first", "second"][which]} view` })));
+  }, name);
 
   const toggleCamera = async (which) => {
     const starting = live !== which;

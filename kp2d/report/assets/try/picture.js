@@ -10,7 +10,8 @@
     const canvas = document.createElement("canvas");
     Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.imageSmoothingQuality = "high";
+    Object.assign(context, { imageSmoothingQuality: "high", fillStyle: "#fff" }); // what is transparent becomes white
+    context.fillRect(0, 0, width, height);
     context.drawImage(source, 0, 0, width, height);
     return canvas;
   };
