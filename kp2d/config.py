@@ -173,6 +173,7 @@ class Profile:
     purpose: str
     skipped_stages: tuple[str, ...] = ()  # numbers of the notebooks that it leaves out
     patient_stages: tuple[str, ...] = ()  # numbers of those whose cells may take as long as they need
+    trained: bool = False  # whether 03 to 06 take what 02 trains, unless asked otherwise
     dataset: str  # "sample", "hpatches", "bench" or a folder in HPatches layout
     shows_photographs: bool = True  # whether pictures of its photographs lie in figures/, which is committed
     photographs: str = "sample"  # to learn from and to calibrate with: "sample" or "coco"
@@ -197,6 +198,22 @@ class Profile:
     def picture_folder(self) -> str:
         """Returns where pictures of its photographs go, relative to the project."""
         return f"figures/{self.name}" if self.shows_photographs else f"results/runs/{self.name}/pictures"
+
+    def takes_trained(self, asked: bool | str = "auto") -> bool:
+        """Tells whether 03 to 06 take the network that 02 trains, as a further one.
+
+        Args:
+            asked: True, False, or "auto" for the profile's own choice.
+
+        Raises:
+            InputError: If it is asked for, but the profile leaves 02 out.
+        """
+        trained = self.trained if asked == "auto" else bool(asked)
+        if trained and "02" in self.skipped_stages:
+            received = f"the profile {self.name}, which leaves out notebook 02"
+            remedy = "Take the profile fast or full, or leave --trained (the parameter trained) out."
+            raise checks.problem("a profile that trains a network, for trained", received, remedy)
+        return trained
 
 
 _CLASSICAL = ("sift", "rootsift", "orb")
@@ -242,6 +259,7 @@ PROFILES = {
             name="full",
             purpose="the paper's: HPatches, or the folder that VAL_PATH names",
             patient_stages=("02", "03"),
+            trained=True,
             dataset="hpatches",
             photographs="coco",
             methods=(*_CLASSICAL, *_BASELINE, *_NANO, *_TINY),

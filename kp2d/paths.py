@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+TRAINED_HERE = "trained_here"  # the network that notebook 02 trains last, as a method
 
 
 def home() -> Path:
@@ -40,6 +41,11 @@ def figures(profile: str) -> Path:
 def runs(profile: str) -> Path:
     """Returns a profile's scratch folder: executed notebooks, stage records, exported features."""
     return home() / "results" / "runs" / profile
+
+
+def trained_here(profile: str) -> Path:
+    """Returns the folder of the network that a profile's 02 trained last, and of what 03 makes of it."""
+    return runs(profile) / TRAINED_HERE
 
 
 def paper() -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from kp2d.device import compiler, edgetpu
 from kp2d.methods import weights
 from kp2d.methods.extractors import Method
 from kp2d.methods.runtimes import TFLiteModel
+from kp2d.methods.weights import Weights
 from kp2d.quantize import convert, quantization, rewriting
 from kp2d.quantize.flatbuffer import Model
 
@@ -33,54 +36,69 @@ def write_models(
     """Writes every network at every size and precision, as it is converted and as the compiler gets it.
 
     Args:
-        networks: Shipped networks, also as "METHOD:PRECISION", in that precision only.
+        networks: Shipped networks, also as "METHOD:PRECISION", in that precision only; or paths of weights
+            and models, in the one that they have.
         image_sizes: (height, width) px.
         folder: Where to.
         precisions: "float32", "int8" or "int8_ptq".
 
     Returns:
-        One row a model: method, precision, image_height, image_width, `converted` and `rewritten`, paths;
-        the same for float32, of which nothing is rewritten.
+        One row a model: method, precision, weights_sha256, image_height, image_width, `converted` and
+        `rewritten`, paths; the same for float32, of which nothing is rewritten.
 
     Raises:
-        InputError: If a network is not shipped, or a file cannot be written.
+        InputError: If there is no such network, or a file cannot be written.
     """
     if not networks:
         raise checks.problem("at least one network", "none")
-    rows = []
+    rows, load_float = [], functools.cache(quantization.load_float)
     for network in networks:
-        method = Method.parse(network)
-        name = checks.one_of("shipped network", method.name, weights.shipped())
-        chosen = precisions
-        if method.precision is not None:
-            chosen = (checks.one_of(f"precision of {name}", method.precision, PRECISIONS),)
-        source = quantization.load_float(name)
-        for size in image_sizes:
-            for precision in chosen:
-                export = convert.Export(
-                    name=name, precision=precision, image_size=size, steered=source.steered
-                )
-                if export.integer:
-                    shipped = weights.shipped_path(name, precision)
-                    model = Model.parse(shipped.read_bytes())
-                    rewriting.resize(model, size)
-                else:
-                    model = convert.to_tflite(source.network, source.config, export)
-                converted = model.pack()
-                if export.integer:
-                    rewriting.for_edgetpu(model)
-                stem = f"{name}.{precision}.{size[0]}x{size[1]}"
-                rows.append(
-                    {
-                        "method": name,
-                        "precision": precision,
-                        "image_height": size[0],
-                        "image_width": size[1],
-                        "converted": files.write_bytes(folder / f"{stem}.converted.tflite", converted),
-                        "rewritten": files.write_bytes(folder / f"{stem}.tflite", model.pack()),
-                    }
-                )
+        for size, held in itertools.product(image_sizes, _weights_of(network, precisions)):
+            model = _model(held, size, load_float)
+            converted = model.pack()
+            if held.is_model:
+                rewriting.for_edgetpu(model)
+            stem = f"{held.name}.{held.precision}.{size[0]}x{size[1]}"
+            rows.append(
+                {
+                    "method": held.name,
+                    "precision": held.precision,
+                    "weights_sha256": held.sha256[:12],
+                    "image_height": size[0],
+                    "image_width": size[1],
+                    "converted": files.write_bytes(folder / f"{stem}.converted.tflite", converted),
+                    "rewritten": files.write_bytes(folder / f"{stem}.tflite", model.pack()),
+                }
+            )
     return pd.DataFrame(rows)
+
+
+def _weights_of(network: str, precisions: Sequence[str]) -> list[Weights]:
+    """Returns the weights of a network in each precision that is wanted of it."""
+    method = Method.parse(network)
+    if method.is_path:
+        held = weights.resolve(method.name)
+        checks.one_of(f"precision of {network}", held.precision, PRECISIONS)
+        return [held]
+    name = checks.one_of("shipped network", method.name, weights.shipped())
+    if method.precision is not None:
+        precisions = (checks.one_of(f"precision of {name}", method.precision, PRECISIONS),)
+    return [weights.resolve(name, precision) for precision in precisions]
+
+
+def _model(
+    held: Weights, image_size: tuple[int, int], load_float: Callable[[str], quantization.FloatNetwork]
+) -> Model:
+    """Returns a model of weights at a size: of float ones, converted; else their own."""
+    if held.is_model:
+        model = Model.parse(held.path.read_bytes())
+        rewriting.resize(model, image_size)
+        return model
+    source = load_float(str(held.path))
+    export = convert.Export(
+        name=held.name, precision="float32", image_size=image_size, steered=source.steered
+    )
+    return convert.to_tflite(source.network, source.config, export)
 
 
 def deploy(models: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from kp2d.data import samples, scenes
 from kp2d.images import resize_image
 from kp2d.methods import extractors, learned, matching, weights
 from kp2d.methods.extractors import Extractor, Method
+from kp2d.methods.weights import Weights
 
 PRECISIONS = ("float32", "float16", "int8_ptq", "int8")
 CLASSICAL = ("sift", "orb")
@@ -45,7 +46,8 @@ def bench_latency(
     machine hits all alike.
 
     Args:
-        networks: Shipped networks, also as "METHOD:PRECISION", or paths of `.tflite` models.
+        networks: Shipped networks, also as "METHOD:PRECISION", or paths of `.tflite` models and of float
+            weights.
         image_sizes: (height, width) px.
         threads: Of the runtime, and of OpenCV; matching uses those of NumPy.
         precisions: Of shipped networks that name none; None takes all, without those that need TensorFlow
@@ -59,7 +61,8 @@ def bench_latency(
     Returns:
         One row a size × threads × method × precision: median and 90th percentile in ms of extracting
         features (for networks split into the network itself and decoding) and of matching two images, and
-        how many times as fast as float32 and as SIFT the extraction is.
+        how many times as fast as float32 and as SIFT the extraction is; and `weights_sha256`, the first
+        digits of the hash of the file that a network was loaded or converted from.
 
     Raises:
         InputError: If a network is neither shipped nor a model, or there is no runtime.
@@ -77,15 +80,16 @@ def bench_latency(
             models = list(_models(chosen, precisions, image_size, Path(folder)))
             for count in threads:
                 methods: dict[tuple[str, str], Extractor] = {
-                    (name, kind): dataclasses.replace(
+                    key: dataclasses.replace(
                         learned.load(path, threads=count, runtime=runtime, use_tpu=use_tpu),
                         top_k=top_k,
                     )
-                    for name, kind, path in models
+                    for key, path, _ in models
                 }
                 methods |= {(name, "float32"): extractors.create(name) for name in classical}
                 taken = _measure(methods, _photographs(image_size), count, top_k, repeats)
-                rows += _rows(methods, taken, image_size, count, top_k)
+                hashes = {key: sha256[:12] for key, _, sha256 in models}
+                rows += _rows(methods, taken, hashes, image_size, count, top_k)
     return pd.DataFrame(rows)
 
 
@@ -108,27 +112,32 @@ def _check_networks(networks: Sequence[Method], precisions: Sequence[str], *, us
 
 def _models(
     networks: Sequence[Method], precisions: Iterable[str], image_size: tuple[int, int], folder: Path
-) -> Iterable[tuple[str, str, Path]]:
-    """Yields name, precision and file of every model."""
+) -> Iterable[tuple[tuple[str, str], Path, str]]:
+    """Yields name and precision, the file to run, and the hash of the weights, of every model."""
+    taken: set[tuple[str, str]] = set()
     for method in networks:
-        name = method.name
-        if method.is_path:
-            model = weights.resolve(name)
-            yield model.path.name.removesuffix(weights.MODEL), model.precision, model.path
-            continue
-        for precision in (method.precision,) if method.precision else precisions:
-            if precision not in _FLOAT:
-                yield name, precision, weights.shipped_path(name, precision)
-            else:
-                path = folder / f"{name}.{precision}.tflite"
-                yield name, precision, files.write_bytes(path, _converted(name, precision, image_size))
+        chosen = (method.precision,) if method.precision or method.is_path else precisions
+        for precision in chosen:
+            floating = precision in _FLOAT
+            held = weights.resolve(method.name, "float32" if floating else precision)
+            key = held.name, precision or held.precision
+            if key in taken:  # a file of the same name as another method
+                key = held.path.name.removesuffix(weights.MODEL), key[1]
+            taken.add(key)
+            path = held.path
+            if not held.is_model:
+                path = folder / f"{'.'.join(key)}{weights.MODEL}"
+                files.write_bytes(path, _converted(held, key[1], image_size))
+            yield key, path, held.sha256
 
 
-def _converted(name: str, precision: str, image_size: tuple[int, int]) -> bytes:
+def _converted(held: Weights, precision: str, image_size: tuple[int, int]) -> bytes:
     from kp2d.quantize import convert, quantization
 
-    source = quantization.load_float(name)
-    export = convert.Export(name=name, precision=precision, image_size=image_size, steered=source.steered)
+    source = quantization.load_float(str(held.path))
+    export = convert.Export(
+        name=held.name, precision=precision, image_size=image_size, steered=source.steered
+    )
     return convert.to_tflite(source.network, source.config, export).pack()
 
 
@@ -164,6 +173,7 @@ def _measure(
 def _rows(
     methods: dict[Any, Extractor],
     taken: dict[Any, dict[str, list[float]]],
+    hashes: dict[Any, str],
     image_size: tuple[int, int],
     threads: int,
     top_k: int,
@@ -187,7 +197,8 @@ def _rows(
             row[f"{part}_ms_p90"] = round(_quantile(taken[key][part], 0.9), 2)
         row["times_as_fast_as_float32"] = round(extract.get((name, "float32"), np.nan) / extract[key], 2)
         row["times_as_fast_as_sift"] = round(sift / extract[key], 2)
-        rows.append({**row, "device": provenance.device(extractor.runtime)})
+        row |= {"device": provenance.device(extractor.runtime), "weights_sha256": hashes.get(key, "")}
+        rows.append(row)
     return rows
 
 

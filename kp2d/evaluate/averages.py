@@ -15,7 +15,7 @@ import pandas as pd
 from kp2d import checks, provenance
 from kp2d.config import Protocol, fingerprint
 from kp2d.evaluate import metrics, tables
-from kp2d.methods.extractors import Extractor
+from kp2d.methods.extractors import Extractor, weights_hash
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -54,6 +54,7 @@ def result_rows(
         seed=protocol.seed,
         device=provenance.device(extractor.runtime),
         config_hash=fingerprint(protocol, extractor.settings()),
+        weights_sha256=weights_hash(extractor),
         git_commit=provenance.git_commit(),
     )[list(tables.EVALUATION_COLUMNS)]
 

@@ -13,7 +13,7 @@ from kp2d import checks, config
 from kp2d.config import Protocol
 from kp2d.data import datasets
 from kp2d.evaluate import averages, evaluation, tables
-from kp2d.methods import extractors
+from kp2d.methods import extractors, weights
 from kp2d.methods.extractors import Extractor
 
 _COMPARED = ("repeatability", "localization_error", "matching_score", "corner_error")
@@ -123,7 +123,8 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
         One row a method × precision × data set × subset × k × metric: pairs better, equal and worse, and the
         mean difference (method - reference) over the `num_compared` pairs where both have a value, with its
         95 % interval from the bootstrap over sequences. A larger localization error and a larger corner error
-        are worse; a pair without a homography is worse than any other, and is in no mean corner error.
+        are worse; a pair without a homography is worse than any other, and is in no mean corner error. Where
+        the scores have a `weights_sha256`, the rows have it, too.
 
     Raises:
         InputError: If the reference is not among the methods, or alone.
@@ -138,11 +139,14 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
     rows = []
     names = ["method", "precision", "dataset"]
     for key, scores in joined.groupby(names, sort=False):
+        origin = scores.filter(items=["weights_sha256"]).iloc[0].to_dict()
         for subset in [*scores["subset"].unique(), "all"]:
             part = scores if subset == "all" else scores[scores["subset"] == subset]
             for top_k, chosen in part.groupby("top_k"):
                 setting = {**dict(zip(names, key, strict=True)), "subset": subset, "top_k": top_k}
-                rows += [{**setting, "metric": metric, **_tally(chosen, metric)} for metric in _COMPARED]
+                rows += [
+                    {**setting, "metric": metric, **_tally(chosen, metric), **origin} for metric in _COMPARED
+                ]
     return pd.DataFrame(rows)
 
 
@@ -246,9 +250,10 @@ def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) ->
     key = ["pair", "subset"]
     ours, theirs = _of(pairs, method, top_k), _of(pairs, "sift", top_k)
     errors = theirs[[*key, "corner_error"]].merge(ours[[*key, "corner_error"]], on=key)
-    errors.columns = [*key, "sift", method]
-    errors["difference"] = errors[method] - errors["sift"]
-    gains = errors[method].fillna(np.inf) - errors["sift"].fillna(np.inf)  # NaN where neither has one
+    name = extractors.label(method) if weights.is_path(method) else method
+    errors.columns = [*key, "sift", name]
+    errors["difference"] = errors[name] - errors["sift"]
+    gains = errors[name].fillna(np.inf) - errors["sift"].fillna(np.inf)  # NaN where neither has one
     order = gains.dropna().sort_values(kind="stable").index
     ends = order if len(order) <= 2 * count else order[:count].append(order[-count:])
     return errors.loc[ends].reset_index(drop=True)

@@ -79,7 +79,13 @@ def study(
     if scores.empty:
         raise checks.problem("an image pair that can be read", f"none of {len(pairs)}")
     scores.insert(0, "dataset", scores["sequence"].map(names))
-    hashes = {(m.name, m.precision, m.runtime): fingerprint(protocol, orders, m.settings()) for m in chosen}
+    hashes = {
+        (method.name, method.precision, method.runtime): {
+            "config_hash": fingerprint(protocol, orders, method.settings()),
+            "weights_sha256": extractors.weights_hash(method),
+        }
+        for method in chosen
+    }
     return _averages(scores, protocol, hashes, profile=profile, orders=orders)
 
 
@@ -143,7 +149,7 @@ def corner_errors(
 
 
 def _averages(
-    scores: pd.DataFrame, protocol: Protocol, hashes: dict[tuple, str], *, profile: str, orders: int
+    scores: pd.DataFrame, protocol: Protocol, hashes: dict[tuple, dict], *, profile: str, orders: int
 ) -> pd.DataFrame:
     """Averages corner errors into rows, each with the rules that it was made by."""
     rows = []
@@ -163,7 +169,7 @@ def _averages(
                     "orders": orders,
                     **_average(part),
                     "seed": protocol.seed,
-                    "config_hash": hashes[method],
+                    **hashes[method],
                     "git_commit": provenance.git_commit(),
                 }
             )

@@ -21,7 +21,7 @@ from kp2d.evaluate.feature_store import FeatureStore, parallel
 from kp2d.evaluate.tables import COUNTS, METRICS, MMA
 from kp2d.methods import matching
 from kp2d.methods.decode import Features
-from kp2d.methods.extractors import Extractor
+from kp2d.methods.extractors import Extractor, weights_hash
 from kp2d.methods.registration import confident, register_features, turned_to
 
 logger = logging.getLogger(__name__)
@@ -248,8 +248,8 @@ def evaluate(
         progress: Whether to show progress bars.
 
     Returns:
-        One row a pair and k: method, precision, runtime, dataset, pair, sequence, subset, index, and the
-        results of `score_pair`.
+        One row a pair and k: method, precision, runtime, dataset, pair, sequence, subset, index, the
+        results of `score_pair`, and `weights_sha256`, from `extractors.weights_hash`.
         What cannot be read has the status "skipped", a reason, and NaN for every metric; a problem of a
         sequence that is no pair has index 0.
 
@@ -276,7 +276,7 @@ def evaluate(
     groups = locations.by_dataset(sequences)
     names = {sequence.name: dataset for dataset, group in groups for sequence in group}
     table.insert(3, "dataset", table["sequence"].map(names))
-    return table
+    return table.assign(weights_sha256=weights_hash(extractor))
 
 
 def _rows(pair: ImagePair, store: FeatureStore, protocol: Protocol) -> list[dict[str, Any]]:

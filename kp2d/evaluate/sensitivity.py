@@ -162,8 +162,8 @@ class Study:
 
         Returns:
             Result rows (`kp2d.evaluate.tables.EVALUATION_COLUMNS`), and one row a model: kind, precision,
-            bytes, `sqnr_<head>` in dB on images of the pairs, and for all pairs the differences
-            `delta_<metric>` from the float network, most with the ends of their 95 % interval.
+            bytes, weights_sha256, `sqnr_<head>` in dB on images of the pairs, and for all pairs the
+            differences `delta_<metric>` from the float network, most with the ends of their 95 % interval.
 
         Raises:
             InputError: If a model is not there.
@@ -187,6 +187,7 @@ class Study:
                     "kind": kind,
                     "precision": extractor.precision,
                     "bytes": extractor.bytes,
+                    "weights_sha256": extractors.weights_hash(extractor),
                     **_head_noise(wanted, got),
                     **{f"delta_{name}": scores[name] - base[name] for name in _COMPARED},
                     **_delta_intervals(pairs, base_pairs, top_k=max(self.protocol.top_k)),
@@ -270,6 +271,7 @@ def write_models(
     folder: Path,
     *,
     image_size: tuple[int, int],
+    made_as: str = "made_here",
 ) -> dict[str, str]:
     """Writes models to compare: the float network in other precisions, and int8 networks made of it.
 
@@ -278,6 +280,7 @@ def write_models(
         made: Quantized networks by precision, "int8_ptq" and "int8".
         folder: Where to.
         image_size: (height, width) px.
+        made_as: Name of the method that those made of it are.
 
     Returns:
         How each was made ("float16", "int8, here") to its file.
@@ -289,7 +292,7 @@ def write_models(
     written = {}
     for precision, network in networks.items():
         here = precision in made
-        name = "made_here" if here else source.name
+        name = made_as if here else source.name
         export = convert.Export(name=name, precision=precision, image_size=image_size, steered=source.steered)
         data = convert.to_tflite(network, source.config, export).pack()
         path = files.write_bytes(folder / f"{name}.{precision}.tflite", data)

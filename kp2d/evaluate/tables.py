@@ -26,7 +26,7 @@ INTERVALS = tuple(name for metric in METRICS for name in end_names(metric))
 MMA = tuple(f"mma_{threshold}" for threshold in metrics.MMA_THRESHOLDS)
 COUNTS = ("num_keypoints", "num_matches", "num_inliers")  # means over pairs
 SUBSETS = ("viewpoint", "illumination", "all")  # in the order of tables and charts
-EVALUATION_COLUMNS = (
+SCORE_COLUMNS = (
     *("method", "precision", "runtime", "profile", "dataset", "subset"),
     *("num_pairs", "num_sequences", "num_failed", "num_skipped", "image_height", "image_width", "top_k"),
     *METRICS,
@@ -35,12 +35,22 @@ EVALUATION_COLUMNS = (
     *("auc_3", "auc_5", *COUNTS, "bytes_per_keypoint"),
     *("score_threshold", "distance_threshold", "half_pixel", "drop_unrepeated"),
     *("matcher", "estimator", "ransac_threshold", "ransac_iterations", "calibration", "seed"),
-    *("device", "config_hash", "git_commit"),
 )
+ORIGIN_COLUMNS = ("device", "config_hash", "weights_sha256", "git_commit")  # what made a row
+EVALUATION_COLUMNS = (*SCORE_COLUMNS, *ORIGIN_COLUMNS)
 TEXT = (  # columns that stay text when a folder is called 001, nan or true, or a hash has digits alone
     *("method", "precision", "runtime", "profile", "dataset", "subset", "sequence", "pair", "preset"),
     *("model", "variant", "recipe", "group", "kind", "tensor", "stage", "status", "reason", "failure"),
-    *("matcher", "estimator", "calibration", "device", "config_hash", "git_commit", "content"),
+    *(
+        "matcher",
+        "estimator",
+        "calibration",
+        "device",
+        "config_hash",
+        "weights_sha256",
+        "git_commit",
+        "content",
+    ),
 )
 PAPER_RESULTS = ("hpatches_320x240", "comparison")  # the paper's tables of measured results
 _SETTING = ["method", "precision", "image_height", "image_width", "top_k"]
@@ -113,9 +123,9 @@ def subset_rank(subset: str) -> tuple[int, str]:
 
 
 def of_method(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Returns the rows of a method, "sift" or "kp2d_tiny_s:int8"; of float32 where no precision is named."""
-    named = Method.parse(method)
-    return rows[(rows["method"] == named.name) & (rows["precision"] == (named.precision or "float32"))]
+    """Returns the rows of a method as for `extractors.create`; of float32 where a name has no precision."""
+    named = Method.parse(method).in_tables()
+    return rows[(rows["method"] == named.name) & (rows["precision"] == named.precision)]
 
 
 def of_size(rows: pd.DataFrame, image_size: tuple[int, int]) -> pd.DataFrame:

@@ -131,6 +131,13 @@ class Method:
         number = int(levels) if levels.isdecimal() else levels
         return dataclasses.replace(self, name=name), learned.checked_levels(number)
 
+    def in_tables(self) -> Method:
+        """Returns the method as result tables name it; refuses a path without weights."""
+        if not self.is_path:
+            return dataclasses.replace(self, precision=self.precision or "float32")
+        held = weights.resolve(self.name, self.precision)
+        return Method(held.name, held.precision)
+
     def absolute(self) -> Method:
         """Returns the method such that it holds in any working directory; refuses a path without weights."""
         if not self.is_path:
@@ -318,6 +325,11 @@ def _network(method: Method, _written: int, options: tuple[tuple[str, Any], ...]
     return learned.load(method.name, precision=method.precision, **dict(options))
 
 
+def weights_hash(extractor: Extractor) -> str:
+    """Returns the first 12 hexadecimal digits of the sha256 of a method's weights; "" where it has none."""
+    return extractor.settings().get("sha256", "")[:12]
+
+
 def milliseconds(function: Callable[[], Any]) -> float:
     """Calls a function and returns how long that took, ms."""
     started = time.perf_counter()
@@ -326,12 +338,17 @@ def milliseconds(function: Callable[[], Any]) -> float:
 
 
 def label(method: str) -> str:
-    """Returns how a method is named in pictures: its own words, or the short name of trained weights."""
+    """Returns how a method is named in pictures: its own words, or the short name of a path's weights."""
     named = Method.parse(method)
-    return create(named).name if named.is_path else str(named).replace(":", " ")
+    if named.is_path:
+        named = named.in_tables()
+        named = dataclasses.replace(
+            named, precision=named.precision if named.precision != "float32" else None
+        )
+    return str(named).replace(":", " ")
 
 
 def one_precision(names: Sequence[str]) -> list[str]:
     """Leaves out networks of which a later name has another precision: pictures show each once."""
-    last = {Method.parse(name).name: name for name in names}
+    last = {Method.parse(name).in_tables().name: name for name in names}
     return [name for name in names if name in last.values()]

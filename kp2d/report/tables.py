@@ -161,7 +161,7 @@ def headline(path: Path, top_k: int) -> list[tuple[str, Table]]:
     Raises:
         InputError: If there is no such table.
     """
-    rows = tables.read_csv(path, tables.EVALUATION_COLUMNS)
+    rows = tables.read_csv(path, tables.SCORE_COLUMNS)
     sizes = set(zip(rows["image_height"], rows["image_width"], strict=True))
     rows = tables.of_size(rows, _SIZE if _SIZE in sizes else max(sizes, default=_SIZE))
     rows = rows[rows["top_k"] == (top_k if top_k in set(rows["top_k"]) else rows["top_k"].max())]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kp2d import checks, config, paths
+from kp2d.methods import weights
 
 DATA = "data set"
 
@@ -19,15 +20,17 @@ class Stage:
     """One notebook of the reproduction.
 
     Inputs and outputs are files relative to the project, or `DATA`, the data set. `filled` puts the profile's
-    name and its folder for pictures of photographs in the place of `{profile}` and `{pictures}`. Where a
-    stage measures time, nothing may run beside it. Without an input that is `optional` it runs, too, and says
-    what is missing.
+    name and its folder for pictures of photographs in the place of `{profile}` and `{pictures}`. The trained
+    ones are further ones of a run that takes what 02 trains (`with_trained`). Where a stage measures time,
+    nothing may run beside it. Without an input that is `optional` it runs, too, and says what is missing.
     """
 
     name: str
     inputs: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    trained_inputs: tuple[str, ...] = ()
+    trained_outputs: tuple[str, ...] = ()
     measures_time: bool = False
 
     @property
@@ -39,6 +42,13 @@ class Stage:
     def notebook(self) -> Path:
         """Returns the notebook's path."""
         return paths.notebooks() / f"{self.name}.ipynb"
+
+    def with_trained(self) -> Stage:
+        """Returns the stage of a run in which 03 to 06 take the network that 02 trains, as a further one."""
+        inputs, outputs = self.inputs + self.trained_inputs, self.outputs + self.trained_outputs
+        return dataclasses.replace(
+            self, inputs=inputs, outputs=outputs, trained_inputs=(), trained_outputs=()
+        )
 
 
 def _made(
@@ -52,6 +62,11 @@ def _made(
     )
 
 
+_FOLDER = f"results/runs/{{profile}}/{paths.TRAINED_HERE}"
+_TRAINED = (f"{_FOLDER}/{paths.TRAINED_HERE}{weights.WEIGHTS}", f"{_FOLDER}/config.json")
+_QUANTIZED = tuple(
+    f"{_FOLDER}/{paths.TRAINED_HERE}{weights.SUFFIXES[precision]}" for precision in ("int8_ptq", "int8")
+)
 _PREPARED = (DATA, *_made(tables=["data"]))
 
 STAGES = (
@@ -60,10 +75,13 @@ STAGES = (
         name="02_train",
         inputs=_PREPARED,
         optional=("results/recipes.csv",),
-        outputs=_made(
-            tables=["training", "training_losses"],
-            charts=["training_losses", "recipes"],
-            pictures=["training_pairs", "learning", "learning_matches"],
+        outputs=(
+            *_made(
+                tables=["training", "training_losses"],
+                charts=["training_losses", "recipes"],
+                pictures=["training_pairs", "learning", "learning_matches"],
+            ),
+            *_TRAINED,
         ),
     ),
     Stage(
@@ -73,15 +91,19 @@ STAGES = (
             tables=["quantization", "precisions", "layer_errors", "sensitivity"],
             charts=["activations", "layer_errors", "sensitivity"],
         ),
+        trained_inputs=_TRAINED,
+        trained_outputs=_QUANTIZED,
     ),
     Stage(
         name="04_compile",
         outputs=_made(tables=["compile", "latency"], charts=["latency"]),
+        trained_inputs=_TRAINED + _QUANTIZED,
         measures_time=True,
     ),
     Stage(
         name="05_evaluate",
         inputs=(*_PREPARED, *_made(tables=["latency"])),
+        trained_inputs=_TRAINED + _QUANTIZED,
         outputs=_made(
             tables=[
                 *("evaluation", "pairs", "robustness", "pyramid", "protocols", "estimators"),
@@ -96,6 +118,7 @@ STAGES = (
     Stage(
         name="06_compare_sift",
         inputs=(*_PREPARED, *_made(tables=["pairs"])),
+        trained_inputs=_TRAINED + _QUANTIZED,
         outputs=_made(
             tables=["against_sift", "failures"],
             charts=["against_sift"],
@@ -105,23 +128,25 @@ STAGES = (
 )
 
 
-def select(names: Sequence[str] | None, profile: str | None = None) -> list[Stage]:
+def select(names: Sequence[str] | None, profile: str | None = None, *, trained: bool = False) -> list[Stage]:
     """Returns stages in their order.
 
     Args:
         names: Names or numbers ("05" or "05_evaluate"); None takes all of the profile.
         profile: Name of the profile; None has all stages.
+        trained: Whether they take the network that 02 trains.
 
     Raises:
         InputError: If there is no such stage.
     """
+    stages = [stage.with_trained() if trained else stage for stage in STAGES]
     if names is None:
         skipped = config.profile(profile).skipped_stages if profile else ()
-        return [stage for stage in STAGES if stage.number not in skipped]
-    known = [stage.name for stage in STAGES]
-    by_number = {stage.number: stage.name for stage in STAGES}
+        return [stage for stage in stages if stage.number not in skipped]
+    known = [stage.name for stage in stages]
+    by_number = {stage.number: stage.name for stage in stages}
     chosen = {checks.one_of("stage", by_number.get(name.zfill(2), name), known) for name in names}
-    return [stage for stage in STAGES if stage.name in chosen]
+    return [stage for stage in stages if stage.name in chosen]
 
 
 def needed(stage: Stage, others: Sequence[Stage]) -> tuple[str, ...]:

@@ -51,6 +51,12 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         metavar="[STAGE.]NAME=VALUE",
         help="a notebook parameter, as top_k=300,1000, methods=sift or image_size=240x320; may be repeated",
     )
+    parser.add_argument(
+        "--trained",
+        action=argparse.BooleanOptionalAction,
+        help="the network that 02 trains goes on, as trained_here beside the others: quantized in 03, mapped"
+        " in 04, scored in 05, set against SIFT in 06; default: in full only",
+    )
     parser.add_argument("--force", action="store_true", help="run also what is up to date")
     parser.add_argument(
         "--timeout", type=int, help="seconds a cell may take; default: 3600, no limit for training in full"
@@ -79,6 +85,7 @@ def run_reproduce(options: argparse.Namespace) -> None:
         options.profile,
         stages=None if options.stages is None else options.stages.split(","),
         parameters=config.assignments(options.parameter),
+        trained=options.trained,
         force=options.force,
         cell_timeout=options.timeout,
         progress=sys.stderr.isatty() and not options.scheduler,

@@ -74,6 +74,11 @@ class Run:
         """Returns the folder for training runs; what lies there goes on or is reused."""
         return paths.runs(self.profile.name) / "training"
 
+    @property
+    def trained_here(self) -> Path:
+        """Returns the folder of the network that 02 trained last, and of what 03 makes of it."""
+        return paths.trained_here(self.profile.name)
+
     def _repr_markdown_(self) -> str:
         kept = len(list(self.cache.glob("*/[!.]*.npz"))) if self.cache.is_dir() else 0
         facts = {
@@ -99,7 +104,7 @@ def begin(profile: str, names: MutableMapping[str, Any] | None = None, **setting
     Args:
         profile: Name of the profile.
         names: The notebook's `globals()`, whose parameters may have any form of `parameters.read`, as
-            papermill hands them over; they are put into the form that its cells take.
+            papermill hands them over; they are put into the form that its cells take, `trained` into a bool.
         **settings: What else should be stated.
 
     Raises:
@@ -108,6 +113,8 @@ def begin(profile: str, names: MutableMapping[str, Any] | None = None, **setting
     backend.quiet()
     if names is not None:
         parameters.settle(names)
+        if "trained" in names:
+            names["trained"] = config.profile(profile).takes_trained(names["trained"])
         settings = {name: names.get(name, value) for name, value in settings.items()}
     logging.getLogger("asyncio").addFilter(_is_of_the_notebook)
     return Run(profile=config.profile(profile), settings=settings)

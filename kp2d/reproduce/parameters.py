@@ -213,5 +213,6 @@ PARAMETERS = {
     "shown_top_k": Parameter(kind="a whole number of at least 4", form="300", read=_whole(4)),
     "num_panels": Parameter(kind="a whole number", form="24", read=_whole(1)),
     "num_failures": _COUNT,
+    "trained": Parameter(kind="auto, True or False", form="True", read=_switch),
     "interactive": Parameter(kind="auto, True or False", form="False", read=_switch),
 }

@@ -75,6 +75,7 @@ def reproduce(
     *,
     stages: Sequence[str] | None = None,
     parameters: Mapping[str, Any] | None = None,
+    trained: bool | None = None,
     force: bool = False,
     cell_timeout: int | None = None,
     progress: bool = True,
@@ -87,6 +88,8 @@ def reproduce(
         profile: A key of `config.PROFILES`.
         stages: Which stages; None runs all of the profile.
         parameters: Notebook parameters by "NAME" or "STAGE.NAME".
+        trained: Whether 03 to 06 take the network that 02 trains, as a further one; None leaves that to the
+            parameter of that name, and so to the profile.
         force: Whether to run stages that are up to date, too.
         cell_timeout: Seconds a cell may take; None gives an hour, and the profile's patient stages all
             they need.
@@ -104,10 +107,15 @@ def reproduce(
         StageError: If a notebook fails. Stages finished before stay finished.
         RunError: If several fail.
     """
+    given = dict(parameters or {})
+    trained = _takes_trained(profile, given, trained)
     if config.profile(profile).dataset != "sample":
         locations.folders(config.profile(profile).dataset, profile)  # fails here, not in the first notebook
-    chosen = _with_makers(chain.select(stages, profile), profile, report)
-    assigned = assign_parameters(chosen, parameters or {})
+    chosen = _with_makers(chain.select(stages, profile, trained=trained), profile, report, trained=trained)
+    assigned = assign_parameters(chosen, given)
+    for stage in chosen:
+        if "trained" in chain.parameters(stage.notebook):
+            assigned[stage.name]["trained"] = trained
     for folder in (paths.runs(profile), paths.results(profile), paths.figures(profile)):
         files.check_writable(folder / "probe")
     planned = [
@@ -127,22 +135,34 @@ def reproduce(
     return [results[stage.name].value for stage in chosen]
 
 
-def _with_makers(chosen: Sequence[chain.Stage], profile: str, report: jobs.Report) -> list[chain.Stage]:
+def _takes_trained(profile: str, given: dict[str, Any], asked: bool | None) -> bool:
+    """Takes `trained` out of the parameters and decides; it is of the chain, not of a stage."""
+    if one := next((key for key in given if key.endswith(".trained")), None):
+        remedy = "Write --trained, or -p trained=True: what a stage takes, those before it have to make."
+        raise checks.problem("trained for all stages", one, remedy)
+    told = parameters.read("trained", given.pop("trained", "auto"))
+    return config.profile(profile).takes_trained(told if asked is None else asked)
+
+
+def _with_makers(
+    chosen: Sequence[chain.Stage], profile: str, report: jobs.Report, *, trained: bool = False
+) -> list[chain.Stage]:
     """Adds the stages that make what is missing for those chosen, so that a new checkout can run any."""
+    every = {stage.name: stage for stage in chain.select(None, trained=trained)}
     added: dict[str, str] = {}  # stage to the one that needs it
     waiting = list(chosen)
     while waiting:
         stage = waiting.pop()
         known = {*added, *(other.name for other in chosen)}
         signatures = _signatures(stage.inputs, profile)
-        for maker in chain.needed(stage, chain.STAGES):
-            made = set(chain.filled(chain.select([maker])[0].outputs, profile))
+        for maker in chain.needed(stage, list(every.values())):
+            made = set(chain.filled(every[maker].outputs, profile))
             if maker not in known and any(signatures[name] is None for name in made & set(signatures)):
                 added[maker] = stage.name
-                waiting += chain.select([maker])
+                waiting.append(every[maker])
     for maker, stage in sorted(added.items()):
         report(f"{maker}: comes along, as {stage} reads what it makes and nothing is there yet")
-    return [stage for stage in chain.STAGES if stage in chosen or stage.name in added]
+    return [stage for stage in every.values() if stage in chosen or stage.name in added]
 
 
 def run_stage(
@@ -222,7 +242,11 @@ def _state(stage: chain.Stage, profile: str, settings: dict[str, Any]) -> dict[s
     inputs = _signatures(stage.inputs, profile)
     for name, signature in inputs.items():
         if signature is None:
-            makers = [each.name for each in chain.STAGES if name in chain.filled(each.outputs, profile)]
+            makers = [
+                each.name
+                for each in chain.select(None, trained=True)
+                if name in chain.filled(each.outputs, profile)
+            ]
             remedy = f"Run stage {makers[0]} first." if makers else f"Restore it: git checkout -- {name}"
             raise checks.problem(f"the input of {stage.name}, {name}", "nothing there", remedy)
     return {

@@ -151,7 +151,7 @@ def _evaluation(
     folder: str, *, top_k: int, image_size: tuple[int, int] = _SIZE, dataset: str | None = None
 ) -> pd.DataFrame:
     """Rows of an `evaluation.csv` at one size and k; of one of the data sets in it, or of all."""
-    rows = tables.read_csv(paths.results() / folder / "evaluation.csv", tables.EVALUATION_COLUMNS)
+    rows = tables.read_csv(paths.results() / folder / "evaluation.csv", tables.SCORE_COLUMNS)
     rows = tables.of_size(rows, image_size)
     rows = rows[rows["top_k"] == top_k]
     return rows if dataset is None else rows[rows["dataset"] == dataset]

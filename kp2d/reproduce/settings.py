@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from kp2d import backend, checks, config, images, paths
 from kp2d.data import datasets, locations, samples, scenes
@@ -36,7 +37,8 @@ class EvaluationSettings:
     @property
     def facts(self) -> dict[str, Any]:
         """Returns what a run states about itself."""
-        return {"methods": self.methods, "sizes": self.image_sizes, **vars(self.protocol)}
+        names = [extractors.label(name) if weights.is_path(name) else name for name in self.methods]
+        return {"methods": names, "sizes": self.image_sizes, **vars(self.protocol)}
 
     @property
     def probabilistic(self) -> bool:
@@ -64,14 +66,17 @@ def evaluation_settings(
     image_sizes: Sequence[Sequence[int]] = (),
     top_k: Sequence[int] = (),
     seed: int = 0,
+    trained: bool = False,
 ) -> EvaluationSettings:
     """Returns the settings of 05 and 06. An `image_size` without `image_sizes` is the only size.
+
+    With `trained`, the network that 02 trained comes after the other methods.
 
     Raises:
         InputError: If the profile, the protocol or a method is unknown, or a value is out of range.
     """
     defaults = config.profile(profile)
-    chosen = tuple(methods) or defaults.methods
+    chosen = (*(methods or defaults.methods), *trained_methods(profile, trained))
     for name in chosen:
         extractors.create(name)
     rules = config.protocol(
@@ -86,6 +91,27 @@ def evaluation_settings(
     return EvaluationSettings(
         methods=chosen, protocol=rules, image_sizes=tuple(sorted({rules.image_size, *sizes}))
     )
+
+
+def trained_methods(profile: str, trained: bool) -> tuple[str, ...]:
+    """Returns the network that 02 trained and 03 quantized, as a method in each precision.
+
+    Args:
+        profile: Whose 02 and 03.
+        trained: Whether it is taken at all; else there are none.
+
+    Raises:
+        InputError: If a file of it is missing.
+    """
+    if not trained:
+        return ()
+    suffixes = [weights.SUFFIXES[precision] for precision in ("float32", "int8_ptq", "int8")]
+    found = [paths.trained_here(profile) / f"{paths.TRAINED_HERE}{suffix}" for suffix in suffixes]
+    for path in found:
+        if not path.is_file():
+            remedy = f"Run 02 and 03 with trained = True, or kp2d reproduce --profile {profile} --trained."
+            raise checks.problem(f"the network trained here, {path}", "no such file", remedy)
+    return tuple(map(str, found))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,6 +195,43 @@ class Int8Settings:
             protocol=self.protocol,
             cache=cache,
         )
+
+    def compare_trained(self, profile: str, trained: bool, cache: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Quantizes the network that 02 trained, for 04 to 06, and measures the models.
+
+        Args:
+            profile: Whose 02.
+            trained: Whether that is wanted at all; else the tables are empty.
+            cache: Folder for features.
+
+        Returns:
+            As `kp2d.evaluate.sensitivity.Study.compare`; each kind says that it was trained here.
+
+        Raises:
+            InputError: If 02 has left no weights, or a file cannot be written.
+        """
+        if not trained:
+            return pd.DataFrame(columns=["kind"]), pd.DataFrame(columns=["kind"])
+        from kp2d.evaluate import sensitivity
+        from kp2d.quantize import calibration, quantization
+
+        folder = paths.trained_here(profile)
+        source = quantization.load_float(str(folder / f"{paths.TRAINED_HERE}{weights.WEIGHTS}"))
+        inputs = calibration.read_images(
+            self.photographs, source.config, self.image_size, count=self.num_images
+        )
+        post_training = quantization.post_training(source.network, source.config, inputs)
+        on_grid, _ = quantization.aware_training(
+            post_training, source, data=self.photographs, output=folder / "training", **self.training
+        )
+        made = {"int8_ptq": post_training, "int8": on_grid}
+        models = sensitivity.write_models(
+            source, made, folder, image_size=self.image_size, made_as=paths.TRAINED_HERE
+        )
+        rows, facts = self.study(source, cache).compare(models, profile=profile)
+        for table in (rows, facts):
+            table["kind"] = table["kind"].str.removesuffix(", here") + ", trained here"
+        return rows, facts
 
 
 def int8_settings(

@@ -13,6 +13,7 @@ import pandas as pd
 from kp2d import backend, files, provenance
 from kp2d.checks import problem
 from kp2d.config import fingerprint
+from kp2d.methods.weights import WEIGHTS, find
 from kp2d.train.recipes import TrainConfig, from_recipe, replace
 from kp2d.train.runlog import read_rows
 
@@ -72,6 +73,21 @@ def train_recipes(
         folders[recipe] = folder / recipe
         train(replace(config, output=str(folders[recipe])), progress=progress)
     return folders
+
+
+def keep_last(folders: Mapping[str, Path], target: Path) -> Path:
+    """Copies the weights of the last of some runs, and its settings, to where a fixed name finds them.
+
+    Args:
+        folders: From `train_recipes`.
+        target: Folder for the copies; the weights are named after it, as a method is after its weights.
+
+    Returns:
+        The weights.
+    """
+    folder = list(folders.values())[-1]
+    files.write_bytes(target / "config.json", (folder / "config.json").read_bytes())
+    return files.write_bytes(target / f"{target.name}{WEIGHTS}", find(folder).read_bytes())
 
 
 def example_pairs(

@@ -221,7 +221,7 @@ def plot_against(
         panel = axes or panels.make_panels(1, 1, None, width=figures.NARROW, height=3.6)[0]
         limits = _CORNER_LIMITS if metric == "corner_error" else _value_limits(points, metric)
         panel.plot(limits, limits, color="#999999", linewidth=0.8, zorder=1)
-        _draw_points(panel, points, figures.method_style(Method.parse(method).name)["color"])
+        _draw_points(panel, points, figures.method_style(Method.parse(method).in_tables().name)["color"])
         (_corner_axes if metric == "corner_error" else _value_axes)(panel, limits)
         name = LABELS.get(metric, (metric,))[0]
         panel.set(xlabel=f"{labels[0]}: {name}", ylabel=f"{labels[1]}: {name}")
@@ -311,6 +311,7 @@ def _draw_points(panel: Axes, points: pd.DataFrame, color: str) -> None:
 def _of(pairs: pd.DataFrame, name: str) -> pd.DataFrame:
     """Returns the rows of one method; where it has several precisions, "METHOD:PRECISION" or float32."""
     named = Method.parse(name)
+    named = named.in_tables() if named.is_path else named
     checks.one_of("method", named.name, pairs["method"].unique())
     part = pairs[pairs["method"] == named.name]
     held = list(part["precision"].unique())

@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from kp2d import checks, files
+from kp2d import checks, files, paths
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ METHODS: dict[str, dict[str, str]] = {
     "kp2d_tiny_f": {"color": "#8c1d57", "marker": "v"},
     "kp2d_baseline": {"color": "#c9642b", "marker": "P"},
     "kp2d_nano": {"color": "#782de1", "marker": "*"},
+    paths.TRAINED_HERE: {"color": "#117733", "marker": "X"},
 }
 _OTHER_COLORS = ("#117733", "#56b4e9", "#7a5c00", "#d08ab0", "#44aa99")
 _OTHER_MARKERS = ("X", "p", "h", "<", ">")
@@ -228,7 +229,7 @@ def method_style(method: str, precision: str = "float32") -> dict[str, Any]:
 
 def method_label(method: str, precision: str = "float32") -> str:
     """Returns how a method is named in pictures; only networks come in several precisions."""
-    plain = precision == "float32" and not str(method).startswith("kp2d")
+    plain = precision == "float32" and not str(method).startswith(("kp2d", paths.TRAINED_HERE))
     return str(method) if plain else f"{method} {precision}"
 
 

@@ -205,6 +205,6 @@ def renderer(
     def render(name: str, method: str, top_k: int, threshold: float) -> Figure:
         rules = dataclasses.replace(protocol, score_threshold=min(threshold, 0.99))
         panel = match_panel(pairs[name], method, rules, top_k=top_k, estimator="accurate")
-        return pictures.draw_matches(**{**panel, "title": f"{method} · {panel['title']}"})
+        return pictures.draw_matches(**{**panel, "title": f"{extractors.label(method)} · {panel['title']}"})
 
     return render

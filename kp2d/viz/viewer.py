@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from matplotlib.figure import Figure
 
 from kp2d import checks
+from kp2d.methods import extractors
 from kp2d.viz import figures
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def _viewer(
     wide = {"layout": widgets.Layout(width="340px")}
     controls = (
         widgets.Dropdown(options=pairs, description="pair", **wide),
-        widgets.Dropdown(options=methods, description="method", **wide),
+        widgets.Dropdown(
+            options=[(extractors.label(name), name) for name in methods], description="method", **wide
+        ),
         widgets.SelectionSlider(
             options=top_k, value=middle, description="top-k", continuous_update=False, **wide
         ),

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kp2d import files
 from kp2d.checks import InputError
 from kp2d.device import compiler, deployment, edgetpu
+from kp2d.methods import weights
 from kp2d.quantize.flatbuffer import Model
 from kp2d.reproduce import settings
 from kp2d.viz import cost_charts
@@ -17,6 +19,18 @@ SIZES = [(64, 80)]
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return deployment.write_models(["kp2d_tiny_s"], SIZES, folder, precisions=("float32", "int8"))
+
+
+def test_models_and_weights_of_ones_own_are_mapped_by_their_names(tmp_path):
+    path = tmp_path / "mine.int8.tflite"
+    path.write_bytes(weights.shipped_path("kp2d_nano", "int8").read_bytes())
+    models = deployment.write_models(["kp2d_nano:int8", str(path)], SIZES, tmp_path / "models")
+    assert models["method"].tolist() == ["kp2d_nano", "mine"]
+    assert models["weights_sha256"].tolist() == [files.sha256(path)[:12]] * 2
+    both = [file.read_bytes() for file in models["rewritten"]]
+    assert both[0] == both[1]
+    with pytest.raises(InputError, match="none at"):
+        deployment.write_models([str(tmp_path / "lost.tflite")], SIZES, tmp_path)
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import sys
 import pytest
 from shipped_models import prepared
 
+from kp2d import files
 from kp2d.checks import InputError
 from kp2d.device import latency
+from kp2d.methods import weights
 
 
 def test_every_method_is_timed_in_the_same_run():
@@ -32,6 +34,25 @@ def test_a_model_file_is_timed(tmp_path):
     with pytest.raises(InputError, match="compiled models; received kp2d_tiny_s"):
         latency.bench_latency(["kp2d_tiny_s"], [(88, 88)], use_tpu=True)
     assert rows["times_as_fast_as_sift"].isna().all()
+
+
+def test_a_file_is_named_as_it_is_elsewhere_and_never_hides_another_method(tmp_path):
+    shipped = weights.shipped_path("kp2d_nano", "int8")
+    own, same = tmp_path / "mine.int8.tflite", tmp_path / shipped.name
+    for path in (own, same):
+        path.write_bytes(shipped.read_bytes())
+    networks = ["kp2d_nano:int8", str(own), str(same)]
+    rows = latency.bench_latency(networks, [(88, 88)], threads=[1], classical=("sift",), repeats=1)
+    assert rows["method"].tolist() == ["kp2d_nano", "mine", "kp2d_nano.int8", "sift"]
+    assert rows["weights_sha256"].tolist() == [files.sha256(own)[:12]] * 3 + [""]
+
+
+def test_float_weights_of_ones_own_are_converted_and_timed(tmp_path):
+    path = tmp_path / "kp2d_nano.weights.h5"
+    path.write_bytes(weights.shipped_path("kp2d_nano").read_bytes())
+    rows = latency.bench_latency([str(path)], [(88, 88)], threads=[1], classical=(), repeats=1)
+    assert rows[["method", "precision"]].to_numpy().tolist() == [["kp2d_nano", "float32"]]
+    assert rows["weights_sha256"].tolist() == [files.sha256(path)[:12]]
 
 
 def test_without_tensorflow_only_integers_are_timed(monkeypatch):

@@ -96,6 +96,7 @@ def test_rows_repeat_their_protocol(tiny_dataset):
     assert rows[rows["method"] == "sift"]["bytes_per_keypoint"].eq(512).all()
     assert rows["seed"].eq(7).all()
     assert rows["config_hash"].nunique() == 2
+    assert set(rows["weights_sha256"]) == {""}  # classical methods have no weights
     assert set(pairs["method"]) == {"sift", "orb"}
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import kp2d
+from kp2d import files
 from kp2d.checks import InputError
+from kp2d.evaluate import tables
 from kp2d.methods import extractors, weights
 from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Method
@@ -198,6 +202,29 @@ def test_pictures_show_a_network_in_one_precision():
     names = ["sift", "kp2d_tiny_s", "kp2d_tiny_s:int8_ptq", "orb", "kp2d_tiny_s:int8"]
     assert extractors.one_precision(names) == ["sift", "orb", "kp2d_tiny_s:int8"]
     assert extractors.label("kp2d_tiny_s:int8") == "kp2d_tiny_s int8"
+
+
+def test_a_path_is_named_in_tables_and_pictures_as_its_weights_are(tmp_path):
+    suffixes = [weights.SUFFIXES[precision] for precision in ("float32", "int8")]
+    names = [
+        str(shutil.copy(weights.shipped_path("kp2d_nano", kind), tmp_path / f"mine{suffix}"))
+        for kind, suffix in zip(("float32", "int8"), suffixes, strict=True)
+    ]
+    shutil.copy(weights.card_of(weights.shipped_path("kp2d_nano")), tmp_path / "mine.json")
+    assert [extractors.Method.parse(name).in_tables() for name in names] == [
+        extractors.Method("mine", "float32"),
+        extractors.Method("mine", "int8"),
+    ]
+    assert extractors.one_precision(["sift", *names]) == ["sift", names[1]]
+    assert list(map(extractors.label, names)) == ["mine", "mine int8"]
+    rows = pd.DataFrame({"method": ["mine", "mine", "sift"], "precision": ["float32", "int8", "float32"]})
+    assert [list(tables.of_method(rows, name).index) for name in (*names, "sift")] == [[0], [1], [2]]
+
+
+def test_weights_are_told_by_the_first_digits_of_their_hash():
+    path = weights.shipped_path("kp2d_nano", "int8")
+    assert extractors.weights_hash(extractors.create("kp2d_nano:int8")) == files.sha256(path)[:12]
+    assert extractors.weights_hash(extractors.create("sift")) == ""
 
 
 def test_options_replace_the_defaults_and_are_part_of_the_settings(textured):

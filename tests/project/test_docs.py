@@ -157,7 +157,7 @@ def test_the_map_shows_every_room():
 def test_every_table_and_picture_of_the_chain_is_explained():
     for stage in chain.STAGES:
         for path in stage.outputs:
-            if path != chain.DATA:
+            if path != chain.DATA and not path.startswith("results/runs/"):
                 name, table = Path(path).name, path.startswith("results/")
                 row = f"| `{name}` |" if table else f"| [{name}](fast/{name}) |"
                 assert row in PAGES["results/README.md" if table else "figures/README.md"], path

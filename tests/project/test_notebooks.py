@@ -153,7 +153,7 @@ def test_text_states_no_digits_that_a_rerun_may_change(name):
 @every_stage
 def test_it_makes_what_its_title_says_and_what_its_stage_declares(name):
     (stage,) = chain.select([name])
-    outputs = [path.replace("{pictures}", "figures/{profile}") for path in stage.outputs]
+    outputs = [path.replace("{pictures}", "figures/{profile}") for path in stage.with_trained().outputs]
     declared = {path.replace("{profile}", "<profile>") for path in outputs if path != chain.DATA}
     made = made_paths(title_rows(name)["Makes"])
     assert {path for path in made if not path.startswith("data/")} == declared
@@ -164,7 +164,9 @@ def test_it_makes_what_its_title_says_and_what_its_stage_declares(name):
 def test_every_made_file_is_written_by_the_code(name):
     code = "\n".join(cell.source for cell in cells(name, "code"))
     for path in made_paths(title_rows(name)["Makes"]):
-        if not path.startswith("data/"):
+        if "/trained_here/" in path:
+            assert "run.trained_here" in code or "settings.compare_trained(" in code, path
+        elif not path.startswith("data/"):
             kind, file = path.split("/")[0], path.rpartition("/")[2]
             kind = "pictures" if path.endswith(".png") else kind
             assert f'run.{kind} / "{file}"' in code, path
@@ -187,11 +189,11 @@ def test_the_first_one_needs_a_runtime_and_matplotlib_alone():
 
 
 def test_inputs_are_made_by_an_earlier_stage_or_optional():
-    made = set()
-    for stage in chain.STAGES:
-        assert set(stage.inputs) <= made, stage.name
+    made, stages = set(), chain.select(None, trained=True)
+    for plain, stage in zip(chain.STAGES, stages, strict=True):
+        assert set(plain.inputs) <= set(stage.inputs) <= made, stage.name
         made |= set(stage.outputs)
-    names = [path for stage in chain.STAGES for path in stage.outputs]
+    names = [path for stage in stages for path in stage.outputs]
     assert len(names) == len(set(names))
 
 

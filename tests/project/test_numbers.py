@@ -41,7 +41,7 @@ def test_committed_fast_results_are_reproduced(tmp_path_factory, project, method
         profile="fast",
         progress=False,
     )
-    committed = tables.read_csv(project / "results/fast/evaluation.csv", tables.EVALUATION_COLUMNS)
+    committed = tables.read_csv(project / "results/fast/evaluation.csv", tables.SCORE_COLUMNS)
     committed = committed[committed["image_height"] == profile.image_size[0]]
     assert set(rows["config_hash"]) == set(tables.of_method(committed, method)["config_hash"])
     committed = tables.of_method(tables.read_csv(project / "results/fast/pairs.csv"), method)
@@ -60,7 +60,7 @@ def test_committed_fast_results_are_reproduced(tmp_path_factory, project, method
 
 def test_committed_averages_are_those_of_the_committed_pairs(project):
     pairs = tables.read_csv(project / "results/fast/pairs.csv")
-    rows = tables.read_csv(project / "results/fast/evaluation.csv", tables.EVALUATION_COLUMNS)
+    rows = tables.read_csv(project / "results/fast/evaluation.csv", tables.SCORE_COLUMNS)
     rows = rows[rows["image_height"] == config.profile("fast").image_size[0]]
     key = ["method", "precision", "subset", "top_k"]
     joined = averages.summarize(pairs).merge(rows, on=key, suffixes=("", "_committed"))

@@ -61,6 +61,7 @@ FORMS = {
         (False, ["false", False]),
         ("auto", ["auto", "'auto'"]),
     ],
+    "trained": [(True, [True, "true"]), (False, [False, "no"]), ("auto", ["auto"])],
     "recipes": [(["kp2d", "kp2d_plus"], ["kp2d,kp2d_plus", ["kp2d", "kp2d_plus"]])],
     "questions": [
         (["ranges", "score threshold"], ["ranges,score threshold", '["ranges", "score threshold"]'])

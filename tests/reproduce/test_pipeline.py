@@ -14,7 +14,8 @@ import pytest
 
 from kp2d import checks, config, files, paths
 from kp2d.evaluate import tables
-from kp2d.reproduce import bench, chain, pipeline
+from kp2d.methods import weights
+from kp2d.reproduce import bench, chain, notebook, pipeline, settings
 
 
 def reproduce(profile="smoke", **options):
@@ -25,7 +26,7 @@ def reproduce(profile="smoke", **options):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, project):
-    """A project folder in which the smoke profile has been run once, from another working directory."""
+    """A project folder in which smoke was run once, with what 02 trains, from another working directory."""
     folder = tmp_path_factory.mktemp("chain")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KP2D_HOME", str(folder))
@@ -33,7 +34,7 @@ def finished(tmp_path_factory, project):
         for part in ("notebooks", "results/paper"):  # all that docs/cluster.md says a volume needs
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
             (folder / part).symlink_to(project / part)
-        outcomes, lines = reproduce()
+        outcomes, lines = reproduce(trained=True)
         yield folder, outcomes, lines
 
 
@@ -42,18 +43,39 @@ def test_all_notebooks_run_from_any_folder_and_write_what_they_promise(finished)
     folder, outcomes, lines = finished
     assert [outcome.action for outcome in outcomes.values()] == ["ran"] * len(chain.STAGES)
     assert "no record of a finished run" in lines[0]
-    for stage in chain.STAGES:
+    for stage in chain.select(None, trained=True):
         for name in chain.filled(stage.outputs, "smoke"):
             if name != chain.DATA:
                 assert (folder / name).stat().st_size > 0
     rows = tables.read_csv(folder / "results/smoke/evaluation.csv", tables.EVALUATION_COLUMNS)
-    assert set(rows["method"]) == set(config.profile("smoke").methods)
+    assert set(rows["method"]) == {*config.profile("smoke").methods, "trained_here"}
     assert rows["profile"].eq("smoke").all()
 
 
 @pytest.mark.slow
+def test_what_02_trains_is_a_further_row_of_03_to_06_with_its_own_hash(finished):
+    folder, _, _ = finished
+    network = paths.trained_here("smoke")
+    hashes = {
+        precision: files.sha256(network / f"trained_here{suffix}")[:12]
+        for precision, suffix in weights.SUFFIXES.items()
+    }
+    for name in ("quantization", "compile", "latency", "evaluation", "pairs", "estimators", "against_sift"):
+        rows = tables.read_csv(folder / f"results/smoke/{name}.csv")
+        ours = rows[rows["method"] == "trained_here"]
+        held = dict(ours[["precision", "weights_sha256"]].drop_duplicates().to_numpy().tolist())
+        expected = {"int8": hashes["int8"]} if name == "estimators" else hashes
+        assert {kind: digest for kind, digest in held.items() if kind != "float16"} == expected, name
+        assert rows.loc[rows["method"].isin(["sift", "orb"]), "weights_sha256"].isna().all()
+        assert not rows.loc[rows["method"] != "trained_here", "weights_sha256"].isin(hashes.values()).any()
+    kinds = tables.read_csv(folder / "results/smoke/precisions.csv")["kind"]
+    expected = {f"{kind}, trained here" for kind in ("float32", "float16", "int8_ptq", "int8")}
+    assert {kind for kind in kinds if kind.endswith("trained here")} == expected
+
+
+@pytest.mark.slow
 def test_a_second_run_reuses_everything_and_says_so(finished):
-    outcomes, lines = reproduce()
+    outcomes, lines = reproduce(trained=True)
     assert all(outcome.action == "reused" for outcome in outcomes.values())
     assert lines == [f"{stage.name}: reused, nothing changed" for stage in chain.STAGES]
 
@@ -62,7 +84,7 @@ def test_a_second_run_reuses_everything_and_says_so(finished):
 def test_a_lost_output_or_changed_parameter_reruns_only_what_depends_on_it(finished):
     folder, _, _ = finished
     (folder / "figures/smoke/gallery.png").unlink()
-    outcomes, _ = reproduce()
+    outcomes, _ = reproduce(trained=True)
     assert {name: outcome.action for name, outcome in outcomes.items()} == {
         "01_prepare_data": "reused",
         "02_train": "reused",
@@ -76,10 +98,14 @@ def test_a_lost_output_or_changed_parameter_reruns_only_what_depends_on_it(finis
     before = tables.read_csv(path)
     k = int(before["top_k"].max())
     outcomes, _ = reproduce(stages=["05"], parameters={"05.top_k": [k]})
-    assert outcomes["05_evaluate"].reason == "parameter top_k changed"
+    assert outcomes["05_evaluate"].reason.startswith("parameter trained, top_k, ")
     after = tables.read_csv(path)
     assert set(after["top_k"]) == {k} != set(before["top_k"])
-    before = before[before["top_k"] == k].drop(columns="config_hash").reset_index(drop=True)
+    before = (
+        before[(before["top_k"] == k) & (before["method"] != "trained_here")]
+        .drop(columns="config_hash")
+        .reset_index(drop=True)
+    )
     pd.testing.assert_frame_equal(after.drop(columns="config_hash"), before)
 
 
@@ -167,6 +193,26 @@ def test_unknown_names_are_refused_before_anything_runs(home):
         reproduce(parameters={"topk": 3})
     with pytest.raises(checks.InputError, match="parameter of 01_prepare_data"):
         reproduce(parameters={"01.top_k": [3]})
+    assert not (home / "results" / "runs").exists()
+
+
+def test_what_02_trains_is_for_the_whole_chain_of_a_profile_that_trains(command, home):
+    code, out, err = command("reproduce", "--profile", "bench", "--trained")
+    assert code == 2 and "the profile bench, which leaves out notebook 02" in err and out == ""
+    with pytest.raises(checks.InputError, match="-p trained=True"):
+        reproduce(parameters={"05.trained": True})
+    with pytest.raises(checks.InputError, match="trained=True"):
+        reproduce(parameters={"trained": "maybe"})
+    with pytest.raises(checks.InputError, match="leaves out notebook 02"):
+        notebook.begin("bench", {"trained": "True"})
+    names = {"trained": "auto"}
+    notebook.begin("full", names)
+    assert names == {"trained": True} and not config.profile("fast").takes_trained()
+    with pytest.raises(checks.InputError, match="kp2d reproduce --profile smoke --trained"):
+        settings.evaluation_settings("smoke", trained=True)
+    stages = pipeline._with_makers(chain.select(["06"], trained=True), "smoke", print, trained=True)
+    assert [stage.number for stage in stages] == ["01", "02", "03", "04", "05", "06"]
+    assert "02_train" in chain.needed(stages[2], stages)
     assert not (home / "results" / "runs").exists()
 
 

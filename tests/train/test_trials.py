@@ -30,7 +30,7 @@ def trained(photos, small_preset, tmp_path):
     return run
 
 
-def test_recipes_start_alike_and_leave_weights_that_are_methods(trained, small_preset):
+def test_recipes_start_alike_and_leave_weights_that_are_methods(trained, tmp_path):
     folders = trained({"kp2d": 2, "kp2d_plus": 3})
     assert list(folders) == ["untrained", "kp2d", "kp2d_plus"]
     image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
@@ -41,6 +41,11 @@ def test_recipes_start_alike_and_leave_weights_that_are_methods(trained, small_p
         scores[name] = extractor.extract(image).scores
     assert not np.array_equal(scores["untrained"], scores["kp2d"])
     assert not np.array_equal(scores["untrained"], scores["kp2d_plus"])
+    kept = trials.keep_last(folders, tmp_path / "trained_here")
+    assert kept.name == "trained_here.weights.h5"
+    extractor = extractors.create(str(kept))
+    assert extractor.name == "trained_here"
+    np.testing.assert_array_equal(extractor.extract(image).scores, scores["kp2d_plus"])
 
 
 def test_finished_recipes_are_reused_until_settings_change(trained):
