@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import tempfile
@@ -17,7 +18,8 @@ import pandas as pd
 from kp2d import checks, files, provenance
 from kp2d.data import samples, scenes
 from kp2d.images import resize_image
-from kp2d.methods import extractors, learned, matching, weights
+from kp2d.methods import extractors, learned, registration, weights
+from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Extractor, Method
 from kp2d.methods.weights import Weights
 
@@ -150,14 +152,14 @@ def _measure(
     methods: dict[Any, Extractor], images: list[np.ndarray], threads: int, top_k: int, repeats: int
 ) -> dict[Any, dict[str, list[float]]]:
     taken: dict[Any, dict[str, list[float]]] = {key: {part: [] for part in _PARTS} for key in methods}
-    found: dict[Any, list[np.ndarray]] = {key: [] for key in methods}
+    found: dict[Any, list[Features]] = {key: [] for key in methods}
     before = cv2.getNumThreads()
     cv2.setNumThreads(threads)
     try:
         for turn, (key, extractor) in itertools.product(range(repeats + _UNTIMED), methods.items()):
             features, parts = extractor.timed(images[turn % len(images)])
             parts = {"extract": sum(parts.values()), **parts}
-            found[key].append(features.descriptors[:top_k])
+            found[key].append(features.take(slice(top_k)))
             for part, spent in parts.items():
                 taken[key][part] += [spent] * (turn >= _UNTIMED)
     finally:
@@ -165,9 +167,14 @@ def _measure(
     # By itself, as threads of NumPy's that still wait for work would slow a network down.
     for turn, key in itertools.product(range(1, repeats + _UNTIMED), methods):
         pair = found[key][turn - 1 : turn + 1]
-        spent = extractors.milliseconds(lambda pair=pair: matching.mutual_nearest(*pair))
+        spent = extractors.milliseconds(functools.partial(_match, *pair, methods[key]))
         taken[key]["match"] += [spent] * (turn >= _UNTIMED)
     return taken
+
+
+def _match(features0: Features, features1: Features, extractor: Extractor) -> None:
+    """Matches as users' pictures are, the vote on their turn included where the method steers."""
+    registration.match_features(registration.turned_to(features0, features1, extractor), features1)
 
 
 def _rows(

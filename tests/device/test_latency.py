@@ -1,5 +1,6 @@
 """The latency table: every precision, size and number of threads, beside SIFT and ORB within one run."""
 
+import dataclasses
 import importlib.util
 import sys
 
@@ -9,7 +10,7 @@ from shipped_models import prepared
 from kp2d import files
 from kp2d.checks import InputError
 from kp2d.device import latency
-from kp2d.methods import weights
+from kp2d.methods import learned, matching, weights
 
 
 def test_every_method_is_timed_in_the_same_run():
@@ -53,6 +54,15 @@ def test_float_weights_of_ones_own_are_converted_and_timed(tmp_path):
     rows = latency.bench_latency([str(path)], [(88, 88)], threads=[1], classical=(), repeats=1)
     assert rows[["method", "precision"]].to_numpy().tolist() == [["kp2d_nano", "float32"]]
     assert rows["weights_sha256"].tolist() == [files.sha256(path)[:12]]
+
+
+def test_the_vote_on_a_turn_is_part_of_the_time_of_matching(monkeypatch):
+    votes = []
+    monkeypatch.setattr(matching, "best_turn", lambda *descriptors: votes.append(descriptors) or 1)
+    network = learned.load("kp2d_nano", precision="int8")
+    methods = {steered: dataclasses.replace(network, steered=steered) for steered in (False, True)}
+    taken = latency._measure(methods, latency._photographs((88, 88)), threads=1, top_k=50, repeats=2)
+    assert len(votes) == 4 and [len(taken[steered]["match"]) for steered in methods] == [2, 2]
 
 
 def test_without_tensorflow_only_integers_are_timed(monkeypatch):

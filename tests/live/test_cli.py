@@ -70,6 +70,7 @@ def test_the_command_takes_a_folder_a_reference_and_any_method(frames, tmp_path,
         (["VIDEO", "--precision", "int4"], "precision of kp2d_tiny_s"),
         (["VIDEO", "--runtime", "litrt"], "Did you mean 'litert'"),
         (["VIDEO", "--method", "orb", "--threads", "2"], "no --threads for orb"),
+        (["VIDEO", "--pyramid", "0"], "--pyramid as a whole number of levels from 1 to 4; received 0"),
         (["VIDEO", "--threads", "0"], "--threads of at least 1"),
         (["VIDEO", "--max-frames", "0"], "--max-frames of at least 1"),
         (["VIDEO", "--top-k", "2"], "top_k"),
@@ -90,6 +91,11 @@ def test_a_model_file_is_a_method(film, capsys):
     path = weights.shipped_path("kp2d_nano", "int8")
     code, out, _ = run(capsys, film, "--headless", "--max-frames", 2, "--method", path)
     assert (code, "kp2d_nano int8: 2 frames" in out) == (0, True)
+
+
+def test_a_pyramid_in_the_name_of_a_method_keeps_the_demos_precision(film, capsys):
+    code, out, _ = run(capsys, film, "--headless", "--max-frames", 1, "--method", "kp2d_nano+pyramid2")
+    assert (code, "kp2d_nano+pyramid2 int8: 1 frames" in out) == (0, True)
 
 
 def test_being_terminated_is_an_interrupt():

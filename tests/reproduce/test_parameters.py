@@ -101,6 +101,8 @@ def test_every_usual_form_gives_the_same_value(name, expected, given):
         ("top_k", 3, "a whole number in [4"),
         ("methods", "sfit", "Did you mean 'sift'?"),
         ("methods", "sift orb", "methods"),
+        ("methods", "kp2d_tiny_x+pyramid2:int8", "Did you mean 'kp2d_tiny_s'?"),
+        ("methods", "kp2d_tiny_s+pyramid9:int8", "levels from 1 to 4"),
         ("methods", "kp2d_tiny_s:INT8", "Did you mean 'int8'?"),
         ("methods", [["sift"]], "methods=sift,kp2d_tiny_s:int8"),
         ("method", 3, "method=kp2d_tiny_s:int8"),

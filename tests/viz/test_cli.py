@@ -123,6 +123,7 @@ def test_all_outputs_tell_the_same_in_pixels_of_the_pictures(pair, tmp_path, com
         (["-o", "m.gif"], "suffix of an output out of .png"),
         (["-o", "m.csv", "-o", "m.csv"], "different outputs"),
         (["-o", "m.csv", "--top-k", "0"], "--top-k as a whole number of at least 4"),
+        (["-o", "m.csv", "--pyramid", "2"], "a network for --pyramid; received sift"),
         (["-o", "m.csv", "--ransac-threshold", "-1"], "a positive ransac_threshold"),
         (["-o", "taken.csv/m.png"], "taken.csv"),
     ],
