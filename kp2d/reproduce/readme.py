@@ -15,7 +15,7 @@ import pandas as pd
 
 from kp2d import backend, checks, paths
 from kp2d.evaluate import tables
-from kp2d.methods import weights
+from kp2d.methods import learned, weights
 
 _SIZE = (240, 320)
 _TUNED_ON = "bench"  # the real pairs by which settings were chosen; `bench2` lies beside them
@@ -133,6 +133,23 @@ def _estimators() -> str:
             ]
             parts.append(pd.Series(texts, part.index, name=f"{metric} {name}"))
     table = pd.concat(sorted(parts, key=lambda column: column.name[:2]), axis=1).reset_index()
+    return tables.markdown(table)
+
+
+def _pyramid() -> str:
+    """Each kind of pairs: networks without an image pyramid, and with one of two levels."""
+    rows = tables.read_csv(paths.results() / "bench" / "pyramid.csv")
+    rows = rows[rows["subset"] != "all"]
+    scaled = [f"scale {amount:.3g}" for amount in rows["amount"]]
+    rows["pairs"] = np.where(rows["subset"] == "scale", scaled, rows["subset"])
+    networks = rows["method"].str.partition(learned.PYRAMID)
+    rows["method"] = networks[0]
+    key = ["method", "dataset", "pairs"]
+    plain, leveled = (rows[(networks[1] != "") == told].set_index(key) for told in (False, True))
+    table = plain.index.to_frame(index=False)
+    for name in (*tables.METRICS, "cpu_ms"):
+        values = zip(plain[name], leveled.loc[plain.index, name], strict=True)
+        table[name] = [" → ".join(tables.cell_text(name, value) for value in both) for both in values]
     return tables.markdown(table)
 
 
@@ -267,6 +284,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "networks": _networks,
     "against_sift": _against_sift,
     "estimators": _estimators,
+    "pyramid": _pyramid,
     "bench": lambda: _comparison("bench", top_k=1000),
     "bench88": lambda: _comparison("bench", top_k=150, image_size=(88, 88)),
     "sample": lambda: _comparison("fast", top_k=300),
