@@ -89,7 +89,7 @@ def reproduce(
         stages: Which stages; None runs all of the profile.
         parameters: Notebook parameters by "NAME" or "STAGE.NAME".
         trained: Whether 03 to 06 take the network that 02 trains, as a further one; None leaves that to the
-            parameter of that name, and so to the profile.
+            parameter of that name, and so to the profile, whose choice brings no stage along.
         force: Whether to run stages that are up to date, too.
         cell_timeout: Seconds a cell may take; None gives an hour, and the profile's patient stages all
             they need.
@@ -108,7 +108,7 @@ def reproduce(
         RunError: If several fail.
     """
     given = dict(parameters or {})
-    trained = _takes_trained(profile, given, trained)
+    trained = _takes_trained(profile, stages, given, trained)
     if config.profile(profile).dataset != "sample":
         locations.folders(config.profile(profile).dataset, profile)  # fails here, not in the first notebook
     chosen = _with_makers(chain.select(stages, profile, trained=trained), profile, report, trained=trained)
@@ -135,13 +135,21 @@ def reproduce(
     return [results[stage.name].value for stage in chosen]
 
 
-def _takes_trained(profile: str, given: dict[str, Any], asked: bool | None) -> bool:
+def _takes_trained(
+    profile: str, stages: Sequence[str] | None, given: dict[str, Any], asked: bool | None
+) -> bool:
     """Takes `trained` out of the parameters and decides; it is of the chain, not of a stage."""
     if one := next((key for key in given if key.endswith(".trained")), None):
         remedy = "Write --trained, or -p trained=True: what a stage takes, those before it have to make."
         raise checks.problem("trained for all stages", one, remedy)
     told = parameters.read("trained", given.pop("trained", "auto"))
-    return config.profile(profile).takes_trained(told if asked is None else asked)
+    told = told if asked is None else asked
+    if not config.profile(profile).takes_trained(told):
+        return False
+    chosen = chain.select(stages, profile)
+    made = {name for stage in chosen for name in (*stage.outputs, *stage.trained_outputs)}
+    lacking = {name for stage in chosen for name in stage.trained_inputs} - made
+    return told is True or None not in _signatures(sorted(lacking), profile).values()
 
 
 def _with_makers(

@@ -109,7 +109,7 @@ def trained_methods(profile: str, trained: bool) -> tuple[str, ...]:
     found = [paths.trained_here(profile) / f"{paths.TRAINED_HERE}{suffix}" for suffix in suffixes]
     for path in found:
         if not path.is_file():
-            remedy = f"Run 02 and 03 with trained = True, or kp2d reproduce --profile {profile} --trained."
+            remedy = f"Run kp2d reproduce --profile {profile} --trained, or leave it out: trained = False."
             raise checks.problem(f"the network trained here, {path}", "no such file", remedy)
     return tuple(map(str, found))
 

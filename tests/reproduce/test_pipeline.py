@@ -210,6 +210,10 @@ def test_what_02_trains_is_for_the_whole_chain_of_a_profile_that_trains(command,
     assert names == {"trained": True} and not config.profile("fast").takes_trained()
     with pytest.raises(checks.InputError, match="kp2d reproduce --profile smoke --trained"):
         settings.evaluation_settings("smoke", trained=True)
+    assert pipeline._takes_trained("full", None, {}, None) and pipeline._takes_trained(
+        "full", ["05"], {}, True
+    )
+    assert not pipeline._takes_trained("full", ["05", "06"], {}, None)  # else days of training came along
     stages = pipeline._with_makers(chain.select(["06"], trained=True), "smoke", print, trained=True)
     assert [stage.number for stage in stages] == ["01", "02", "03", "04", "05", "06"]
     assert "02_train" in chain.needed(stages[2], stages)
