@@ -25,6 +25,7 @@ OVERLAP = (
     10  # pictures that follow in the order of names, with which `sequential` pairs each (COLMAP's default)
 )
 RULES = ("exhaustive", "sequential")
+ASKED = ("format", "image_size", "method", "precision", "top_k")  # settings by the names that users know
 KEPT = 256  # pictures whose features stay in memory while pairs are matched
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,8 @@ def pairs_of(rule: str, names: list[str]) -> list[tuple[str, str]]:
     """Lists the pairs to match.
 
     Args:
-        rule: One out of `RULES`, or the path of a text with two names a line, as hloc has it.
+        rule: One out of `RULES`, or the path of a text with two names a line, as hloc has it; with a tab
+            between names that have spaces.
         names: Of the pictures, in order.
 
     Returns:
@@ -112,9 +114,13 @@ def pairs_of(rule: str, names: list[str]) -> list[tuple[str, str]]:
         raise checks.problem(expected, f"{rule!r}, which is no file", "Check the name.")
     known, pairs = set(names), {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        pair = line.split()
+        pair = line.strip().split("\t" if "\t" in line.strip() else None)
         if len(pair) not in (0, 2):
-            raise checks.problem("two names of pictures a line", f"line {number} of {path}: {line!r}")
+            received, remedy = (
+                f"line {number} of {path}: {line!r}",
+                "Put a tab between names that have spaces.",
+            )
+            raise checks.problem("two names of pictures a line", received, remedy)
         for name in pair:
             checks.one_of(f"picture of line {number} of {path}", name, known)
         if pair and pair[0] != pair[1] and tuple(pair[::-1]) not in pairs:
@@ -145,7 +151,8 @@ def extract_folder(
     """Writes the features of a folder of pictures to one file, and matches if they are asked for.
 
     Features of a run that was broken off lie in a folder beside the output and are taken from there. A
-    finished file that has what is asked for, by the record beside it, stays as it is.
+    finished file that has what is asked for, by the record beside it, stays as it is; where pictures or
+    pairs have changed, it is made again; one of another method or other settings is not replaced.
 
     Args:
         folder: Searched with all folders in it.
@@ -165,6 +172,8 @@ def extract_folder(
     form = formats.choose(form, output)
     names = find_pictures(folder)
     pairs = pairs_of(match, names) if match else []
+    if form != "colmap":
+        _check_keys(pairs)
     files.check_writable(output)
     digests = {name: files.sha256(Path(folder).expanduser() / name) for name in names}
     settings = {
@@ -180,6 +189,8 @@ def extract_folder(
     if made.get("key") == key and all(path.is_file() for path in written):
         return Summary(written=(), **made["summary"])
     partial = output.with_name(f"{output.name}.partial")
+    if not partial.exists():  # else the last run was broken off, maybe between files and record
+        _refuse_other(written, made, wanted)
     with files.alone(partial, f"kp2d extract to {output}"):
         store = _Store(Path(folder).expanduser(), digests, extractor, settings, partial)
         skipped = store.fill(progress)
@@ -194,6 +205,39 @@ def extract_folder(
         )
     shutil.rmtree(partial)
     return Summary(written=written, **content)
+
+
+def _check_keys(pairs: list[tuple[str, str]]) -> None:
+    """Refuses pairs that a file of matches would hold as one: "a/b.png" and "a-b.png" have one name there."""
+    known: dict[str, tuple[str, str]] = {}
+    for pair in pairs:
+        other = known.setdefault(formats.pair_key(pair), pair)
+        if other != pair:
+            expected = 'pairs of pictures whose names differ by more than "/" and "-"'
+            raise checks.problem(expected, f"{other} and {pair}", "Rename a picture or a folder.")
+
+
+def _refuse_other(written: tuple[Path, ...], made: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuses to replace what is not ours, or was made by another method or with other settings."""
+    existing = [path for path in written if path.exists()]
+    if not existing:
+        return
+    remedy = f"Name another file, or remove {existing[0]}."
+    if "settings" not in made:
+        received = f"{existing[0]}, which has no record of that beside it"
+        raise checks.problem("a new file, or one that kp2d extract has made", received, remedy)
+    was, now = (
+        {**record["settings"]["extractor"], **record["settings"], "format": record["format"]}
+        for record in (made, wanted)
+    )
+    names = sorted((was.keys() | now.keys()) - {"extractor", "code"})
+    differ = [
+        name for name in names if config.fingerprint(was.get(name)) != config.fingerprint(now.get(name))
+    ]
+    if differ:
+        plain = [name for name in differ if name in ASKED] or differ  # another method has other details, too
+        received = ", ".join(f"{name} {now.get(name)} in place of {was.get(name)}" for name in plain)
+        raise checks.problem(f"the method and settings of {existing[0]}", received, remedy)
 
 
 class _Store:

@@ -44,6 +44,39 @@ class Counting:
         return self.extractor.extract(image)
 
 
+def test_a_file_of_other_settings_or_of_somebody_else_is_not_replaced(folder, tmp_path, orb):
+    output = tmp_path / "f.npz"
+    extraction.extract_folder(folder, output, orb, top_k=30)
+    made = output.read_bytes()
+    for arguments, said in (
+        ({"top_k": 20}, "received top_k 20 in place of 30. Name another file"),
+        ({"top_k": 30, "form": "opencv"}, "format opencv in place of npz"),
+    ):
+        with pytest.raises(checks.InputError, match=said):
+            extraction.extract_folder(folder, output, orb, **arguments)
+    with pytest.raises(checks.InputError, match="received method sift in place of orb"):
+        extraction.extract_folder(folder, output, kp2d.load("sift"), top_k=30)
+    (tmp_path / "f.npz.json").unlink()
+    with pytest.raises(checks.InputError, match="no record of that"):
+        extraction.extract_folder(folder, output, orb, top_k=30)
+    assert output.read_bytes() == made
+
+
+def test_names_with_spaces_are_paired_by_a_tab_and_names_that_collide_are_refused(folder, tmp_path, orb):
+    (folder / "a.png").rename(folder / "ä one.png")
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("ä one.png\tb.png\n", encoding="utf-8")
+    names = extraction.find_pictures(folder)
+    assert extraction.pairs_of(str(pairs), names) == [("ä one.png", "b.png")]
+    pairs.write_text("ä one.png b.png\n", encoding="utf-8")
+    with pytest.raises(checks.InputError, match="Put a tab"):
+        extraction.pairs_of(str(pairs), names)
+    images.write_image(folder / "below-c.png", images.read_image(folder / "b.png"))
+    with pytest.raises(checks.InputError, match="differ by more than"):
+        extraction.extract_folder(folder, tmp_path / "f.h5", orb, match="exhaustive")
+    assert extraction.extract_folder(folder, tmp_path / "f.db", orb, match="exhaustive").pairs == 6
+
+
 @pytest.mark.parametrize("name", ["f.npz", "f.h5", "f.db", "f.yml"])
 def test_a_run_that_was_broken_off_goes_on_and_a_finished_one_stays(folder, tmp_path, orb, name):
     broken, output = Counting(orb, fails_at=3), tmp_path / "made" / name
