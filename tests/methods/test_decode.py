@@ -102,6 +102,11 @@ def test_pixels_gray_equals_repeated_color():
     assert d.normalized(d.pixels(np.full((16, 24, 1), 255, np.uint8), 4)).max() == 1
 
 
+def test_pixels_of_a_picture_in_colour_are_not_copied():
+    image = np.zeros((12, 16, 3), np.uint8)
+    assert np.shares_memory(d.pixels(image, 4), image)
+
+
 @pytest.mark.parametrize(
     "image",
     [np.zeros((16, 24), np.float32), np.zeros((16, 24, 4), np.uint8), np.zeros((16, 25), np.uint8)],
