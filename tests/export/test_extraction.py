@@ -95,14 +95,13 @@ def test_a_run_that_was_broken_off_goes_on_and_a_finished_one_stays(folder, tmp_
     assert {path.name for path in output.parent.iterdir()} == expected
 
 
-def test_features_of_another_pyramid_are_no_finished_file(folder, tmp_path):
-    counts = [
-        extraction.extract_folder(
-            folder, tmp_path / "f.npz", kp2d.load("kp2d_nano:int8", pyramid=levels), top_k=9000
-        )
-        for levels in (1, 2)
-    ]
-    assert counts[1].written and counts[0].keypoints < counts[1].keypoints
+def test_features_of_another_pyramid_are_those_of_another_method(folder, tmp_path):
+    one, two = (kp2d.load("kp2d_nano:int8", pyramid=levels) for levels in (1, 2))
+    fewer = extraction.extract_folder(folder, tmp_path / "f.npz", one, top_k=9000)
+    with pytest.raises(checks.InputError, match="pyramid2 in place of kp2d_nano"):
+        extraction.extract_folder(folder, tmp_path / "f.npz", two, top_k=9000)
+    more = extraction.extract_folder(folder, tmp_path / "g.npz", two, top_k=9000)
+    assert fewer.keypoints < more.keypoints
 
 
 def test_damaged_features_of_a_broken_run_are_made_again(folder, tmp_path, orb):
