@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -186,14 +187,14 @@ def load(
     for option in running:
         one_of(f"option of {name}", option, (*OPTIONS, "pyramid"))
     weights = resolve(name, precision)
-    extractor, *smaller = [
-        (_run_model if weights.is_model else _run_keras)(weights, **running) for _ in range(levels)
-    ]
-    if not smaller:
+    run = functools.partial(_run_model if weights.is_model else _run_keras, weights, **running)
+    extractor = run()
+    if levels == 1:
         return extractor
     if "edgetpu" in extractor.runtime:
         remedy = "Leave `pyramid` out, or run the network on the CPU."
         raise problem("a network that takes images of any size for `pyramid`", extractor.label, remedy)
+    smaller = [run() for _ in range(1, levels)]
     return dataclasses.replace(
         extractor,
         name=f"{weights.name}{PYRAMID}{levels}",

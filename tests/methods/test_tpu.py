@@ -86,6 +86,13 @@ def test_a_compiled_model_is_a_method(compiled, stick):
         extractor.extract(np.zeros((96, 128, 3), np.uint8))
 
 
+def test_a_compiled_model_has_no_pyramid(compiled, stick, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_EDGETPU_LOG", str(tmp_path / "log"))
+    with pytest.raises(InputError, match=r"images of any size for `pyramid`; received .* on Edge TPU"):
+        kp2d.load(str(compiled), device="usb:0", pyramid=2)
+    assert (tmp_path / "log").read_text() == "device=usb:0\n"  # opened once: a stick serves one at a time
+
+
 def test_load_takes_a_compiled_model(compiled, stick):
     assert kp2d.load(str(compiled), threads=1).runtime == "litert+edgetpu"
     assert kp2d.load("kp2d_tiny_s", precision="int8", runtime="tensorflow").runtime == "tensorflow"
