@@ -13,7 +13,7 @@ import pandas as pd
 from kp2d import backend, files, provenance
 from kp2d.checks import problem
 from kp2d.config import fingerprint
-from kp2d.methods.weights import WEIGHTS, find
+from kp2d.methods import weights
 from kp2d.train.recipes import TrainConfig, from_recipe, replace
 from kp2d.train.runlog import read_rows
 
@@ -87,7 +87,7 @@ def keep_last(folders: Mapping[str, Path], target: Path) -> Path:
     """
     folder = list(folders.values())[-1]
     files.write_bytes(target / "config.json", (folder / "config.json").read_bytes())
-    return files.write_bytes(target / f"{target.name}{WEIGHTS}", find(folder).read_bytes())
+    return files.write_bytes(target / f"{target.name}{weights.WEIGHTS}", weights.find(folder).read_bytes())
 
 
 def example_pairs(
@@ -108,14 +108,51 @@ def example_pairs(
     Raises:
         InputError: If the recipe, a setting or the folder does not work.
     """
+    config = from_recipe(recipe, data=str(data), output="", image_size=image_size, seed=seed, **settings)
+    batch = _batch(config, config.steps)
+    return batch["image0"], batch["image1"]
+
+
+def example_step(
+    recipe: str, data: str | Path, *, step: int = 0, **settings: Any
+) -> tuple[Any, dict[str, np.ndarray]]:
+    """Makes what a step computes with, to look into it: a learner and a single pair.
+
+    Args:
+        recipe: A key of `kp2d.train.recipes.RECIPES`.
+        data: Folder of photographs.
+        step: Which step of the run makes the pair.
+        **settings: Changes, as in `kp2d.train.recipes.from_recipe`.
+
+    Returns:
+        The `KeypointLearner`, its network with the weights that come with the package if there are any;
+        and the batch.
+
+    Raises:
+        InputError: If the recipe, a setting or the folder does not work.
+    """
+    backend.quiet()
+    import keras
+
+    from kp2d.methods import networks
+    from kp2d.train.learner import KeypointLearner
+
+    config = from_recipe(recipe, data=str(data), output="", **{"batch_size": 1, **settings})
+    keras.utils.set_random_seed(config.seed)
+    with backend.own_settings():
+        learner = KeypointLearner(networks.get_preset(config.preset), config)
+    if config.preset in weights.shipped():
+        networks.load_weights(learner.network, weights.shipped_path(config.preset))
+    return learner, _batch(config, step)
+
+
+def _batch(config: TrainConfig, step: int) -> dict[str, np.ndarray]:
+    """Returns the pairs of a step."""
     backend.quiet()
     from kp2d.methods.networks import get_preset
     from kp2d.train.training import pair_source
 
-    config = from_recipe(recipe, data=str(data), output="", image_size=image_size, seed=seed, **settings)
-    source = pair_source(config, get_preset(config.preset).cell)
-    batch, _ = source.batch(config.steps)
-    return batch["image0"], batch["image1"]
+    return pair_source(config, get_preset(config.preset).cell).batch(step)[0]
 
 
 def _write_untrained(config: TrainConfig, folder: Path) -> Path:

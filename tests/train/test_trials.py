@@ -7,7 +7,7 @@ import pytest
 from kp2d import checks, config, paths
 from kp2d.data import datasets, samples
 from kp2d.evaluate import ranking, tables
-from kp2d.methods import extractors
+from kp2d.methods import extractors, networks, weights
 from kp2d.reproduce import settings
 from kp2d.train import trials
 from kp2d.train.recipes import from_recipe
@@ -92,6 +92,21 @@ def test_example_pairs_are_views_of_the_asked_size(photos):
     assert [view.shape for view in views] == [(3, 32, 48, 3)] * 2
     again = trials.example_pairs("kp2d_plus", photos, image_size=(32, 48), batch_size=3)
     np.testing.assert_array_equal(views, again)
+
+
+def test_an_example_step_is_a_learner_and_a_pair_of_that_step(photos, small_preset):
+    given = {"image_size": (32, 48), "augment.zoom": (0.5, 1.0)}
+    learner, batch = trials.example_step("kp2d_plus", photos, step=3, preset=small_preset, **given)
+    assert batch["image0"].shape == (1, 32, 48, 3) and batch["homography"].shape == (1, 3, 3)
+    assert learner(batch)["score_map"].shape == (2, 8, 12, 1)
+    assert not np.array_equal(batch["image0"], trials.example_step("kp2d", photos, **given)[1]["image0"])
+
+
+def test_the_network_of_an_example_step_is_the_shipped_one(photos):
+    learner, _ = trials.example_step("kp2d", photos, preset="kp2d_nano", image_size=(32, 48))
+    shipped, _ = networks.load_network("kp2d_nano", weights.shipped_path("kp2d_nano"))
+    for ours, theirs in zip(learner.network.get_weights(), shipped.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_demonstration_measures_on_scenes_that_it_does_not_learn_from(tmp_path):
