@@ -157,7 +157,7 @@ def _with_makers(
 ) -> list[chain.Stage]:
     """Adds the stages that make what is missing for those chosen, so that a new checkout can run any."""
     every = {stage.name: stage for stage in chain.select(None, trained=trained)}
-    added: dict[str, str] = {}  # stage to the one that needs it
+    added: dict[str, str] = {}  # stage to why
     waiting = list(chosen)
     while waiting:
         stage = waiting.pop()
@@ -165,12 +165,25 @@ def _with_makers(
         signatures = _signatures(stage.inputs, profile)
         for maker in chain.needed(stage, list(every.values())):
             made = set(chain.filled(every[maker].outputs, profile))
-            if maker not in known and any(signatures[name] is None for name in made & set(signatures)):
-                added[maker] = stage.name
+            state = ""
+            if any(signatures[name] is None for name in made & set(signatures)):
+                state = "nothing is there yet"
+            elif trained and _is_without_trained(every[maker], profile):
+                state = "what is there is without what 02 trains"
+            if maker not in known and state:
+                added[maker] = f"as {stage.name} reads what it makes and {state}"
                 waiting.append(every[maker])
-    for maker, stage in sorted(added.items()):
-        report(f"{maker}: comes along, as {stage} reads what it makes and nothing is there yet")
+    for maker, why in sorted(added.items()):
+        report(f"{maker}: comes along, {why}")
     return [stage for stage in every.values() if stage in chosen or stage.name in added]
+
+
+def _is_without_trained(stage: chain.Stage, profile: str) -> bool:
+    """Tells whether a stage that can take the network that 02 trains has not, the last time it ran."""
+    record = files.read_json(paths.runs(profile) / f"{stage.name}.json") or {}
+    before = record.get("parameters")
+    took = isinstance(before, dict) and before.get("trained") is True
+    return "trained" in chain.parameters(stage.notebook) and not took
 
 
 def run_stage(

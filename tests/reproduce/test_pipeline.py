@@ -220,6 +220,22 @@ def test_what_02_trains_is_for_the_whole_chain_of_a_profile_that_trains(command,
     assert not (home / "results" / "runs").exists()
 
 
+def test_stages_that_ran_without_what_02_trains_come_along_to_take_it(home):
+    lines, chosen = [], chain.select(["06"], trained=True)
+    for name in chain.filled([name for s in chain.select(None, trained=True) for name in s.outputs], "smoke"):
+        if name != chain.DATA:
+            files.write_text(home / name, "made before")
+    stages = pipeline._with_makers(chosen, "smoke", lines.append, trained=True)
+    assert [stage.number for stage in stages] == ["01", "03", "04", "05", "06"]
+    assert (
+        "05_evaluate: comes along, as 06_compare_sift reads what it makes and what is there is" in lines[-1]
+    )
+    for stage in stages:
+        files.write_json(paths.runs("smoke") / f"{stage.name}.json", {"parameters": {"trained": True}})
+    stages = pipeline._with_makers(chosen, "smoke", lines.append, trained=True)
+    assert [stage.number for stage in stages] == ["01", "06"]
+
+
 def test_stages_whose_results_are_needed_and_missing_come_along(home):
     lines = []
     stages = pipeline._with_makers(chain.select(["06"]), "smoke", lines.append)
