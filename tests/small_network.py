@@ -20,6 +20,19 @@ SMALL = NetworkConfig(
     num_parameters=0,
 )
 SMALL_CORAL = to_coral(SMALL, num_parameters=0)
+SMALL_COARSE = NetworkConfig(  # a strided stem; descriptors at half the resolution of the cells
+    name="test_small_coarse",
+    stages=((8,), (8, 12, 8)),
+    strides=(2, 2),
+    strided_kernel=4,
+    head_channels=8,
+    descriptor_blocks=(12, 8),
+    descriptor_stride=2,
+    output_kernel=1,
+    descriptor_dim=8,
+    activation="relu",
+    num_parameters=0,
+)
 SIZE = (48, 64)  # of its models
 
 

@@ -58,9 +58,16 @@ static int kp2d_keypoints(const kp2d_heads *heads, float threshold, int top_k, k
 // Reads the descriptor of a keypoint, `dim` numbers of unit length, between four places of the map.
 static void kp2d_descriptor(const kp2d_heads *heads, kp2d_keypoint keypoint, float *descriptor) {
   const int rows = heads->descriptor_rows, columns = heads->descriptor_columns, dim = heads->dim;
-  // The corners of the map lie on the corners of the image.
-  const float x = keypoint.x * ((float)(columns - 1) / (float)(heads->cell * heads->columns - 1));
-  const float y = keypoint.y * ((float)(rows - 1) / (float)(heads->cell * heads->rows - 1));
+  float x, y;
+  if (rows > heads->rows) {  // the corners of the map lie on the corners of the image
+    x = keypoint.x * ((float)(columns - 1) / (float)(heads->cell * heads->columns - 1));
+    y = keypoint.y * ((float)(rows - 1) / (float)(heads->cell * heads->rows - 1));
+  } else {  // a map as coarse as the cells, or coarser: each place is in the middle of its own
+    const int step = heads->cell * ((heads->rows + rows - 1) / rows);
+    const float middle = (float)(step - 1) / 2;
+    x = kp2d_clip((keypoint.x - middle) / step, 0, columns - 1);
+    y = kp2d_clip((keypoint.y - middle) / step, 0, rows - 1);
+  }
   const int left = (int)kp2d_clip(floorf(x), 0, columns - 2), top = (int)kp2d_clip(floorf(y), 0, rows - 2);
   const float wx = x - left, wy = y - top;
   const int8_t *upper = heads->descriptor + dim * (top * columns + left), *lower = upper + dim * columns;

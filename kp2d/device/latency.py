@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, files, provenance
+from kp2d import backend, checks, files, provenance
 from kp2d.data import samples, scenes
+from kp2d.device import edgetpu
 from kp2d.images import resize_image
 from kp2d.methods import extractors, learned, registration, weights
 from kp2d.methods.decode import Features
@@ -27,6 +28,7 @@ PRECISIONS = ("float32", "float16", "int8_ptq", "int8")
 CLASSICAL = ("sift", "orb")
 _FLOAT = ("float32", "float16")  # converted on the spot, for which TensorFlow is needed
 _PARTS = ("extract", "network", "decode", "match")
+BESIDE = "kp2d_tiny_s"  # the network that architectures are compared with
 _UNTIMED = 3  # runs before the first that counts
 
 
@@ -41,6 +43,7 @@ def bench_latency(
     repeats: int = 30,
     runtime: str | None = None,
     use_tpu: bool | None = None,
+    quantile: float = 0.5,
 ) -> pd.DataFrame:
     """Measures methods side by side on photographs of `sample`.
 
@@ -59,12 +62,13 @@ def bench_latency(
         repeats: Runs that are timed, after three that are not.
         runtime: Of the models; None takes the best.
         use_tpu: See `kp2d.methods.runtimes.TFLiteModel`.
+        quantile: What of the runs counts; 0, the shortest, where a machine does other work too.
 
     Returns:
-        One row a size × threads × method × precision: median and 90th percentile in ms of extracting
-        features (for networks split into the network itself and decoding) and of matching two images, and
-        how many times as fast as float32 and as SIFT the extraction is; and `weights_sha256`, the first
-        digits of the hash of the file that a network was loaded or converted from.
+        One row a size × threads × method × precision: median (or that quantile) and 90th percentile in ms of
+        extracting features (for networks split into the network itself and decoding) and of matching two
+        images, and how many times as fast as float32 and as SIFT the extraction is; and `weights_sha256`, the
+        first digits of the hash of the file that a network was loaded or converted from.
 
     Raises:
         InputError: If a network is neither shipped nor a model, or there is no runtime.
@@ -91,7 +95,7 @@ def bench_latency(
                 methods |= {(name, "float32"): extractors.create(name) for name in classical}
                 taken = _measure(methods, _photographs(image_size), count, top_k, repeats)
                 hashes = {key: sha256[:12] for key, _, sha256 in models}
-                rows += _rows(methods, taken, hashes, image_size, count, top_k)
+                rows += _rows(methods, taken, hashes, image_size, count, top_k, quantile)
     return pd.DataFrame(rows)
 
 
@@ -184,8 +188,9 @@ def _rows(
     image_size: tuple[int, int],
     threads: int,
     top_k: int,
+    quantile: float,
 ) -> list[dict[str, Any]]:
-    extract = {key: _quantile(parts["extract"], 0.5) for key, parts in taken.items()}
+    extract = {key: _quantile(parts["extract"], quantile) for key, parts in taken.items()}
     sift = extract.get(("sift", "float32"), np.nan)
     rows = []
     for (name, precision), extractor in methods.items():
@@ -200,7 +205,7 @@ def _rows(
             "top_k": top_k,
         }
         for part in _PARTS:
-            row[f"{part}_ms"] = round(_quantile(taken[key][part], 0.5), 2)
+            row[f"{part}_ms"] = round(_quantile(taken[key][part], quantile), 2)
             row[f"{part}_ms_p90"] = round(_quantile(taken[key][part], 0.9), 2)
         row["times_as_fast_as_float32"] = round(extract.get((name, "float32"), np.nan) / extract[key], 2)
         row["times_as_fast_as_sift"] = round(sift / extract[key], 2)
@@ -211,3 +216,74 @@ def _rows(
 
 def _quantile(values: list[float], q: float) -> float:
     return float(np.quantile(values, q)) if values else np.nan
+
+
+def network_costs(
+    networks: Sequence[str],
+    image_sizes: Sequence[tuple[int, int]] = ((88, 88), (240, 320), (480, 640)),
+    *,
+    threads: Sequence[int] = (1, 2),
+    repeats: int = 100,
+) -> pd.DataFrame:
+    """Measures what architectures cost in int8, with fresh weights, for no number hangs on these.
+
+    Args:
+        networks: Presets.
+        image_sizes: (height, width) px: first what a microcontroller sees, then the size of the ratios.
+        threads: Of the runtime, ratios by the last.
+        repeats: Runs; the shortest counts.
+
+    Returns:
+        One row a network: `parameters`; `kib` of its file; at the second size `gmacs`; at the first
+        `arena_kib`; operators `unmapped` on an Edge TPU; `ms_HxW_T` of the network alone at T threads; at the
+        second size that over int8 KP2DtinyS's (`of_tiny_s`), and the extraction over SIFT's (`of_sift`).
+
+    Raises:
+        InputError: If a preset is unknown or TensorFlow missing.
+    """
+    small, middle = image_sizes[:2]
+    with tempfile.TemporaryDirectory() as folder:
+        files_of = {name: str(Path(folder) / f"{name}.tflite") for name in networks}
+        rows = {name: _facts(name, path, small, middle) for name, path in files_of.items()}
+        times = bench_latency(
+            [*files_of.values(), *([] if BESIDE in networks else [f"{BESIDE}:int8"])],
+            image_sizes,
+            threads=threads,
+            classical=("sift",),
+            repeats=repeats,
+            quantile=0.0,
+        )
+    for (height, width, count), part in times.groupby(["image_height", "image_width", "threads"]):
+        taken = part.set_index("method")
+        for name, row in rows.items():
+            row[f"ms_{height}x{width}_{count}"] = taken.network_ms[name]
+            if (height, width) == middle:
+                row["of_tiny_s"] = round(taken.network_ms[name] / taken.network_ms[BESIDE], 3)
+                row["of_sift"] = round(taken.extract_ms[name] / taken.extract_ms["sift"], 3)
+    return pd.DataFrame(rows.values())
+
+
+def _facts(name: str, path: str, small: tuple[int, int], middle: tuple[int, int]) -> dict[str, Any]:
+    """Writes a network in int8 with fresh weights, and tells what it is made of."""
+    backend.quiet()
+    from kp2d.methods import networks
+    from kp2d.quantize import convert, quantization, rewriting
+
+    config = networks.get_preset(name)
+    network = networks.build_network(config)
+    image = np.random.default_rng(0).uniform(-1, 1, (1, *small, 3)).astype(np.float32)
+    quick = quantization.PostTraining(method="minmax", refine=False)
+    quantized = quantization.post_training(network, config, [image], options=quick)
+    export = convert.Export(name=name, precision="int8_ptq", image_size=middle)
+    model = convert.to_tflite(quantized, config, export)
+    files.write_bytes(Path(path), model.pack())
+    report = edgetpu.lint(model)
+    rewriting.resize(model, small)
+    return {
+        "network": name,
+        "parameters": network.count_params(),
+        "kib": round(Path(path).stat().st_size / 1024, 1),
+        "gmacs": round(report.macs / 1e9, 3),
+        "arena_kib": round(model.graph().arena_bytes / 1024, 1),
+        "unmapped": len(report.unmapped),
+    }

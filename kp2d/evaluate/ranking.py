@@ -1,4 +1,4 @@
-"""Owns the ranking of training recipes: variants that change one thing, trained for the same time."""
+"""Owns rankings: variants of the training recipe after the same time, networks after the same pairs."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "wider homographies": {"augment.max_angle": 90.0, "augment.scale": (0.4, 2.5), "augment.tilt": 50.0},
 }
 
+# Changes of the recipe `kp2d_plus` for networks that are ranked: what the shipped ones learned last.
+NETWORK_RUN: dict[str, Any] = {
+    "augment.turn": 0.35,
+    "loss.localization_weighting": "scores",
+    "loss.localization_saturation": 0.8,
+    "loss.descriptor_positives": "associated",
+    "loss.other_pictures": 1,
+}
+
 COLUMNS = (
     *(
         "variant",
@@ -78,31 +87,31 @@ COLUMNS = (
 
 
 def rank(
-    names: Sequence[str],
+    variants: Mapping[str, Mapping[str, Any]],
     sequences: Sequence[datasets.Sequence],
     *,
     data: str | Path,
     output: str | Path,
     protocol: Protocol,
     seconds: float | None = None,
-    steps: Mapping[str, int] | None = None,
+    steps: int | Mapping[str, int] | None = None,
     dataset: str = "folder",
     progress: bool = True,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Trains variants of a recipe for the same time, and scores each on image pairs.
+    """Trains variants of a recipe for the same time or steps, and scores each on image pairs.
 
-    The time counts in steps: a variant's own speed is measured first, so that whatever else the machine
+    A time counts in steps: a variant's own speed is measured first, so that whatever else the machine
     does during the training changes nothing. Variants that an earlier call has finished are not repeated.
 
     Args:
-        names: Keys of `VARIANTS`.
+        variants: Name to changes of the recipe, as in `VARIANTS`.
         sequences: Image pairs with ground truth, from `kp2d.data.datasets.load_sequences`.
         data: Folder of photographs to train on.
         output: Folder for the runs, one folder a variant.
         protocol: How to score.
         seconds: Training time of each variant; the machine should be quiet while speeds are measured.
-        steps: Or the steps of each variant.
+        steps: Or the steps, of all or of each variant.
         dataset: Name of the image pairs, for the rows.
         progress: Whether to show progress bars.
         **settings: Changes of every variant, as in `kp2d.train.recipes.from_recipe`.
@@ -111,35 +120,38 @@ def rank(
         One row a variant and subset with the columns `COLUMNS`, best d3 (then d1) of all pairs first.
 
     Raises:
-        InputError: If a name or setting is unknown, the data cannot be used, or not exactly one of `seconds`
+        InputError: If a setting is unknown, the data cannot be used, or not exactly one of `seconds`
             and `steps` is given.
     """
     if (seconds is None) == (steps is None):
         raise checks.problem("either seconds or steps", f"seconds={seconds}, steps={steps}")
     if seconds is not None and not seconds > 0:
         raise checks.problem("a positive number of seconds", seconds)
-    configs = {name: _config(name, str(data), Path(output), settings) for name in names}
+    configs = {
+        name: _config(name, {**SHORT_RUN, **settings, **changes}, str(data), Path(output))
+        for name, changes in variants.items()
+    }
     speeds = {name: _speed(config) if seconds else math.nan for name, config in configs.items()}
     parts = []
     for number, (name, config) in enumerate(configs.items(), start=1):
-        logger.info("variant %d of %d: %s", number, len(names), name)
+        logger.info("variant %d of %d: %s", number, len(configs), name)
         speed = speeds[name]
-        count = round(seconds * speed / config.batch_size) if seconds else (steps or {}).get(name)
+        count = steps.get(name) if isinstance(steps, Mapping) else steps
+        if seconds:
+            count = round(seconds * speed / config.batch_size)
         if not count:
             raise checks.problem("a number of steps for every variant", f"{count} for {name!r}")
         config = replace(config, steps=count)
         result = train(config, progress=progress)
         extractor = learned.load(result.weights_path)
         pairs = evaluation.evaluate(extractor, sequences, protocol, progress=progress)
-        told = {"variant": name, "changes": _told(VARIANTS[name]), "dataset": dataset}
+        told = {"variant": name, "changes": _told(variants[name]), "dataset": dataset}
         parts.append(_rows(averages.summarize(pairs), config, told, seconds, speed))
     return _best_first(pd.concat(parts, ignore_index=True))
 
 
-def _config(name: str, data: str, output: Path, settings: Mapping[str, Any]) -> TrainConfig:
+def _config(name: str, changes: dict[str, Any], data: str, output: Path) -> TrainConfig:
     """Returns the configuration of a variant, whose run has a folder of its own."""
-    checks.one_of("variant", name, VARIANTS)
-    changes = {**SHORT_RUN, **settings, **VARIANTS[name]}
     folder = output / "".join(c if c.isalnum() else "_" for c in name)
     recipe = changes.pop("recipe", "kp2d_plus")
     return from_recipe(recipe, data=data, output=str(folder), **changes)

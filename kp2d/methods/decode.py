@@ -163,12 +163,14 @@ def sharpen(scores, sharpness, *, xp=np):
 
     Args:
         scores: `[...]` in [0, 1]; multiples of 1/256, or close to them.
-        sharpness: At least 1; 1 changes nothing but the ends.
+        sharpness: At least 1; 1, of a network that was not flattened, changes nothing.
         xp: `numpy` or `keras.ops`.
 
     Returns:
-        The same shape, in (0, 1).
+        The same shape, in (0, 1), or as they were.
     """
+    if xp is np and sharpness == 1:
+        return scores
     inner = xp.clip(scores, 1 / 512, 511 / 512)
     return 1 / (1 + xp.exp(-sharpness * xp.log(inner / (1 - inner))))
 
@@ -229,13 +231,29 @@ def _keypoints(centers, offsets, grid_size: tuple[int, int], cell: int, xp):
     return xp.stack([x, y], axis=-1)
 
 
-def sample_bilinear(feature_map, keypoints, image_size: tuple[int, int], *, xp=np):
-    """Reads a map at keypoints, the map's corner samples lying on the image's corner pixels.
+def sample_step(grid_size: tuple[int, int], map_size: tuple[int, int], cell: int) -> int | None:
+    """Tells how many px lie between the samples of a descriptor map, which stand in the middle of theirs.
+
+    Args:
+        grid_size: (rows, columns) of cells.
+        map_size: (rows, columns) of the map.
+        cell: Cell side, px.
+
+    Returns:
+        The step of a map that is as coarse as the grid, or coarser; None of a finer one, whose corner samples
+        lie on the image's corner pixels (KP2D), which at a step of 2 px makes half a pixel at most.
+    """
+    return None if map_size[0] > grid_size[0] else cell * -(-grid_size[0] // map_size[0])
+
+
+def sample_bilinear(feature_map, keypoints, image_size: tuple[int, int], *, step: int | None = None, xp=np):
+    """Reads a map at keypoints.
 
     Args:
         feature_map: `[B, Hd, Wd, D]`, with `numpy` also a `QuantizedMap`.
         keypoints: `[B, N, 2]`, (x, y) px; points outside read the nearest edge.
         image_size: (height, width) px of the image.
+        step: From `sample_step`; None: the map's corner samples lie on the image's corner pixels.
         xp: `numpy` or `keras.ops`.
 
     Returns:
@@ -243,10 +261,13 @@ def sample_bilinear(feature_map, keypoints, image_size: tuple[int, int], *, xp=n
     """
     batch, rows, columns, dim = feature_map.shape
     count = keypoints.shape[1]
-    x = _clip(xp, keypoints[..., 0] * ((columns - 1) / (image_size[1] - 1)), columns - 1.0)
-    y = _clip(xp, keypoints[..., 1] * ((rows - 1) / (image_size[0] - 1)), rows - 1.0)
-    left = _clip(xp, xp.floor(x), columns - 2.0)
-    top = _clip(xp, xp.floor(y), rows - 2.0)
+    x, y = keypoints[..., 0], keypoints[..., 1]
+    if step is None:
+        x, y = x * ((columns - 1) / (image_size[1] - 1)), y * ((rows - 1) / (image_size[0] - 1))
+    else:
+        x, y = (x - (step - 1) / 2) / step, (y - (step - 1) / 2) / step
+    x, y = _clip(xp, x, columns - 1.0), _clip(xp, y, rows - 1.0)
+    left, top = _clip(xp, xp.floor(x), columns - 2.0), _clip(xp, xp.floor(y), rows - 2.0)
     wx, wy = (x - left)[..., None], (y - top)[..., None]
     first = _index(xp, left, columns - 2) + columns * _index(xp, top, rows - 2)
     first = first + xp.array(np.arange(batch, dtype=np.int32)[:, None] * (rows * columns))
@@ -332,7 +353,8 @@ def decode(
     grids = cell_centers(grid_size, cell), offset_map
     centers, offsets = (grid.reshape(-1, 2).take(keep, axis=0) for grid in grids)
     keypoints = _keypoints(centers, offsets, grid_size, cell, np).astype(np.float32, copy=False)
-    descriptors = sample_bilinear(descriptor_map, keypoints[None], image_size)[0]
+    step = sample_step(grid_size, descriptor_map.shape[1:3], cell)
+    descriptors = sample_bilinear(descriptor_map, keypoints[None], image_size, step=step)[0]
     return Features(
         keypoints=keypoints,
         scores=scores[keep],

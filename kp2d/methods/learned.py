@@ -16,7 +16,7 @@ from kp2d import backend
 from kp2d.checks import one_of, problem
 from kp2d.methods import runtimes
 from kp2d.methods.decode import Features, QuantizedMap, decode, normalized, pixels
-from kp2d.methods.weights import Weights, is_path, resolve
+from kp2d.methods.weights import Weights, is_path, load_network, resolve
 
 OPTIONS = ("runtime", "threads", "kernels", "use_tpu", "device")  # of `kp2d.methods.runtimes.TFLiteModel`
 PYRAMID = "+pyramid"  # in the name of a method, before the number of its levels
@@ -237,9 +237,7 @@ def _run_keras(weights: Weights, **running: Any) -> NetworkExtractor:
         remedy = "Take `precision='int8'`, or run pip install '.[train]' in the folder of kp2d."
         raise problem("Keras, which runs networks in float32", "none installed", remedy)
     backend.quiet()
-    from kp2d.methods import networks
-
-    network, config = networks.load_network(weights.preset, weights.path)
+    network, config = load_network(weights.preset, weights.path)
     predict = compile_predict(network)
     return NetworkExtractor(
         name=weights.name,

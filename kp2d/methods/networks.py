@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import keras
 from keras import layers, ops
 
 from kp2d import backend
-from kp2d.checks import first_line, fits_cells, one_of, problem
+from kp2d.checks import fits_cells, one_of
 
 BATCH_NORM_MOMENTUM = 0.9
+LETTERS = "abcdefgh"  # at the ends of the names of consecutive convolutions
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # name to Keras' dtype policy
 
 
@@ -21,11 +22,17 @@ class NetworkConfig:
 
     Attributes:
         name: Preset name.
-        stages: Output channels of the consecutive 3×3 convolutions of the four encoder stages.
-        pools: For each of the first three stages, whether a 2×2 max pooling follows it.
+        stages: Output channels of the consecutive 3×3 convolutions of every encoder stage.
+        pools: For each of the first stages, whether a 2×2 max pooling follows it.
+        strides: Of the first convolution of each stage; empty: 1.
+        strided_kernel: Side of the kernels with a stride of 2; an even one is centred as cells are.
         head_channels: Width of the hidden convolution of every head.
         upsampled_channels: Descriptor channels at twice the resolution, before the skip is joined.
         merge_channels: Width of the convolution after the skip is joined.
+        descriptor_blocks: Widths of the 3×3 convolutions of a descriptor head without upsampling and skip;
+            empty takes KP2D's head, of the three widths above.
+        descriptor_stride: Of the first of them: cells a sample of the descriptor map.
+        output_kernel: Side of the last kernel of every head.
         descriptor_dim: Length D of a descriptor.
         activation: `"relu"` or `"leaky_relu"` (slope 0.01).
         num_parameters: Parameters, BatchNorm's four vectors included.
@@ -35,11 +42,16 @@ class NetworkConfig:
     """
 
     name: str
-    stages: tuple[tuple[int, int], ...]
-    pools: tuple[bool, bool, bool]
+    stages: tuple[tuple[int, ...], ...]
+    pools: tuple[bool, ...] = ()
+    strides: tuple[int, ...] = ()
+    strided_kernel: int = 3
     head_channels: int
-    upsampled_channels: int
-    merge_channels: int
+    upsampled_channels: int = 0
+    merge_channels: int = 0
+    descriptor_blocks: tuple[int, ...] = ()
+    descriptor_stride: int = 1
+    output_kernel: int = 3
     descriptor_dim: int
     activation: str
     num_parameters: int
@@ -51,7 +63,22 @@ class NetworkConfig:
     @property
     def cell(self) -> int:
         """Side of the square of pixels (px) that yields one keypoint."""
-        return 2 ** sum(self.pools)
+        return 2 ** sum(self.pools) * math.prod(self.strides)
+
+    @property
+    def joined(self) -> tuple[str, ...]:
+        """The two blocks whose results are concatenated, if any are."""
+        return () if self.descriptor_blocks else ("conv3b", "descriptor_b")
+
+    @property
+    def encoder(self) -> dict[str, tuple[int, int]]:
+        """Name of every convolution before the heads to its output channels and stride."""
+        strides = self.strides or (1,) * len(self.stages)
+        return {
+            f"conv{number}{letter}": (channels, 1 if letter > "a" else stride)
+            for number, (widths, stride) in enumerate(zip(self.stages, strides, strict=True), start=1)
+            for letter, channels in zip(LETTERS, widths, strict=False)
+        }
 
 
 def to_coral(config: NetworkConfig, *, num_parameters: int) -> NetworkConfig:
@@ -70,56 +97,60 @@ def to_coral(config: NetworkConfig, *, num_parameters: int) -> NetworkConfig:
 
 _PAPERS_AND_OURS = (
     NetworkConfig(
-        name="kp2d_baseline",
-        stages=((32, 32), (64, 64), (128, 128), (256, 256)),
-        pools=(True, True, True),
-        head_channels=256,
-        upsampled_channels=128,
-        merge_channels=256,
-        descriptor_dim=256,
-        activation="leaky_relu",
-        num_parameters=5_317_219,
+        name="kp2d_baseline", stages=((32, 32), (64, 64), (128, 128), (256, 256)), pools=(True, True, True),
+        head_channels=256, upsampled_channels=128, merge_channels=256, descriptor_dim=256,
+        activation="leaky_relu", num_parameters=5_317_219,
     ),
     NetworkConfig(
-        name="kp2d_tiny_s",
-        stages=((16, 32), (32, 32), (32, 64), (64, 64)),
-        pools=(True, False, True),
-        head_channels=64,
-        upsampled_channels=32,
-        merge_channels=64,
-        descriptor_dim=32,
-        activation="relu",
-        num_parameters=387_539,
+        name="kp2d_tiny_s", stages=((16, 32), (32, 32), (32, 64), (64, 64)), pools=(True, False, True),
+        head_channels=64, upsampled_channels=32, merge_channels=64, descriptor_dim=32,
+        activation="relu", num_parameters=387_539,
     ),
     NetworkConfig(
-        name="kp2d_tiny_f",
-        stages=((16, 32), (32, 64), (64, 128), (128, 128)),
-        pools=(True, True, True),
-        head_channels=128,
-        upsampled_channels=128,
-        merge_channels=128,
-        descriptor_dim=64,
-        activation="relu",
-        num_parameters=1_849_011,
+        name="kp2d_tiny_f", stages=((16, 32), (32, 64), (64, 128), (128, 128)), pools=(True, True, True),
+        head_channels=128, upsampled_channels=128, merge_channels=128, descriptor_dim=64,
+        activation="relu", num_parameters=1_849_011,
     ),
     NetworkConfig(  # ours: the topology of KP2DtinyS at a tenth of its arithmetic
-        name="kp2d_nano",
-        stages=((4, 8), (12, 12), (12, 12), (28, 32)),
-        pools=(True, False, True),
-        head_channels=16,
-        upsampled_channels=8,
-        merge_channels=16,
-        descriptor_dim=24,
-        activation="relu",
-        num_parameters=42_327,
+        name="kp2d_nano", stages=((4, 8), (12, 12), (12, 12), (28, 32)), pools=(True, False, True),
+        head_channels=16, upsampled_channels=8, merge_channels=16, descriptor_dim=24,
+        activation="relu", num_parameters=42_327,
     ),
-)
+)  # fmt: skip
 _CORAL_PARAMETERS = {"kp2d_baseline": 4_578_915, "kp2d_tiny_s": 341_203, "kp2d_tiny_f": 1_553_075}
 PRESETS = {config.name: config for config in _PAPERS_AND_OURS}
 PRESETS |= {
     f"{name}_coral": to_coral(PRESETS[name], num_parameters=count)
     for name, count in _CORAL_PARAMETERS.items()
 }
+
+
+# Untrained ones that `kp2d bench networks` measures: designed by time, with no layer at full resolution.
+_FLAT = NetworkConfig(
+    name="nano_flat", stages=((16, 16), (32, 32, 32, 32)), strides=(2, 2), head_channels=32,
+    descriptor_blocks=(64,), output_kernel=1, descriptor_dim=32, activation="relu", num_parameters=75_187,
+)  # fmt: skip
+_COARSE = replace(_FLAT, stages=((16, 16), (32, 32, 32)), descriptor_blocks=(64, 64), descriptor_stride=2)
+_DEEP = replace(_COARSE, stages=((16, 16), (32, 48, 48)), descriptor_blocks=(64, 64, 64))
+_CANDIDATES = {
+    "nano_flat": (_FLAT, {}),
+    "nano_flat3": (_FLAT, {"output_kernel": 3, "num_parameters": 92_339}),
+    "nano_even": (_FLAT, {"strided_kernel": 4, "num_parameters": 79_107}),
+    "nano_pooled": (_FLAT, {
+        "stages": ((16,), (32, 32, 32, 32)), "strides": (2, 1), "pools": (True,), "num_parameters": 72_819,
+    }),
+    "nano_wide": (_FLAT, {"stages": ((16, 16), (32, 64, 64)), "num_parameters": 139_827}),
+    "nano_coarse": (_COARSE, {"num_parameters": 102_963}),
+    "nano_deep": (_DEEP, {"num_parameters": 174_771}),
+    "nano_deep_even": (_DEEP, {"strided_kernel": 2, "num_parameters": 156_611}),
+    "nano_small": (_COARSE, {"head_channels": 16, "descriptor_blocks": (48, 48), "num_parameters": 72_195}),
+    "nano_smallest": (_FLAT, {
+        "stages": ((16,), (24, 24, 24)), "head_channels": 16, "descriptor_blocks": (48,),
+        "num_parameters": 33_827,
+    }),
+}  # fmt: skip
+CANDIDATES = {name: replace(base, name=name, **changes) for name, (base, changes) in _CANDIDATES.items()}
+PRESETS |= CANDIDATES
 
 
 def get_preset(name: str) -> NetworkConfig:
@@ -183,9 +214,11 @@ class FloatParts:
         """What the first convolution sees of the image."""
         return x
 
-    def block(self, x, channels: int, name: str, *, drop: bool = False):
+    def block(self, x, channels: int, name: str, *, stride: int = 1, drop: bool = False):
         """3×3 convolution, normalization, activation; and dropout, where `drop` and a rate ask for it."""
-        x = layers.Conv2D(channels, 3, padding="same", use_bias=False, name=name, dtype=self.dtype)(x)
+        side = 3 if stride == 1 else self._config.strided_kernel
+        options = {"padding": "same", "use_bias": False, "name": name, "dtype": self.dtype}
+        x = layers.Conv2D(channels, side, stride, **options)(x)
         x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn", dtype=self.dtype)(x)
         if drop and self._dropout:
             act = ActivationAndDropout(self._config, self._dropout, name=f"{name}_act", dtype=self.dtype)
@@ -194,9 +227,10 @@ class FloatParts:
 
     def output(self, x, channels: int, name: str, function: str | None):
         """Plain convolution at the end of a head, with its squashing function or none."""
+        side = self._config.output_kernel
         if function is None:
-            return layers.Conv2D(channels, 3, padding="same", name=f"{name}_map", dtype=self.dtype)(x)
-        logits = layers.Conv2D(channels, 3, padding="same", name=f"{name}_b")(x)  # float32 always
+            return layers.Conv2D(channels, side, padding="same", name=f"{name}_map", dtype=self.dtype)(x)
+        logits = layers.Conv2D(channels, side, padding="same", name=f"{name}_b")(x)  # float32 always
         return layers.Activation(function, name=f"{name}_map")(logits)
 
     def upsample(self, x, name: str):
@@ -222,34 +256,45 @@ def assemble(config: NetworkConfig, image_size: tuple[int | None, int | None], p
     if None not in image_size:
         fits_cells(image_size, config.cell)
     image = keras.Input((*image_size, 3), name="image")
-    x, skip = parts.image(image), None
-    for index, (first, second) in enumerate(config.stages, start=1):
-        x = parts.block(x, first, f"conv{index}a")
-        x = parts.block(x, second, f"conv{index}b", drop=True)
-        if index == 3:
-            skip = x
-        if index <= 3 and config.pools[index - 1]:
-            x = layers.MaxPooling2D(2, name=f"pool{index}", dtype=parts.dtype)(x)
+    x, skip, encoder = parts.image(image), None, config.encoder
+    for number, widths in enumerate(config.stages, start=1):
+        for letter in LETTERS[: len(widths)]:
+            name, last = f"conv{number}{letter}", letter == LETTERS[len(widths) - 1]
+            channels, stride = encoder[name]
+            x = parts.block(x, channels, name, stride=stride, drop=last)
+            skip = x if name == "conv3b" else skip
+        if any(config.pools[number - 1 : number]):
+            x = layers.MaxPooling2D(2, name=f"pool{number}", dtype=parts.dtype)(x)
 
     def hidden(name: str):
         return parts.block(x, config.head_channels, f"{name}_a", drop=True)
 
-    score_map = parts.output(hidden("score"), 1, "score", "sigmoid")
-    offset_map = parts.output(hidden("offset"), 2, "offset", "tanh")
-    d, wide = hidden("descriptor"), config.upsampled_channels
+    outputs = {
+        "score_map": parts.output(hidden("score"), 1, "score", "sigmoid"),
+        "offset_map": parts.output(hidden("offset"), 2, "offset", "tanh"),
+    }
+    if config.descriptor_blocks:
+        d = x
+        for letter, channels in zip(LETTERS, config.descriptor_blocks, strict=False):
+            first = letter == "a"
+            stride = config.descriptor_stride if first else 1
+            d = parts.block(d, channels, f"descriptor_{letter}", stride=stride, drop=first)
+    else:
+        d = _upsampled(hidden("descriptor"), skip, config, parts)
+    outputs["descriptor_map"] = parts.output(d, config.descriptor_dim, "descriptor", None)
+    return keras.Model(image, outputs, name=config.name)
+
+
+def _upsampled(d, skip, config: NetworkConfig, parts):
+    """Brings the descriptor head to twice the resolution, and joins what the encoder knew there."""
+    wide = config.upsampled_channels
     if config.upsampling == "nearest":
         d = parts.block(d, wide, "descriptor_narrow")
         d = parts.block(parts.upsample(d, "descriptor_upsample"), wide, "descriptor_b")
     else:
         d = parts.upsample(parts.block(d, 4 * wide, "descriptor_b"), "descriptor_upsample")
     d = layers.Concatenate(name="descriptor_skip", dtype=parts.dtype)([d, skip])
-    d = parts.block(d, config.merge_channels, "descriptor_c")
-    outputs = {
-        "score_map": score_map,
-        "offset_map": offset_map,
-        "descriptor_map": parts.output(d, config.descriptor_dim, "descriptor", None),
-    }
-    return keras.Model(image, outputs, name=config.name)
+    return parts.block(d, config.merge_channels, "descriptor_c")
 
 
 def activation(config: NetworkConfig, name: str, dtype: str | None = None) -> layers.Layer:
@@ -257,49 +302,6 @@ def activation(config: NetworkConfig, name: str, dtype: str | None = None) -> la
     if config.activation == "leaky_relu":
         return layers.LeakyReLU(negative_slope=0.01, name=name, dtype=dtype)
     return layers.Activation(config.activation, name=name, dtype=dtype)
-
-
-def load_network(preset: str, path: str | Path) -> tuple[keras.Model, NetworkConfig]:
-    """Builds a preset's network for images of any size, with the weights of a file; see `load_weights`."""
-    config = get_preset(preset)
-    network = build_network(config)
-    load_weights(network, path)
-    return network, config
-
-
-def load_weights(network: keras.Model, path: str | Path) -> None:
-    """Reads weights into a network.
-
-    The format holds arrays only, and no other is accepted: nothing in such a file is ever executed.
-
-    Args:
-        network: What to overwrite.
-        path: A `.weights.h5` file.
-
-    Raises:
-        InputError: If there is no such file, or it holds another architecture.
-    """
-    if not str(path).endswith(".weights.h5"):
-        raise problem("a file that ends in .weights.h5", str(path), "Name the output of kp2d train.")
-    try:
-        network.load_weights(path)
-    except Exception as error:  # the readers of HDF5 have no error of their own for damaged files
-        raise problem(
-            f"a .weights.h5 file of {network.name}",
-            f"{str(path)!r} ({first_line(error)})",
-            "Check the path and the preset.",
-        ) from error
-
-
-def assign_by_name(network: keras.Model, values: dict[str, object]) -> None:
-    """Sets every weight of a network.
-
-    Args:
-        network: What to overwrite.
-        values: Path of each weight ("conv1a/kernel") to its value.
-    """
-    for variable in network.weights:
-        variable.assign(values[variable.path])
 
 
 @keras.saving.register_keras_serializable("kp2d")

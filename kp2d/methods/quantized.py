@@ -67,16 +67,27 @@ INT8 = Scheme()
 
 @keras.saving.register_keras_serializable("kp2d")
 class QuantizedConv2D(layers.Layer):
-    """3×3 convolution with bias whose kernel is rounded to its grid."""
+    """Convolution with bias whose kernel is rounded to its grid."""
 
-    def __init__(self, filters: int, *, bits: int | None, per_channel: bool = True, **kwargs) -> None:
-        """Takes the number of output channels, and the bits of the kernel (None: not rounded)."""
+    def __init__(
+        self,
+        filters: int,
+        *,
+        bits: int | None,
+        per_channel: bool = True,
+        side: int = 3,
+        stride: int = 1,
+        **kwargs,
+    ) -> None:
+        """Takes the output channels, the kernel's bits (None: not rounded) and side, and the stride."""
         super().__init__(**kwargs)
         self.filters, self.bits, self.per_channel = filters, bits, per_channel
+        self.side, self.stride = side, stride
 
     def build(self, input_shape):
         """Makes kernel and bias."""
-        self.kernel = self.add_weight(name="kernel", shape=(3, 3, input_shape[-1], self.filters))
+        shape = (self.side, self.side, input_shape[-1], self.filters)
+        self.kernel = self.add_weight(name="kernel", shape=shape)
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs):
@@ -84,18 +95,19 @@ class QuantizedConv2D(layers.Layer):
         kernel = ops.convert_to_tensor(self.kernel)
         if self.bits is not None:
             kernel = quantize_kernel(kernel, self.bits, per_channel=self.per_channel)
-        return ops.conv(inputs, kernel, padding="same") + self.bias
+        return ops.conv(inputs, kernel, strides=self.stride, padding="same") + self.bias
 
     def compute_output_shape(self, input_shape):
         """Shape of the result."""
-        return (*input_shape[:-1], self.filters)
+        batch, *sides, _ = input_shape
+        return (batch, *(None if side is None else -(-side // self.stride) for side in sides), self.filters)
 
 
 def quantize_kernel(kernel, bits: int, *, per_channel: bool = True):
     """Rounds a kernel to a symmetric grid of 2^bits − 1 values.
 
     Args:
-        kernel: `[3, 3, C, N]`.
+        kernel: `[h, w, C, N]`.
         bits: Of each value.
         per_channel: Whether each of the N output channels has its own scale.
 
@@ -201,9 +213,10 @@ class QuantizedParts:
         x = x if self._bare else ShiftPixels(name="shift")(x)
         return self._quantize(x, "image", PIXEL_RANGE, "both")
 
-    def block(self, x, channels: int, name: str, *, drop: bool = False):  # noqa: ARG002
+    def block(self, x, channels: int, name: str, *, stride: int = 1, drop: bool = False):  # noqa: ARG002
         """See `kp2d.methods.networks.FloatParts`; there is no dropout here."""
-        x = self._convolve(x, channels, name)
+        side = 3 if stride == 1 else self._config.strided_kernel
+        x = self._convolve(x, channels, name, side=side, stride=stride)
         if self._config.activation == "relu":  # fused into the convolution, so only its result is stored
             return self._quantize(activation(self._config, f"{name}_act")(x), name, (0.0, 1.0), "low")
         x = self._quantize(x, f"{name}_in")
@@ -211,10 +224,11 @@ class QuantizedParts:
 
     def output(self, x, channels: int, name: str, function: str | None):
         """See `kp2d.methods.networks.FloatParts`."""
+        side = self._config.output_kernel
         if function is None:
-            x = self._convolve(x, channels, f"{name}_map")
+            x = self._convolve(x, channels, f"{name}_map", side=side)
             return self._quantize(x, f"{name}_map", bits=self._scheme.descriptor_bits)
-        x = self._quantize(self._convolve(x, channels, f"{name}_b"), f"{name}_b")
+        x = self._quantize(self._convolve(x, channels, f"{name}_b", side=side), f"{name}_b")
         x = layers.Activation(function, name=f"{name}_squash")(x)
         x = self._quantize(x, f"{name}_map", FIXED_RANGES[function], "both")
         return Sharpen(name="score_sharpen")(x) if name == "score" and not self._bare else x
@@ -223,12 +237,13 @@ class QuantizedParts:
         """See `kp2d.methods.networks.FloatParts`."""
         return UPSAMPLING[self._config.upsampling](name=name)(x)
 
-    def _convolve(self, x, channels: int, name: str):
+    def _convolve(self, x, channels: int, name: str, **shape: int):
         bits = self._scheme.weight_bits if self._scheme.quantizes(name) else None
-        return QuantizedConv2D(channels, bits=bits, per_channel=self._scheme.per_channel, name=name)(x)
+        layer = QuantizedConv2D(channels, bits=bits, per_channel=self._scheme.per_channel, name=name, **shape)
+        return layer(x)
 
     def _quantize(self, x, name: str, ends=(-1.0, 1.0), fixed: str = "", bits: int | None = None):
-        joined = name in ("conv3b", "descriptor_b")
+        joined = name in self._config.joined
         layer = self._joined if joined else Quantize(ends=ends, fixed=fixed, name=f"{name}_range")
         quantized = self._scheme.quantizes(name)
         x = layer(x, bits=(bits or self._scheme.activation_bits) if quantized else None)
@@ -268,3 +283,14 @@ def build_inspector(preset: str | NetworkConfig, *, scheme: Scheme = INT8) -> ke
     parts = QuantizedParts(config, scheme, bare=False)
     network = assemble(config, (None, None), parts)
     return keras.Model(network.input, parts.tensors, name=f"{config.name}_inspector")
+
+
+def assign_by_name(network: keras.Model, values: dict[str, object]) -> None:
+    """Sets every weight of a network.
+
+    Args:
+        network: What to overwrite.
+        values: Path of each weight ("conv1a/kernel") to its value.
+    """
+    for variable in network.weights:
+        variable.assign(values[variable.path])

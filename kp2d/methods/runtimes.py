@@ -130,8 +130,7 @@ class TFLiteModel:
                 take = QuantizedMap if name == "descriptor" else dequantize
                 values = take(values, *self._outputs[name]["quantization"])
             heads[f"{name}_map"] = values
-        if self.metadata["score_sharpness"] != 1:
-            heads["score_map"] = sharpen(heads["score_map"], self.metadata["score_sharpness"])
+        heads["score_map"] = sharpen(heads["score_map"], self.metadata["score_sharpness"])
         return heads
 
     def raw_heads(self, pixels: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,9 +7,15 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kp2d import backend, checks, config, files, paths
 from kp2d.methods import tflite_file
+
+if TYPE_CHECKING:
+    import keras
+
+    from kp2d.methods import networks
 
 PRETRAINED = paths.PACKAGE / "pretrained"
 WEIGHTS, MODEL = ".weights.h5", ".tflite"
@@ -247,3 +253,37 @@ def check(path: str | Path, data: bytes | None = None) -> str:
     if digest != published:
         raise checks.problem(f"the shipped weights {path} with sha256 {published}", digest, _RESTORE)
     return digest
+
+
+def load_network(preset: str, path: str | Path) -> tuple[keras.Model, networks.NetworkConfig]:
+    """Builds a preset's network for images of any size, with the weights of a file; see `load_weights`."""
+    from kp2d.methods import networks
+
+    config = networks.get_preset(preset)
+    network = networks.build_network(config)
+    load_weights(network, path)
+    return network, config
+
+
+def load_weights(network: keras.Model, path: str | Path) -> None:
+    """Reads weights into a network.
+
+    The format holds arrays only, and no other is accepted: nothing in such a file is ever executed.
+
+    Args:
+        network: What to overwrite.
+        path: A `.weights.h5` file.
+
+    Raises:
+        InputError: If there is no such file, or it holds another architecture.
+    """
+    if not str(path).endswith(".weights.h5"):
+        raise checks.problem("a file that ends in .weights.h5", str(path), "Name the output of kp2d train.")
+    try:
+        network.load_weights(path)
+    except Exception as error:  # the readers of HDF5 have no error of their own for damaged files
+        raise checks.problem(
+            f"a .weights.h5 file of {network.name}",
+            f"{str(path)!r} ({checks.first_line(error)})",
+            "Check the path and the preset.",
+        ) from error

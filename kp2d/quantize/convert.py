@@ -15,8 +15,8 @@ import keras
 from kp2d import backend, provenance
 from kp2d.checks import fits_cells, one_of, problem
 from kp2d.methods import tflite_file
-from kp2d.methods.networks import FloatParts, NetworkConfig, assemble, assign_by_name
-from kp2d.methods.quantized import INT8, QuantizedParts
+from kp2d.methods.networks import FloatParts, NetworkConfig, assemble
+from kp2d.methods.quantized import INT8, QuantizedParts, assign_by_name
 from kp2d.quantize import rewriting
 from kp2d.quantize.flatbuffer import Model
 

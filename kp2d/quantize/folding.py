@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kp2d.methods.networks import NetworkConfig
+from kp2d.methods.networks import LETTERS, NetworkConfig
 from kp2d.methods.quantized import PIXEL_SHIFT
 
 Weights = dict[str, np.ndarray]  # "conv1a/kernel" to its values
@@ -58,15 +58,19 @@ def consumers(config: NetworkConfig) -> dict[str, list[tuple[str, np.ndarray]]]:
         Layer to its readers; each with the index `[inputs]` of the producer's channel behind each of the
         reader's input channels, −1 where another layer's.
     """
-    names = [f"conv{stage}{half}" for stage in (1, 2, 3, 4) for half in "ab"]
-    widths = [width for stage in config.stages for width in stage]
-    upsampled, skip = config.upsampled_channels, widths[names.index("conv3b")]
-    own = {name: np.arange(width) for name, width in zip(names, widths, strict=True)}
-    readers = {name: [(after, own[name])] for name, after in itertools.pairwise(names)}
-    readers["conv3b"].append(("descriptor_c", np.r_[np.full(upsampled, -1), np.arange(skip)]))
-    readers["conv4b"] = [(f"{head}_a", own["conv4b"]) for head in ("score", "offset", "descriptor")]
+    own = {name: np.arange(channels) for name, (channels, _) in config.encoder.items()}
+    readers = {name: [(after, own[name])] for name, after in itertools.pairwise(own)}
+    last = next(reversed(own))
+    readers[last] = [(f"{head}_a", own[last]) for head in ("score", "offset", "descriptor")]
     hidden = np.arange(config.head_channels)
     readers |= {"score_a": [("score_b", hidden)], "offset_a": [("offset_b", hidden)]}
+    if config.descriptor_blocks:
+        names = [f"descriptor_{end}" for end in (*LETTERS[: len(config.descriptor_blocks)], "map")]
+        for width, (name, after) in zip(config.descriptor_blocks, itertools.pairwise(names), strict=True):
+            readers[name] = [(after, np.arange(width))]
+        return readers
+    upsampled, skip = config.upsampled_channels, own["conv3b"].size
+    readers["conv3b"].append(("descriptor_c", np.r_[np.full(upsampled, -1), own["conv3b"]]))
     readers["descriptor_a"] = [("descriptor_b", hidden)]
     if config.upsampling == "nearest":
         readers["descriptor_a"] = [("descriptor_narrow", hidden)]
@@ -111,8 +115,9 @@ def equalize(
         factor = (reach / reach.max()) ** strength / (columns / columns.max()) ** (1 - strength)
         factors[layer] = factor * reach.max() / (reach / factor).max()
         _divide(changed, layer, readers, factors[layer])
-    joined = _match_joined(changed, largest, factors, config)
-    return {path: value.astype(np.float32) for path, value in joined.items()}
+    if config.joined:
+        _match_joined(changed, largest, factors, config)
+    return {path: value.astype(np.float32) for path, value in changed.items()}
 
 
 def _divide(weights: Weights, layer: str, readers, factor: np.ndarray) -> None:
@@ -123,7 +128,7 @@ def _divide(weights: Weights, layer: str, readers, factor: np.ndarray) -> None:
         weights[f"{reader}/kernel"] = weights[f"{reader}/kernel"] * columns[:, None]
 
 
-def _match_joined(weights: Weights, largest, factors, config: NetworkConfig) -> Weights:
+def _match_joined(weights: Weights, largest, factors, config: NetworkConfig) -> None:
     """Scales the upsampled descriptor so that it is as large as the skip that it is joined to."""
     skip, descriptor = (
         float((np.asarray(largest[name]) / factors.get(name, 1.0)).max())
@@ -131,9 +136,8 @@ def _match_joined(weights: Weights, largest, factors, config: NetworkConfig) -> 
     )
     upsampled, channels = config.upsampled_channels, weights["descriptor_b/bias"].size
     factor = np.full(channels, max(descriptor, 1e-12) / skip)
-    source = np.r_[np.arange(upsampled), np.full(config.stages[2][1], -1)]
+    source = np.r_[np.arange(upsampled), np.full(config.encoder["conv3b"][0], -1)]
     _divide(weights, "descriptor_b", [("descriptor_c", source)], factor)
-    return weights
 
 
 def input_mean(layer: str, means: Mapping[str, np.ndarray], config: NetworkConfig) -> np.ndarray:
@@ -147,14 +151,12 @@ def input_mean(layer: str, means: Mapping[str, np.ndarray], config: NetworkConfi
     Returns:
         `[inputs]`.
     """
-    names = [f"conv{stage}{half}" for stage in (1, 2, 3, 4) for half in "ab"]
-    before = dict(zip(names, ["image", *names], strict=False))
-    before |= {f"{head}_a": "conv4b" for head in ("score", "offset", "descriptor")}
-    before |= {"score_b": "score_a", "offset_b": "offset_a", "descriptor_b": "descriptor_a"}
-    before["descriptor_map"] = "descriptor_c"
-    if config.upsampling == "nearest":
-        before |= {"descriptor_narrow": "descriptor_a", "descriptor_b": "descriptor_narrow"}
-    if layer == "descriptor_c":
+    if layer == "conv1a":
+        return means["image"]
+    if layer == "descriptor_c" and config.joined:
         upsampled = means["descriptor_b"].reshape(-1, config.upsampled_channels)
         return np.concatenate([upsampled.mean(axis=0), means["conv3b"]])
-    return means[before[layer]]
+    for producer, readers in consumers(config).items():
+        if layer in [reader for reader, _ in readers]:
+            return means[producer]
+    raise KeyError(layer)

@@ -16,16 +16,17 @@ from kp2d import backend, files
 from kp2d.checks import one_of, problem
 from kp2d.methods.extractors import Method
 from kp2d.methods.learned import compile_predict
-from kp2d.methods.networks import NetworkConfig, assign_by_name, load_network
+from kp2d.methods.networks import NetworkConfig
 from kp2d.methods.quantized import (
     FLOAT,
     INT8,
     Scheme,
+    assign_by_name,
     build_inspector,
     build_quantized_network,
     quantize_kernel,
 )
-from kp2d.methods.weights import MODEL, resolve
+from kp2d.methods.weights import MODEL, load_network, resolve
 from kp2d.quantize import calibration, folding
 from kp2d.train import checkpoint
 from kp2d.train.recipes import from_recipe
@@ -206,7 +207,7 @@ def quantize(
     weights = calibrated.weights
     if options.correct_bias:
         weights = _correct_biases(weights, calibrated.statistics, config, scheme)
-    chosen = ranges(calibrated.statistics, options.method, scheme)
+    chosen = ranges(calibrated.statistics, options.method, scheme, config.joined)
     network = quantized_from(config, weights, chosen, scheme)
     if options.refine:
         _refine(network, calibrated.examples)
@@ -285,11 +286,15 @@ def read_weights(network: keras.Model) -> folding.Weights:
 
 
 def ranges(
-    statistics: Mapping[str, calibration.TensorStatistics], method: str, scheme: Scheme
+    statistics: Mapping[str, calibration.TensorStatistics],
+    method: str,
+    scheme: Scheme,
+    joined: Sequence[str],
 ) -> dict[str, tuple[float, float]]:
-    """Chooses the range of every tensor; those that are concatenated share one, "skip"."""
+    """Chooses the range of every tensor; those that are joined (`NetworkConfig.joined`) share one, "skip"."""
     statistics = dict(statistics)
-    statistics["skip"] = calibration.merged([statistics.pop("conv3b"), statistics.pop("descriptor_b")])
+    if joined:
+        statistics["skip"] = calibration.merged([statistics.pop(name) for name in joined])
     chosen = {}
     for name, one in statistics.items():
         bits = scheme.descriptor_bits if name == "descriptor_map" else scheme.activation_bits
@@ -302,8 +307,9 @@ def chosen_ranges(network: keras.Model) -> dict[str, tuple[float, float]]:
     ends = {path: float(value) for path, value in read_weights(network).items() if "_range/" in path}
     tensors = {path.partition("_range/")[0] for path in ends}
     found = {name: (ends[f"{name}_range/low"], ends[f"{name}_range/high"]) for name in tensors}
-    skip = found.pop("skip")
-    return {**found, "conv3b": skip, "descriptor_b": skip}
+    if "skip" in found:
+        found |= dict.fromkeys(("conv3b", "descriptor_b"), found.pop("skip"))
+    return found
 
 
 def quantized_from(

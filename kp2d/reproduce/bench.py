@@ -1,4 +1,4 @@
-"""Owns what `kp2d bench` measures: latencies, training speed, recipes, stages; recorded, never asserted."""
+"""Owns what `kp2d bench` measures: latencies, training speed, recipes, networks, stages; never asserted."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ KEY = (
 KEYS = {
     "latency": ("threads", "image_height", "image_width"),  # such rows are compared within one run
     "stages": ("profile", "stage"),
+    "networks": ("subset",),  # costs are compared within one run
 }
 _STAGE_FACTS = ("seconds", "cpu_seconds", "peak_memory_mib", "cores", "device")
 
@@ -81,25 +82,21 @@ def recipes(
     data: str,
     pairs: Path,
     preset: Sequence[str] = ("kp2d_tiny_s",),
-    train_size: Sequence[tuple[int, int]] = ((120, 160),),
-    precision: Sequence[str] = ("float32",),
     seconds: float = 150.0,
     variants: Sequence[str] = (),
     output: Path | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> pd.DataFrame:
     """Trains variants of the recipe for the same time and ranks them.
 
     Args:
         data: Folder of photographs to train on.
         pairs: Folder in the layout of HPatches to measure on.
-        preset: The network, a single one, as are the size of a view (px) and the precision.
-        train_size: (height, width) px.
-        precision: "float32" or "bfloat16".
+        preset: The network, a single one.
         seconds: Training time of each variant.
         variants: Names out of `kp2d.evaluate.ranking.VARIANTS`; empty takes all.
         output: Folder for the runs, which a second call reuses.
-        progress: Whether to show a progress bar.
+        **options: `train_size` and `precision`, a single one each, and `progress`, as in `networks`.
 
     Returns:
         The rows of `kp2d.evaluate.ranking.rank`.
@@ -110,24 +107,90 @@ def recipes(
     backend.quiet()
     from kp2d.evaluate import ranking
 
-    for name, values in (("preset", preset), ("image_size", train_size), ("precision", precision)):
-        if len(values) > 1:
-            raise checks.problem(f"one {name} for all recipes", repr(values))
+    (network,) = _single("preset", preset)
+    names = [checks.one_of("variant", name, ranking.VARIANTS) for name in variants or ranking.VARIANTS]
+    changes = {name: ranking.VARIANTS[name] for name in names}
+    output = output or paths.runs("recipes")
+    return _ranked(changes, data, pairs, output, seconds=seconds, preset=network, **options)
+
+
+def networks(
+    *,
+    data: str,
+    pairs: Path,
+    preset: Sequence[str] = (),
+    steps: int = 1000,
+    output: Path | None = None,
+    image_size: Sequence[tuple[int, int]] = ((88, 88), (240, 320), (480, 640)),
+    threads: Sequence[int] = (1, 2),
+    repeats: int = 100,
+    **options: Any,
+) -> pd.DataFrame:
+    """Measures what architectures cost, and what they reach when all have seen the same pairs.
+
+    Args:
+        data: Folder of photographs to train on.
+        pairs: Folder in the layout of HPatches to measure on.
+        preset: Networks; empty takes `kp2d.methods.networks.CANDIDATES`, KP2DtinyS and the shipped nano.
+        steps: Of each training.
+        output: Folder for the runs, which a second call reuses.
+        image_size: As in `kp2d.device.latency.network_costs`, like the next two.
+        threads: Of the runtime.
+        repeats: Runs, of which the shortest counts.
+        **options: `train_size` (px) of a view, `precision` of the training, `progress`.
+
+    Returns:
+        One row a network and subset of the pairs: its costs, its training and its metrics.
+
+    Raises:
+        InputError: If a preset is unknown, a setting has several values, or data are missing.
+    """
+    backend.quiet()
+    from kp2d.device import latency
+    from kp2d.evaluate import ranking
+    from kp2d.methods.networks import CANDIDATES
+
+    names = preset or [*CANDIDATES, "kp2d_nano", latency.BESIDE]
+    costs = latency.network_costs(names, image_size, threads=threads, repeats=repeats)
+    changes = {name: {"preset": name, **ranking.NETWORK_RUN} for name in names}
+    output = output or paths.runs("networks")
+    ranked = _ranked(changes, data, pairs, output, steps=steps, **options)
+    told = [name for name in ranked if name not in ("changes", "variant", "seconds", "pairs_per_second")]
+    return costs.merge(ranked[told], left_on="network", right_on="preset").drop(columns="preset")
+
+
+def _single(name: str, values: Sequence[Any]) -> Sequence[Any]:
+    if len(values) != 1:
+        raise checks.problem(f"one {name} for all that is ranked", repr(values))
+    return values
+
+
+def _ranked(
+    changes: dict[str, dict[str, Any]],
+    data: str,
+    pairs: Path,
+    output: Path,
+    *,
+    train_size: Sequence[tuple[int, int]] = ((120, 160),),
+    precision: Sequence[str] = ("float32",),
+    **options: Any,
+) -> pd.DataFrame:
+    from kp2d.evaluate import ranking
+
+    (image_size,), (kind,) = _single("train_size", train_size), _single("precision", precision)
     logging.getLogger("kp2d").setLevel(logging.INFO)  # which variant it is at
     sequences = datasets.load_sequences(pairs)
     return ranking.rank(
-        variants or list(ranking.VARIANTS),
+        changes,
         sequences,
         data=data,
-        output=output or paths.runs("recipes"),
+        output=output,
         protocol=config.protocol(top_k=(1000,)),
-        seconds=seconds,
         dataset=datasets.label(sequences),
-        progress=progress,
         wandb=False,
-        preset=preset[0],
-        image_size=train_size[0],
-        precision=precision[0],
+        image_size=image_size,
+        precision=kind,
+        **options,
     )
 
 

@@ -24,14 +24,18 @@ _BENCHES = {
     "stages": "what each stage took when kp2d reproduce ran it last: seconds, processor time, memory",
     "train": "pairs a second, and what costs them",
     "recipes": "what each change of the training recipe is worth, trained for the same time",
+    "networks": "what candidates for a small network cost in int8, and what they reach with the same steps",
 }
 
 # Which of them take an option; the rest take all.
 _TAKERS = {
-    **dict.fromkeys(("image_size", "threads", "runtime", "use_tpu", "repeats"), ("latency",)),
-    **dict.fromkeys(("data", "pairs", "seconds", "variants", "output"), ("recipes",)),
-    **dict.fromkeys(("preset", "precision"), ("latency", "train", "recipes")),
-    "train_size": ("train", "recipes"),
+    **dict.fromkeys(("runtime", "use_tpu"), ("latency",)),
+    **dict.fromkeys(("image_size", "threads", "repeats"), ("latency", "networks")),
+    **dict.fromkeys(("seconds", "variants"), ("recipes",)),
+    **dict.fromkeys(("data", "pairs", "output"), ("recipes", "networks")),
+    **dict.fromkeys(("preset", "precision"), ("latency", "train", "recipes", "networks")),
+    "train_size": ("train", "recipes", "networks"),
+    "steps": ("networks",),
 }
 
 
@@ -201,38 +205,47 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     told = "; ".join(f"{name}: {text}" for name, text in _BENCHES.items())
     parser.add_argument("what", choices=list(_BENCHES), help=told)
     parser.add_argument("--profile", default="fast", help="whose results folder, data and sizes are used")
-    parser.add_argument("--repeats", type=int, help="latency: timed runs; default: 30")
+    parser.add_argument("--repeats", type=int, help="latency, networks: timed runs; default: 30 and 100")
     parser.add_argument(
         "--preset",
         nargs="+",
-        help="latency, train, recipes: networks; default: those that fit; latency also takes .tflite files",
+        help="networks, of all but stages; default: those that fit; latency also takes .tflite files",
     )
     parser.add_argument(
-        "--image-size", type=arguments.image_size, nargs="+", metavar="HxW", help="latency: sizes of an image"
+        "--image-size",
+        type=arguments.image_size,
+        nargs="+",
+        metavar="HxW",
+        help="latency, networks: sizes of an image",
     )
-    parser.add_argument("--threads", type=int, nargs="+", help="latency: of the runtime; default: 1 2")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", help="latency, networks: of the runtime; default: 1 2"
+    )
     parser.add_argument(
         "--train-size",
         type=arguments.image_size,
         nargs="+",
         metavar="HxW",
-        help="train, recipes: sizes of a view",
+        help="train, recipes, networks: sizes of a view",
     )
     parser.add_argument(
         "--precision",
         nargs="+",
-        help="train, recipes: float32, or bfloat16 where the processor has AMX; latency: int8, float32 …",
+        help="of a training: float32, or bfloat16 where the processor has AMX; latency: int8, float32 …",
     )
     parser.add_argument("--runtime", help="latency: of the models; default: the best that is installed")
     method_cli.add_tpu(parser)
-    parser.add_argument("--data", help="recipes: folder of photographs to train on")
-    parser.add_argument("--pairs", type=Path, help="recipes: folder in HPatches layout to measure on")
+    parser.add_argument("--data", help="recipes, networks: folder of photographs to train on")
+    parser.add_argument(
+        "--pairs", type=Path, help="recipes, networks: folder in HPatches layout to measure on"
+    )
+    parser.add_argument("--steps", type=int, help="networks: of each training; default: 1000")
     parser.add_argument("--seconds", type=float, help="recipes: training time of each variant; default: 150")
     parser.add_argument(
         "--variants", nargs="+", help="recipes: names out of kp2d.evaluate.ranking; default: all"
     )
     parser.add_argument(
-        "--output", type=Path, help="recipes: folder for the runs, which a second call reuses"
+        "--output", type=Path, help="recipes, networks: folder for the runs, which a second call reuses"
     )
 
 
@@ -255,8 +268,8 @@ def run_bench(options: argparse.Namespace) -> None:
 
     profile = config.profile(options.profile).name
     path = paths.results(profile) / f"bench_{options.what}.csv"
-    if options.what == "recipes":
-        path = paths.results() / "recipes.csv"
+    if options.what in ("recipes", "networks"):
+        path = paths.results() / f"{options.what}.csv"
     rows = bench.beside_others(_measured(options, profile), path, bench.KEYS.get(options.what, bench.KEY))
     tables.write_csv(path, rows)
     arguments.say(f"{tables.markdown(rows)}\n{path}")
@@ -277,7 +290,8 @@ def _measured(options: argparse.Namespace, profile: str) -> pd.DataFrame:
     if options.data is None or options.pairs is None:
         remedy = "Name photographs to train on and image pairs to measure on."
         raise checks.problem("--data and --pairs", f"{options.data} and {options.pairs}", remedy)
-    return bench.recipes(progress=sys.stderr.isatty(), **given)
+    ranking = bench.recipes if options.what == "recipes" else bench.networks
+    return ranking(progress=sys.stderr.isatty(), **given)
 
 
 def add_readme(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,9 @@ from keras.optimizers import schedules
 
 from kp2d import backend
 from kp2d.checks import fits_cells, problem
-from kp2d.methods.networks import BATCH_NORM_MOMENTUM, NetworkConfig, build_network, load_weights
+from kp2d.methods.networks import BATCH_NORM_MOMENTUM, NetworkConfig, build_network
 from kp2d.methods.quantized import build_quantized_network
+from kp2d.methods.weights import load_weights
 from kp2d.train.recipes import LossConfig, TrainConfig
 from kp2d.train.terms import CORNER_TERMS, loss_terms, term_weights
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from kp2d.methods.decode import interior_mask, keypoint_map, normalize, sample_bilinear
+from kp2d.methods.decode import interior_mask, keypoint_map, normalize, sample_bilinear, sample_step
 from kp2d.train import losses
 from kp2d.train.recipes import LossConfig
 
@@ -107,8 +107,10 @@ class Geometry:
     def read(self, points0, points1):
         """Reads descriptors of unit length, `[B, K, D]` a view, at points of image0 and of image1, px."""
         maps = ops.split(self.heads["descriptor_map"], 2)
+        grid_size = self.score_map1.shape[1:3]
+        step = sample_step(grid_size, maps[0].shape[1:3], self.image_size[0] // grid_size[0])
         return tuple(
-            normalize(sample_bilinear(descriptor_map, points, self.image_size, xp=ops), xp=ops)
+            normalize(sample_bilinear(descriptor_map, points, self.image_size, step=step, xp=ops), xp=ops)
             for descriptor_map, points in zip(maps, (points0, points1), strict=True)
         )
 

@@ -28,7 +28,8 @@ from kp2d import backend, files
 from kp2d.checks import RunError, fits_cells, problem
 from kp2d.data import datasets
 from kp2d.data.loader import PairLoader, PairSource, check_main_guard
-from kp2d.methods.networks import NetworkConfig, get_preset, load_weights
+from kp2d.methods.networks import NetworkConfig, get_preset
+from kp2d.methods.weights import load_weights
 from kp2d.train import checkpoint
 from kp2d.train.learner import (
     DataParallel,

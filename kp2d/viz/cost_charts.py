@@ -1,4 +1,4 @@
-"""Owns the charts of what accuracy stands and what it costs: rotation and scale, time and size."""
+"""Owns the charts of what accuracy stands and what it costs: rotation and scale, time, size, architecture."""
 
 from __future__ import annotations
 
@@ -163,6 +163,38 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
                 panel.plot(*zip(*points, strict=True), color=color, linewidth=0.6, zorder=1)
             _decade_axis(panel, span, "weights (MiB, log scale)")
             _metric_label(panel, prefix, metric)
+        return panels.finish(axes[-1], rows, ends, own=True)
+
+
+def plot_networks(rows: pd.DataFrame, time: str = "ms_240x320_2") -> Figure:
+    """Plots what architectures reach after the same training over the time of an image.
+
+    Args:
+        rows: From `kp2d.reproduce.bench.networks`, of one subset.
+        time: Column of the milliseconds.
+
+    Returns:
+        The figure, a panel a metric: a network is a marker with its 95 % interval.
+
+    Raises:
+        InputError: If columns or rows are missing, or a network is there twice.
+    """
+    ends_of = {metric: tables.end_names(metric) for metric in SHOWN}
+    wanted = ["network", time, *SHOWN, *itertools.chain(*ends_of.values())]
+    rows = panels.checked_table(rows.assign(method=rows.get("network")), wanted, once_by=[])
+    span = (rows[time].min() / 1.3, rows[time].max() * 1.3)
+    with figures.style():
+        axes = panels.make_panels(len(SHOWN), 2, None, height=2.9)
+        ends = {}
+        for panel, (metric, (low, high)) in zip(axes, ends_of.items(), strict=True):
+            for method, precision, line in panels.by_method(rows):
+                (row,) = line.to_dict("records")
+                look = {**figures.method_style(method, precision), "linestyle": "none", "elinewidth": 0.6}
+                spread = [[row[metric] - row[low]], [row[high] - row[metric]]]
+                panel.errorbar([row[time]], [row[metric]], yerr=spread, **look)
+                ends[panel, method, precision] = row[metric]
+            _decade_axis(panel, span, "milliseconds of the network in int8 (log scale)")
+            _metric_label(panel, "", metric)
         return panels.finish(axes[-1], rows, ends, own=True)
 
 

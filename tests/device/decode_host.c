@@ -6,19 +6,19 @@
 #include "s.h"
 
 int main(int count, char **words) {
-  if (count < 11) return 2;
+  if (count < 13) return 2;
   const int rows = atoi(words[1]), columns = atoi(words[2]), dim = atoi(words[3]), top_k = atoi(words[4]);
   const float threshold = (float)atof(words[5]);
-  const int cells = rows * columns;
+  const int cells = rows * columns, places = atoi(words[11]) * atoi(words[12]);
   static int8_t heads_read[1 << 22];
   static kp2d_keypoint keypoints[1 << 16];
   static float descriptor[256];
   FILE *file = fopen(words[10], "rb");
   if (!file) return 2;
-  if (fread(heads_read, 1, sizeof(heads_read), file) != (size_t)(3 * cells + 4 * cells * dim)) return 2;
+  if (fread(heads_read, 1, sizeof(heads_read), file) != (size_t)(3 * cells + places * dim)) return 2;
   const kp2d_heads heads = {
       .rows = rows, .columns = columns, .cell = g_s_cell,
-      .descriptor_rows = 2 * rows, .descriptor_columns = 2 * columns, .dim = dim,
+      .descriptor_rows = atoi(words[11]), .descriptor_columns = atoi(words[12]), .dim = dim,
       .score = heads_read, .offset = heads_read + cells, .descriptor = heads_read + 3 * cells,
       .scores = g_s_scores,
       .offset_scale = (float)atof(words[6]), .offset_zero = atoi(words[7]),

@@ -10,7 +10,7 @@ from shipped_models import prepared
 from kp2d import files
 from kp2d.checks import InputError
 from kp2d.device import latency
-from kp2d.methods import learned, matching, weights
+from kp2d.methods import learned, matching, networks, weights
 
 
 def test_every_method_is_timed_in_the_same_run():
@@ -82,3 +82,15 @@ def test_only_shipped_networks_are_timed():
         latency.bench_latency(["kp2d_tiny_s"], [(88, 88)], precisions=["int9"])
     with pytest.raises(InputError, match="at least one repeat"):
         latency.bench_latency(["kp2d_tiny_s"], [(88, 88)], repeats=0)
+
+
+@pytest.mark.parametrize("beside", [[], ["kp2d_tiny_s"]])
+def test_networks_cost_what_they_cost_whatever_their_weights(beside, small_preset):
+    rows = latency.network_costs([small_preset, *beside], [(48, 64), (96, 64)], threads=[1], repeats=2)
+    assert list(rows["network"]) == [small_preset, *beside]
+    (row, *_) = rows.to_dict("records")
+    assert set(row) >= {"ms_48x64_1", "ms_96x64_1"} and row["unmapped"] == 4  # depth-to-space and after it
+    assert 0 < row["of_tiny_s"] < 1 and row["of_sift"] > 0 and row["kib"] < 40
+    assert row["parameters"] == networks.build_network(small_preset).count_params()
+    # two inputs of its largest layer: 4 channels at full resolution
+    assert row["arena_kib"] == 2 * 4 * 48 * 64 / 1024

@@ -9,6 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from small_network import SMALL_COARSE, small_model
 
 import kp2d
 from kp2d import images
@@ -24,14 +25,18 @@ def example(project):
     return project / "docs" / "microcontroller"
 
 
-@pytest.fixture(scope="module", params=["kp2d_nano", "kp2d_tiny_s"])
+@pytest.fixture(scope="module", params=["kp2d_nano", "kp2d_tiny_s", "coarse descriptors"])
 def network(request, tmp_path_factory):
     """A network for microcontrollers, as `kp2d quantize` writes it: `s.tflite` and `s.h`."""
     from kp2d import cli
 
     folder = tmp_path_factory.mktemp("micro")
+    source = request.param
+    if source == "coarse descriptors":
+        source = folder / "coarse.tflite"
+        source.write_bytes(small_model(SMALL_COARSE).data)
     outputs = (str(folder / "s.tflite"), str(folder / "s.h"))
-    assert cli.main(["quantize", request.param, "--image-size", "88x88", "-o", *outputs]) == 0
+    assert cli.main(["quantize", str(source), "--image-size", "88x88", "-o", *outputs]) == 0
     return folder
 
 
@@ -60,7 +65,8 @@ def test_c_finds_the_keypoints_that_python_finds(network, program, top_k, thresh
     quantization = [
         repr(value) for head in order[1:] for value in model._outputs[head]["quantization"]
     ]  # scale, zero point
-    words = [rows, columns, raw["descriptor"].shape[3], top_k, threshold, *quantization, network / "heads"]
+    _, *map_size, dim = raw["descriptor"].shape
+    words = [rows, columns, dim, top_k, threshold, *quantization, network / "heads", *map_size]
     done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=True)
     found = np.array([line.split() for line in done.stdout.splitlines()], dtype=np.float32)
     features = dataclasses.replace(extractor, top_k=top_k).extract(image)
@@ -90,7 +96,7 @@ def test_the_program_registers_the_operators_of_the_network(network, example):
     used = {operator.name for operator in Model.parse((network / "s.tflite").read_bytes()).graph().operators}
     spelled = {"".join(part.capitalize() for part in name.split("_")) for name in used}
     spelled = {name.replace("2d", "2D") for name in spelled}
-    assert registered == spelled and f"MutableOpResolver<{len(registered)}>" in text
+    assert registered >= spelled and f"MutableOpResolver<{len(registered)}>" in text
 
 
 # What main.cc takes of TensorFlow Lite Micro, whose sources are not here.

@@ -48,7 +48,24 @@ def test_bilinear_reads_a_linear_map_exactly():
     np.testing.assert_allclose(d.sample_bilinear(feature_map, points, image_size), inside, atol=1e-5)
 
 
-def test_numpy_and_keras_agree():
+@pytest.mark.parametrize(("map_size", "step"), [((10, 14), None), ((5, 7), 4), ((3, 4), 8), ((2, 3), 12)])
+def test_samples_of_coarse_maps_stand_in_the_middle_of_their_cells(map_size, step):
+    assert d.sample_step((5, 7), map_size, 4) == step
+    if step is None:
+        return
+    x, y = np.meshgrid(*(step * np.arange(count) + (step - 1) / 2 for count in map_size[::-1]))
+    feature_map = np.stack([x, y], axis=-1)[None]
+    inside = np.array([[[step / 2, step], [x.max() - 0.7, y.max() - 1.3]]], np.float32)
+    np.testing.assert_allclose(d.sample_bilinear(feature_map, inside, (20, 28), step=step), inside, atol=1e-5)
+    corners = np.array([[[0, 0], [27, 19]]], np.float32)
+    ends = [[x.min(), y.min()], [min(x.max(), 27), min(y.max(), 19)]]
+    np.testing.assert_allclose(
+        d.sample_bilinear(feature_map, corners, (20, 28), step=step)[0], ends, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("step", [None, 2])
+def test_numpy_and_keras_agree(step):
     from keras import ops
 
     heads = make_heads()
@@ -57,9 +74,9 @@ def test_numpy_and_keras_agree():
     points_ops = d.keypoint_map(ops.convert_to_tensor(offset_map), 4, xp=ops)
     np.testing.assert_allclose(points, ops.convert_to_numpy(points_ops), atol=1e-6)
     flat = points.reshape(1, -1, 2)
-    read = d.normalize(d.sample_bilinear(descriptor_map, flat, (20, 28)))
+    read = d.normalize(d.sample_bilinear(descriptor_map, flat, (20, 28), step=step))
     read_ops = d.sample_bilinear(
-        ops.convert_to_tensor(descriptor_map), ops.convert_to_tensor(flat), (20, 28), xp=ops
+        ops.convert_to_tensor(descriptor_map), ops.convert_to_tensor(flat), (20, 28), step=step, xp=ops
     )
     read_ops = ops.convert_to_numpy(d.normalize(read_ops, xp=ops))
     np.testing.assert_allclose(read, read_ops, atol=1e-6)
@@ -130,6 +147,7 @@ def test_sharpening_undoes_flat_scores():
     logits = np.linspace(-6, 12, 50)
     flat = 1 / (1 + np.exp(-logits / 2.5))
     np.testing.assert_allclose(d.sharpen(flat, 2.5), 1 / (1 + np.exp(-logits)), atol=1e-3)
+    np.testing.assert_array_equal(d.sharpen(np.arange(256) / 256, 1.0), np.arange(256) / 256)
     levels = d.sharpen(np.arange(256) / 256, 3.0)
     assert (np.diff(levels[:-1]) > 0).all() and levels.min() > 0 and levels.max() < 1
 

@@ -9,29 +9,41 @@ from keras import layers
 from small_network import SMALL, SMALL_CORAL
 
 from kp2d.checks import InputError
-from kp2d.methods import weights
+from kp2d.methods import matching, weights
 from kp2d.methods.networks import (
+    CANDIDATES,
     PRESETS,
     ActivationAndDropout,
     BatchNormalization,
     DepthToSpace,
     NearestUpsampling,
-    assign_by_name,
     build_network,
     count_macs,
     get_preset,
-    load_weights,
 )
+from kp2d.methods.quantized import assign_by_name
 from kp2d.train.learner import ContextNormalization, build_ionet
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_parameter_count_is_exact(name):
-    assert build_network(name).count_params() == PRESETS[name].num_parameters
+    assert build_network(name).count_params() == get_preset(name).num_parameters
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_candidates_keep_to_the_rules_of_their_kind(name):
+    config = get_preset(name)
+    assert (config.name, config.cell, config.activation) == (name, 4, "relu")
+    assert config.descriptor_dim % matching.TURNS == 0, "or they could not be steered"
+    assert min(width for widths in config.stages for width in widths) >= 16 and config.strides[0] == 2
+    heads = build_network(name, (48, 64)).output
+    assert heads["score_map"].shape == (None, 12, 16, 1) and heads["offset_map"].shape == (None, 12, 16, 2)
+    coarse = config.descriptor_stride
+    assert heads["descriptor_map"].shape == (None, 12 // coarse, 16 // coarse, 32)
 
 
 def test_parameter_counts_are_the_papers_and_those_of_ours():
-    counts = {name: config.num_parameters for name, config in PRESETS.items()}
+    counts = {name: PRESETS[name].num_parameters for name in PRESETS.keys() - CANDIDATES}
     assert counts == {
         "kp2d_baseline": 5_317_219,
         "kp2d_tiny_s": 387_539,
@@ -108,10 +120,10 @@ def test_dropout_changes_no_weight_and_no_order(tmp_path):
     assert [(w.path, w.shape) for w in plain.weights] == [(w.path, w.shape) for w in dropped.weights]
     assert sum(isinstance(x, ActivationAndDropout) for x in dropped.layers) == 7
     dropped.save_weights(tmp_path / "x.weights.h5")
-    load_weights(plain, tmp_path / "x.weights.h5")
+    weights.load_weights(plain, tmp_path / "x.weights.h5")
     for expected, received in zip(dropped.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_array_equal(received, expected)
-    load_weights(dropped, weights.shipped_path("kp2d_tiny_s"))
+    weights.load_weights(dropped, weights.shipped_path("kp2d_tiny_s"))
 
 
 def test_dropout_drops_whole_channels_and_only_while_training():

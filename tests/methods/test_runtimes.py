@@ -13,6 +13,7 @@ from kp2d.checks import InputError
 from kp2d.data import scenes
 from kp2d.methods import learned, runtimes, tflite_file, weights
 from kp2d.quantize import quantization
+from kp2d.quantize.flatbuffer import Model
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +171,5 @@ def test_microcontrollers_compute_the_same(tmp_path, capfd):
     interpreter.print_allocations()
     arena = int(re.search(r"Arena allocation total (\d+) bytes", "".join(capfd.readouterr()))[1])
     assert arena < 512 * 1024  # what a large microcontroller has
+    planned = Model.parse(data).graph().arena_bytes
+    assert planned <= arena < planned + 16 * 1024

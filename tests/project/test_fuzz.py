@@ -335,7 +335,7 @@ def test_weights(tmp_path, tiny, data):
     if not (tmp_path / "whole.weights.h5").exists():
         tiny.save_weights(tmp_path / "whole.weights.h5")
     path.write_bytes(data.draw(damaged((tmp_path / "whole.weights.h5").read_bytes(), within=4000)))
-    outcome(networks.load_weights, tiny, path)
+    outcome(weights.load_weights, tiny, path)
 
 
 def test_another_format_than_weights_is_never_opened(tmp_path, tiny, monkeypatch):
@@ -343,7 +343,7 @@ def test_another_format_than_weights_is_never_opened(tmp_path, tiny, monkeypatch
     monkeypatch.setattr(tiny, "load_weights", lambda *_: pytest.fail("opened"), raising=False)
     (tmp_path / "model.keras").write_bytes(b"PK")
     with pytest.raises(checks.InputError, match=r"ends in \.weights\.h5"):
-        networks.load_weights(tiny, tmp_path / "model.keras")
+        weights.load_weights(tiny, tmp_path / "model.keras")
 
 
 class Learner:

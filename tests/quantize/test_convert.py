@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from small_network import SIZE, SMALL, SMALL_CORAL, random_pixels, small_model
+from small_network import SIZE, SMALL, SMALL_COARSE, SMALL_CORAL, random_pixels, small_model
 
 from kp2d import images
 from kp2d.checks import InputError
@@ -15,18 +15,21 @@ from kp2d.methods.decode import normalized
 from kp2d.quantize import convert, flatbuffer, quantization, rewriting
 from kp2d.quantize.flatbuffer import Model
 
+JOINED = {"MAX_POOL_2D v2": 2, "CONCATENATION v2": 1}
 OPERATORS = {
-    SMALL.name: {"CONV_2D v3": 16, "DEPTH_TO_SPACE v2": 1},
-    SMALL_CORAL.name: {"CONV_2D v3": 17, "RESIZE_NEAREST_NEIGHBOR v2": 1},
+    SMALL.name: {"CONV_2D v3": 16, "DEPTH_TO_SPACE v2": 1, **JOINED},
+    SMALL_CORAL.name: {"CONV_2D v3": 17, "RESIZE_NEAREST_NEIGHBOR v2": 1, **JOINED},
+    SMALL_COARSE.name: {"CONV_2D v3": 11},
 }
-COMMON = {"MAX_POOL_2D v2": 2, "CONCATENATION v2": 1, "LOGISTIC v2": 1, "TANH v2": 1}
+COMMON = {"LOGISTIC v2": 1, "TANH v2": 1}
+MODELS = {"small": SMALL, "coral": SMALL_CORAL, "coarse": SMALL_COARSE}
 
 
 def sqnr(wanted, got):
     return 10 * np.log10(np.square(wanted).sum() / max(np.square(wanted - got).sum(), 1e-12))
 
 
-@pytest.fixture(scope="module", params=[SMALL, SMALL_CORAL], ids=["small", "coral"])
+@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS)
 def model(request):
     return small_model(request.param)
 
@@ -111,6 +114,11 @@ def test_constants_are_aligned_for_microcontrollers(model):
 # The variant for the Edge TPU.
 
 
+def test_a_network_of_strided_convolutions_is_mapped_as_it_is():
+    report = edgetpu.lint(Model.parse(small_model(SMALL_COARSE).data))
+    assert (report.unmapped, report.failure) == ((), "")
+
+
 def test_the_variant_for_the_edge_tpu_is_mapped_as_a_whole(coral):
     parsed = Model.parse(coral.data)
     report = edgetpu.lint(parsed)
@@ -185,7 +193,7 @@ def test_a_model_of_another_size_is_the_one_converted_for_it(model, size, tmp_pa
         for head, values in wanted.items():
             np.testing.assert_array_equal(values, heads[head])
     running_model = running(model.data, tmp_path)  # resized while it runs, unless its size is a constant
-    if model.config is SMALL or size == SIZE:
+    if model.config is not SMALL_CORAL or size == SIZE:
         np.testing.assert_array_equal(
             running_model.raw_heads(random_pixels(size))["descriptor"], wanted["descriptor"]
         )

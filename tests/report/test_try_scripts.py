@@ -80,13 +80,13 @@ def test_contrast_is_asked_of_the_same_pixels_as_in_python(javascript, textured,
 # decode
 
 
-def quantized_heads(seed=0, grid=(9, 12), cell=4, dim=8):
+def quantized_heads(seed=0, grid=(9, 12), cell=4, dim=8, map_size=(18, 24)):
     rng = np.random.default_rng(seed)
     rows, columns = grid
     heads = {
         "score": rng.integers(-128, 128, (1, rows, columns, 1), np.int8),
         "offset": rng.integers(-128, 128, (1, rows, columns, 2), np.int8),
-        "descriptor": rng.integers(-128, 128, (1, 2 * rows, 2 * columns, dim), np.int8),
+        "descriptor": rng.integers(-128, 128, (1, *map_size, dim), np.int8),
     }
     levels = decode.dequantize(np.arange(-128, 128), 1 / 256, -128)
     network = {
@@ -117,9 +117,15 @@ def test_keypoints_lie_where_they_may(javascript):
     assert found[1] == found[0][:10], "the best of these"
 
 
-@pytest.mark.parametrize(("k", "score"), [(1000, 0.0), (10, 0.0), (1000, 0.75), (1000, 1.0)])
-def test_keypoints_are_those_of_python(javascript, k, score):
-    heads, network = quantized_heads()
+@pytest.mark.parametrize(
+    ("k", "score", "map_size"),
+    [
+        *((*kept, (18, 24)) for kept in [(1000, 0.0), (10, 0.0), (1000, 0.75), (1000, 1.0)]),
+        *((1000, 0.0, map_size) for map_size in [(9, 12), (5, 6)]),  # as coarse as the cells, and coarser
+    ],
+)
+def test_keypoints_are_those_of_python(javascript, k, score, map_size):
+    heads, network = quantized_heads(map_size=map_size)
     table = np.array(network["scores"], np.float32)
     expected = decode.decode(
         table[heads["score"].astype(int) + 128],

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.usefixtures("home")
         ),
         (["train", "--image-size", "88x88"], "no --image-size"),
         (["latency", "--seconds", "3"], "an option of kp2d bench recipes"),
+        (["networks", "--seconds", "3"], "an option of kp2d bench recipes"),
+        (["recipes", "--steps", "3"], "an option of kp2d bench networks"),
     ],
 )
 def test_bench_refuses_options_that_would_change_nothing(arguments, said, command):
@@ -30,7 +32,42 @@ def test_bench_recipes_asks_for_what_it_needs(command, tmp_path):
     assert code == 2 and "--data and --pairs" in err
     words = ("recipes", "--data", tmp_path, "--pairs", tmp_path, "--preset", "kp2d_tiny_s", "kp2d_tiny_f")
     code, _, err = command("bench", *words)
-    assert code == 2 and "one preset for all recipes" in err
+    assert code == 2 and "one preset for all that is ranked" in err
+    code, _, err = command(*("bench", *words[:5]), "--variants", "magic")
+    assert code == 2 and "variant" in err
+    code, _, err = command("bench", "networks", "--steps", "5")
+    assert code == 2 and "--data and --pairs" in err
+
+
+def test_networks_have_costs_and_metrics_in_one_row(command, monkeypatch, home, tiny_dataset):
+    from kp2d.device import latency
+    from kp2d.evaluate import ranking
+
+    asked = {}
+
+    def costs(names, *_, **options):
+        asked["costs"] = (list(names), options["threads"])
+        return pd.DataFrame({"network": names, "kib": 1.5, "ms_240x320_1": 2.0})
+
+    def rank(changes, *_, **options):
+        asked["rank"] = (changes, options["steps"], options["precision"])
+        rows = [(name, subset) for name in changes for subset in ("all", "viewpoint")]
+        return pd.DataFrame(rows, columns=["preset", "subset"]).assign(d3=0.5, changes="")
+
+    monkeypatch.setattr(latency, "network_costs", costs)
+    monkeypatch.setattr(ranking, "rank", rank)
+    words = ("networks", "--data", home, "--pairs", tiny_dataset, "--threads", "1", "--steps", "7")
+    code, out, _ = command("bench", *words, "--preset", "nano_flat", "kp2d_nano")
+    table = tables.read_csv(home / "results" / "networks.csv")
+    assert (
+        code == 0
+        and "networks.csv" in out
+        and list(table["network"]) == ["nano_flat"] * 2 + ["kp2d_nano"] * 2
+    )
+    assert list(table.columns) == ["network", "kib", "ms_240x320_1", "subset", "d3"]
+    changes, steps, precision = asked["rank"]
+    assert (asked["costs"], steps, precision) == ((["nano_flat", "kp2d_nano"], [1]), 7, "float32")
+    assert changes["nano_flat"] == {"preset": "nano_flat", **ranking.NETWORK_RUN}
 
 
 def test_bench_keeps_the_rows_that_were_not_measured_again(tmp_path):

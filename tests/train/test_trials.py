@@ -11,7 +11,7 @@ from kp2d.methods import extractors, networks, weights
 from kp2d.reproduce import settings
 from kp2d.train import trials
 from kp2d.train.recipes import from_recipe
-from kp2d.viz import figures, training_charts
+from kp2d.viz import cost_charts, figures, training_charts
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -143,7 +143,8 @@ def test_ranking_has_a_row_a_variant_and_subset_best_first(photos, small_preset,
         "protocol": config.protocol(image_size=(48, 64), top_k=(50,)),
     }  # fmt: skip
     sequences = datasets.load_sequences(tiny_dataset)
-    table = ranking.rank(names, sequences, steps=dict.fromkeys(names, 2), **arguments)
+    variants = {name: ranking.VARIANTS[name] for name in names}
+    table = ranking.rank(variants, sequences, steps=2, **arguments)
     assert tuple(table.columns) == ranking.COLUMNS
     assert len(table) == 9 and set(table["variant"]) == set(names)
     best = table[table["subset"] == "all"]
@@ -151,11 +152,9 @@ def test_ranking_has_a_row_a_variant_and_subset_best_first(photos, small_preset,
     paper = table[table["variant"] == "kp2d, the paper's"]
     assert (paper["recipe"] == "kp2d").all() and (paper["changes"] == "recipe=kp2d").all()
     with pytest.raises(checks.InputError, match="either seconds or steps"):
-        ranking.rank(names, sequences, **arguments)
+        ranking.rank(variants, sequences, **arguments)
     with pytest.raises(checks.InputError, match="number of steps for every variant"):
-        ranking.rank(names, sequences, steps={"kp2d_plus": 2}, **arguments)
-    with pytest.raises(checks.InputError, match="variant"):
-        ranking.rank(["magic"], sequences, steps={}, **arguments)
+        ranking.rank(variants, sequences, steps={"kp2d_plus": 2}, **arguments)
 
 
 def test_ranking_gives_each_variant_the_steps_of_its_time(
@@ -169,7 +168,7 @@ def test_ranking_gives_each_variant_the_steps_of_its_time(
     noted.parent.mkdir(parents=True)
     noted.write_text('{"config": "of other settings", "pairs_per_second": 99.0}')
     table = ranking.rank(
-        ["kp2d_plus", "kp2d, the paper's"],
+        {name: ranking.VARIANTS[name] for name in ("kp2d_plus", "kp2d, the paper's")},
         datasets.load_sequences(tiny_dataset)[:1],
         data=photos,
         output=tmp_path / "out",
@@ -182,7 +181,9 @@ def test_ranking_gives_each_variant_the_steps_of_its_time(
     assert dict(zip(table["recipe"], table["steps"], strict=True)) == {"kp2d": 1, "kp2d_plus": 3}
     assert (table["seconds"] == 2).all()
     with pytest.raises(checks.InputError, match="positive number of seconds"):
-        ranking.rank(["kp2d_plus"], [], data=photos, output=tmp_path, protocol=config.protocol(), seconds=0)
+        ranking.rank(
+            {"kp2d_plus": {}}, [], data=photos, output=tmp_path, protocol=config.protocol(), seconds=0
+        )
 
 
 def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
@@ -207,6 +208,14 @@ def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
     ]
     with pytest.raises(checks.InputError, match="d3_low"):
         training_charts.plot_recipes(rows.drop(columns="d3_low"))
+    chart = cost_charts.plot_networks(
+        rows.assign(network=["nano_flat", "kp2d_nano"], ms_240x320_2=[1.2, 2.4])
+    )
+    for place, metric in zip(chart.axes, cost_charts.SHOWN, strict=True):
+        drawn = {tuple(np.ravel(line.get_xydata())) for line in place.lines}
+        assert {(1.2, 0.2), (2.4, 0.6)} <= drawn, metric
+    with pytest.raises(checks.InputError, match="ms_240x320_2"):
+        cost_charts.plot_networks(rows.assign(network=["a", "b"]))
 
 
 def test_without_a_table_of_recipes_the_chart_says_what_makes_one(tmp_path):

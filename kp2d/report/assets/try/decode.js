@@ -33,7 +33,7 @@
 
   const clipped = (value, most) => Math.min(Math.max(value, 0), most);
 
-  // Reads the map of descriptors at a keypoint, its corner samples lying on the picture's corner pixels.
+  // Reads the map of descriptors at a place between its samples.
   const describe = (map, table, dim, [rows, columns], [fx, fy], to) => {
     const left = clipped(Math.floor(fx), columns - 2);
     const top = clipped(Math.floor(fy), rows - 2);
@@ -70,8 +70,12 @@
     const { cell, dim } = network;
     const grid = [height / cell, width / cell];
     const [rows, columns] = grid;
-    const down = Math.sqrt(heads.descriptor.length / dim / (rows * columns)); // this map is finer
-    const map = [rows * down, columns * down];
+    // A finer map's corner samples lie on the picture's corner pixels; a coarser one's in the middle of their cells.
+    const samples = heads.descriptor.length / dim;
+    const fine = Math.sqrt(samples / (rows * columns));
+    let coarse = 1;
+    while (fine <= 1 && Math.ceil(rows / coarse) * Math.ceil(columns / coarse) > samples) coarse += 1;
+    const map = grid.map((side) => (fine > 1 ? side * fine : Math.ceil(side / coarse)));
     const table = Float32Array.from(network.scores);
     const [offsets, values] = [levels(network.offset), levels(network.descriptor)];
     const [reach, centre] = [cell - 1, (cell - 1) / 2]; // px that an offset of 1 moves a keypoint
@@ -96,8 +100,10 @@
     const descriptors = new Float32Array(kept.length * dim);
     kept.forEach((_, index) => {
       const [x, y] = keypoints.subarray(2 * index, 2 * index + 2);
-      const finer = [clipped(fround(x * step[0]), map[1] - 1), clipped(fround(y * step[1]), map[0] - 1)];
-      describe(heads.descriptor, values, dim, map, finer, descriptors.subarray(index * dim, (index + 1) * dim));
+      const at = [x, y].map((value, axis) => clipped(fine > 1
+        ? fround(value * step[axis])
+        : fround(fround(value - (cell * coarse - 1) / 2) / (cell * coarse)), map[1 - axis] - 1));
+      describe(heads.descriptor, values, dim, map, at, descriptors.subarray(index * dim, (index + 1) * dim));
     });
     return { keypoints, scores: Float32Array.from(kept, (at) => table[heads.score[at] + 128]), descriptors };
   };
