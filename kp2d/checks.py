@@ -157,12 +157,13 @@ def is_image_size(size: Iterable[int], name: str = "image_size") -> tuple[int, i
     return height, width
 
 
-def fits_cells(image_size: tuple[int, int], cell: int) -> tuple[int, int]:
+def fits_cells(image_size: Iterable[int], cell: int, name: str = "image_size") -> tuple[int, int]:
     """Refuses a size that the cells of a network do not tile.
 
     Args:
         image_size: (height, width) px.
-        cell: Cell side, px.
+        cell: Cell side, px; 1 takes any size.
+        name: Of the setting that gives the size, for the message.
 
     Returns:
         The same size, as integers.
@@ -171,11 +172,17 @@ def fits_cells(image_size: tuple[int, int], cell: int) -> tuple[int, int]:
         InputError: If a side is not a positive multiple of the cell with at least 3 cells.
     """
     height, width = (int(side) for side in image_size)
-    if min(height, width) < 3 * cell or height % cell or width % cell:
-        suggestion = tuple(max(3, round(side / cell)) * cell for side in (height, width))
+    if (height, width) not in (sizes := fitting_sizes((height, width), cell)):
         raise problem(
-            f"a (height, width) of at least {3 * cell} px, divisible by the cell {cell}",
-            (height, width),
-            f"Resize or crop the image, for example to {suggestion}.",
+            f"sides of at least {3 * cell} px, divisible by the cell {cell}",
+            f"{height}x{width}",
+            f"Choose {' or '.join(f'`{name}={size}`' for size in sizes)}.",
         )
     return height, width
+
+
+def fitting_sizes(image_size: tuple[int, int], cell: int) -> list[tuple[int, int]]:
+    """Returns the nearest sizes (height, width) that cells tile: a smaller and a larger one, or the size."""
+    smaller = tuple(max(3, side // cell) * cell for side in image_size)
+    larger = tuple(max(3, -(-side // cell)) * cell for side in image_size)
+    return list(dict.fromkeys((smaller, larger)))

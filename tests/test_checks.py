@@ -147,3 +147,25 @@ def test_what_is_no_image_size_is_refused(size):
 def test_an_image_size_below_8_is_refused(size):
     with pytest.raises(checks.InputError, match="at least 8x8 px"):
         checks.is_image_size(size)
+
+
+@pytest.mark.parametrize(
+    ("size", "cell", "nearest"),
+    [
+        ((250, 333), 4, [(248, 332), (252, 336)]),
+        ((250, 333), 8, [(248, 328), (256, 336)]),
+        ((240, 333), 4, [(240, 332), (240, 336)]),
+        ((8, 8), 4, [(12, 12)]),
+        ((5, 321), 8, [(24, 320), (24, 328)]),
+        ((7, 11), 1, [(7, 11)]),
+    ],
+)
+def test_a_size_that_cells_do_not_tile_is_refused_with_the_nearest_that_they_do(size, cell, nearest):
+    assert checks.fitting_sizes(size, cell) == nearest
+    if nearest == [size]:
+        assert checks.fits_cells(size, cell) == size
+        return
+    with pytest.raises(checks.InputError, match=f"divisible by the cell {cell}; received") as refused:
+        checks.fits_cells(size, cell, "train_size")
+    assert refused.value.remedy == f"Choose {' or '.join(f'`train_size={fit}`' for fit in nearest)}."
+    assert all(checks.fits_cells(fit, cell) == fit for fit in nearest)

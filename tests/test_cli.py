@@ -83,6 +83,28 @@ def test_wrong_image_size_is_explained_by_the_parser(capsys):
     assert "240x320" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("match", "DATA/v_a/1.png", "DATA/v_a/2.png", "--method", "kp2d_tiny_s:int8", "-o", "OUT/o.png"),
+        ("extract", "DATA", "--method", "kp2d_nano:int8", "-o", "OUT/o.npz"),
+        ("evaluate", "--method", "kp2d_nano:int8", "--data", "DATA"),
+        ("demo", "DATA/v_a", "--method", "kp2d_nano:int8", "--headless"),
+        ("quantize", "kp2d_nano", "-o", "OUT/o.tflite"),
+        ("compile", "kp2d_nano", "-o", "OUT/o_edgetpu.tflite"),
+        ("sweep", "--preset", "kp2d_nano", "--precision", "int8", "--data", "DATA", "-o", "OUT/o.csv"),
+        ("train", "--data", "DATA", "--preset", "kp2d_nano", "-o", "OUT/run", "--disable-wandb"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_size_off_the_cells_names_the_option_and_the_nearest_sizes(words, tiny_dataset, tmp_path, command):
+    words = [word.replace("DATA", str(tiny_dataset)).replace("OUT", str(tmp_path / "out")) for word in words]
+    code, _, err = command(*words, "--image-size", "98x134")
+    assert code == 2 and "divisible by the cell 4; received 98x134" in err
+    assert "Choose --image-size 96x132 or --image-size 100x136." in err
+    assert not [path for path in tmp_path.rglob("out/**/*") if path.is_file()]
+
+
 def parsers(parser=None):
     """Every parser of the command line with its words: the program's, its verbs' and theirs."""
     parser = parser or cli.parser_for(cli.VERBS)

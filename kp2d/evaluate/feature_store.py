@@ -46,7 +46,7 @@ class FeatureStore:
 
     def __init__(self, extractor: Extractor, image_size: tuple[int, int], cache: Path | None = None):
         self.extractor = extractor
-        self.image_size = image_size
+        self.image_size = checks.fits_cells(image_size, extractor.cell)
         self._memory: dict[Path, Exported | checks.InputError] = {}
         self._folder = None
         if cache is not None:

@@ -168,6 +168,8 @@ def extract_folder(
         InputError: If something cannot be used; said before the work where possible.
     """
     config.protocol(top_k=(top_k,))  # refuses what makes no sense
+    if image_size is not None:
+        checks.fits_cells(image_size, extractor.cell)
     output = Path(output).expanduser()
     form = formats.choose(form, output)
     names = find_pictures(folder)

@@ -94,7 +94,7 @@ class Demo:
         """
         self.settings = settings or Settings()
         extractor = dataclasses.replace(extractor, top_k=self.settings.top_k)
-        if self.settings.image_size is not None and extractor.cell > 1:
+        if self.settings.image_size is not None:
             checks.fits_cells(self.settings.image_size, extractor.cell)
         self.extractor = extractor
         self.shows = {"keypoints": True, "tracks": True, "help": False}

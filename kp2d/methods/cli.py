@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from kp2d import checks
 from kp2d.methods import extractors, runtimes
 
 DEFAULT = "kp2d_tiny_s:int8"
@@ -66,10 +67,13 @@ def extractor_from(
         The extractor.
 
     Raises:
-        InputError: As `kp2d.methods.extractors.create`.
+        InputError: As `kp2d.methods.extractors.create`; or if the method does not take the size asked for.
     """
     given = {name: vars(options).get(name) for name in ("runtime", "pyramid", "use_tpu", "threads")}
-    return extractors.create(method or method_from(options), **given)
+    extractor = extractors.create(method or method_from(options), **given)
+    if size := vars(options).get("image_size"):
+        checks.fits_cells(size, extractor.cell)
+    return extractor
 
 
 def method_from(options: argparse.Namespace) -> extractors.Method:

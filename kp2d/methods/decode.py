@@ -94,11 +94,12 @@ def pixels(image: np.ndarray, cell: int) -> np.ndarray:
             f"{image.dtype} {list(image.shape)}",
             "Convert it to 8-bit RGB or gray.",
         )
-    if any(side % cell or side < 3 * cell for side in batch.shape[1:3]):
+    height, width = batch.shape[1:3]
+    if (height, width) not in (sizes := checks.fitting_sizes((height, width), cell)):
         raise problem(
-            f"sides of at least {3 * cell} px, divisible by the cell {cell}",
-            f"(height, width) {batch.shape[1:3]}",
-            "Resize or crop the image.",
+            f"an image with sides of at least {3 * cell} px, divisible by the cell {cell}",
+            f"{height}x{width}",
+            f"Resize or crop it, for example to {' or '.join(f'{h}x{w}' for h, w in sizes)}.",
         )
     return batch if batch.shape[-1] == 3 else np.repeat(batch, 3, axis=-1)
 

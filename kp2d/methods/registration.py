@@ -252,6 +252,8 @@ def view_image(
     """
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 4:
         raise checks.problem("`top_k` as a whole number of at least 4", repr(top_k))
+    if image_size is not None:
+        checks.fits_cells(image_size, extractor.cell)
     size = seen_size(checks.is_image(image).shape[:2], extractor.cell)
     seen = images.resize_image(image, tuple(image_size or size))
     return View(image=image, seen=seen, features=textured(extractor.extract(seen), seen).take(slice(top_k)))

@@ -162,7 +162,7 @@ class TFLiteModel:
             raise problem(
                 f"an image of {before[1]}x{before[2]} px for this {self.metadata['precision']} model",
                 f"{shape[1]}x{shape[2]} px",
-                "Resize the image, or convert the weights for another size.",
+                f"Take `image_size=({before[1]}, {before[2]})`, or convert the weights for another size.",
             ) from error
         (self._input,) = self._interpreter.get_input_details()
 

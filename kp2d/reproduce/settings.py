@@ -77,8 +77,7 @@ def evaluation_settings(
     """
     defaults = config.profile(profile)
     chosen = (*(methods or defaults.methods), *trained_methods(profile, trained))
-    for name in chosen:
-        extractors.create(name)
+    cells = [extractors.create(name).cell for name in chosen]
     rules = config.protocol(
         protocol,
         image_size=tuple(image_size) or defaults.image_size,
@@ -86,6 +85,10 @@ def evaluation_settings(
         seed=seed,
     )
     sizes = [checks.is_image_size(size) for size in image_sizes]
+    for cell in cells:
+        checks.fits_cells(rules.image_size, cell)
+        for size in sizes:
+            checks.fits_cells(size, cell, "image_sizes")
     if not sizes and not image_size:
         sizes = list(defaults.image_sizes)
     return EvaluationSettings(
@@ -133,13 +136,14 @@ class TrainingSettings:
 
 def training_settings(
     profile: str,
+    preset: str = "",
     *,
     recipes: Sequence[str] = (),
     steps: Sequence[int] = (),
     image_size: Sequence[int] = (),
     photographs: str = "",
 ) -> TrainingSettings:
-    """Returns the settings of 02.
+    """Returns the settings of 02; the size is checked against the network of a preset, if one is named.
 
     Raises:
         InputError: If a value is out of range, or there are no image pairs or photographs.
@@ -149,9 +153,15 @@ def training_settings(
     counts = list(steps) or [defaults.train_steps.get(name, 0) for name in chosen]
     if len(counts) != len(chosen) or min(counts) < 1:
         raise checks.problem(f"a number of steps for each of {', '.join(chosen)}", repr(counts))
+    size = tuple(image_size) or defaults.train_size
+    if preset:
+        backend.quiet()
+        from kp2d.methods import networks
+
+        checks.fits_cells(size, networks.get_preset(preset).cell, "train_size")
     return TrainingSettings(
         steps=dict(zip(chosen, counts, strict=True)),
-        image_size=tuple(image_size) or defaults.train_size,
+        image_size=size,
         photographs=photographs_folder(defaults, photographs),
         sequences=held_out(defaults),
     )

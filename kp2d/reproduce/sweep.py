@@ -129,8 +129,7 @@ def combinations(sweep: Sweep) -> list[Combination]:
     methods = {name: extractors.create(name) for name in sweep.methods}
     _check_names(methods)
     for extractor, size in itertools.product(methods.values(), sweep.image_sizes):
-        if extractor.cell > 1:
-            checks.fits_cells(size, extractor.cell)
+        checks.fits_cells(size, extractor.cell)
     data = datasets.fingerprint(datasets.load_sequences(sweep.data))[:16]
     code = provenance.code_hash(__name__)
     found = []

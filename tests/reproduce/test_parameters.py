@@ -1,9 +1,11 @@
 """Parameters of notebooks: every usual form of each kind works, and what is none is refused with the form."""
 
+import re
+
 import pytest
 
 from kp2d import checks
-from kp2d.reproduce import chain, notebook, parameters, pipeline
+from kp2d.reproduce import chain, notebook, parameters, pipeline, settings
 from kp2d.reproduce.parameters import PARAMETERS, read
 
 DECLARED = {
@@ -142,3 +144,17 @@ def test_a_notebook_gets_its_parameters_in_place_and_states_them():
     with pytest.raises(checks.InputError, match="threads=1,2"):
         notebook.begin("smoke", names | {"threads": "two"})
     assert parameters.read("threads", "1 ") == [1]
+
+
+@pytest.mark.parametrize(
+    ("given", "choose"),
+    [
+        ({"image_size": (250, 333)}, "image_size=(248, 332)` or `image_size=(252, 336)"),
+        ({"image_sizes": ((240, 320), (90, 90))}, "image_sizes=(88, 88)` or `image_sizes=(92, 92)"),
+        ({"image_sizes": ((8, 8),)}, "image_sizes=(12, 12)"),
+    ],
+)
+def test_a_size_off_the_cells_names_the_parameter_and_the_nearest_sizes(given, choose):
+    with pytest.raises(checks.InputError, match=re.escape(f"Choose `{choose}`.")):
+        settings.evaluation_settings("smoke", methods=("orb", "kp2d_nano:int8"), **given)
+    assert settings.evaluation_settings("smoke", methods=("orb",), **given).methods == ("orb",)
