@@ -23,6 +23,9 @@ SUFFIXES = (
 WRITABLE_SUFFIXES = (".png", ".ppm", ".jpg", ".jpeg")
 MIN_SIDE = 8  # px; the largest cell of our networks
 MAX_PIXELS = 200_000_000  # of a picture: the largest cameras make as many
+MAX_WHOLE = 3840 * 2160  # of a picture that is painted on, or of which floats are made: a frame in 4K
+MAX_SIDE = 8192  # px of such a picture
+_STRIP = 1 << 22  # pixels whose values are changed at once: a giant's would need gigabytes
 
 # With these flags gray is repeated, alpha dropped without blending, EXIF orientation applied.
 _DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -35,6 +38,7 @@ _REPLACE = "Replace the file by a complete picture, or remove it."
 _log = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
 _SILENT = 0
 _quiet_lock = threading.Lock()
+_giant_lock = threading.Lock()  # one a process is unpacked at a time
 _quiet_depth = 0
 _quiet_level = 0
 
@@ -99,7 +103,15 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """
     path = Path(path)
     content = _read_bytes(path)
-    _refuse_giant(picture_files.declared_size(content), path)  # before it is unpacked
+    size = picture_files.declared_size(content)
+    _refuse_giant(size, path)  # before it is unpacked
+    giant = size is not None and size[0] * size[1] > MAX_WHOLE
+    with _giant_lock if giant else contextlib.nullcontext():
+        return _unpacked(content, path)
+
+
+def _unpacked(content: bytes, path: Path) -> np.ndarray:
+    """Returns the picture of a file of a known content; see `read_image`."""
     cut_off = picture_files.is_cut_off(content)
     if cut_off and picture_files.may_lack_its_end_only(content):
         image = _without_end(content)
@@ -117,7 +129,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         size = f"{image.shape[0]}x{image.shape[1]} px in {path}"
         raise checks.problem(f"an image of at least {MIN_SIDE}x{MIN_SIDE} px", size, _REPLACE)
     image = _to_uint8(image, path, picture_files.netpbm_maximum(content))  # OpenCV turns no other type
-    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    for strip in _strips(image):
+        cv2.cvtColor(strip, cv2.COLOR_BGR2RGB, dst=strip)
     if picture_files.may_be_transparent(content):
         image = _on_white(image, content, path)
     if picture_files.is_animated(content):
@@ -177,6 +190,25 @@ def resize_image(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
 
 
+def bounded_size(own_size: tuple[int, int]) -> tuple[int, int]:
+    """Returns (height, width) of at most `MAX_WHOLE` pixels and `MAX_SIDE` a side, hardly distorted."""
+    scale = min(1.0, (MAX_WHOLE / (own_size[0] * own_size[1])) ** 0.5, MAX_SIDE / max(own_size))
+    height, width = (max(MIN_SIDE, int(side * scale)) for side in own_size)
+    return height, width
+
+
+def bounded(image: np.ndarray) -> np.ndarray:
+    """Returns a picture, uint8 `[H, W, 3]` RGB, or what remains of a larger one at `bounded_size`."""
+    return resize_image(image, size) if (size := bounded_size(image.shape[:2])) != image.shape[:2] else image
+
+
+def _strips(image: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields views of rows from the top to the bottom of an array `[H, W, C]`."""
+    rows = max(1, _STRIP // image.shape[1])
+    for top in range(0, len(image), rows):
+        yield image[top : top + rows]
+
+
 def _read_bytes(path: Path) -> bytes:
     """Returns the content of a file that is not empty; from bytes OpenCV decodes under any file name."""
     if path.is_dir():
@@ -211,13 +243,15 @@ def _without_end(content: bytes) -> np.ndarray | None:
 
     Missing pixels are decoded out of whatever follows; those of a whole picture do not depend on it.
     """
-    pictures = []
+    first = None
     with _quiet_opencv():
         for filling in (b"\x00", b"\x55", b"\xaa"):
             padded = content + 64 * filling + b"\xff\xd9"
-            pictures.append(cv2.imdecode(np.frombuffer(padded, np.uint8), _DECODE_FLAGS))
-    whole = all(picture is not None and np.array_equal(picture, pictures[0]) for picture in pictures)
-    return pictures[0] if whole else None
+            picture = cv2.imdecode(np.frombuffer(padded, np.uint8), _DECODE_FLAGS)
+            if picture is None or not np.array_equal(picture, picture if first is None else first):
+                return None
+            first = picture
+    return first
 
 
 def _unreadable(content: bytes, path: Path) -> checks.InputError:
@@ -244,11 +278,16 @@ def _to_uint8(image: np.ndarray, path: Path, declared: int | None = None) -> np.
     white = declared if declared and not ascii_scaled else None
     if white is None:
         white = 255 if image.dtype == np.uint8 else _white(image, path)
-    if white == 255:
-        return image if image.dtype == np.uint8 else np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    if white == 65535 and image.dtype == np.uint16:
-        return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.clip(np.rint(image * np.float64(255 / white)), 0, 255).astype(np.uint8)
+    if white == 255 and image.dtype == np.uint8:
+        return image
+    scaled = np.empty(image.shape, np.uint8)
+    for strip, target in zip(_strips(image), _strips(scaled), strict=True):
+        if white == 65535 and image.dtype == np.uint16:
+            target[:] = (strip.astype(np.uint32) + 128) // 257
+        else:
+            values = strip if white == 255 else strip * np.float64(255 / white)
+            target[:] = np.clip(np.rint(values), 0, 255)
+    return scaled
 
 
 def _white(image: np.ndarray, path: Path) -> float:
@@ -283,7 +322,8 @@ def _on_white(image: np.ndarray, content: bytes, path: Path) -> np.ndarray:
     if share in (0, 1):  # all of it: transparency was not meant
         return image
     checks.assumed(f"white is behind the transparent {max(share, 0.01):.0%} of {path}")
-    return np.where(hidden[..., None], np.uint8(255), image)
+    image[hidden] = 255
+    return image
 
 
 def _refuse_giant(image_size: tuple[int, int] | None, path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import threading
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -314,3 +316,51 @@ def test_cmyk_is_converted_as_viewers_do(tmp_path, picture):
     Image.fromarray(picture).convert("CMYK").save(target, "JPEG", quality=95)
     (tmp_path / "print.jpg").write_bytes(target.getvalue())
     assert np.abs(images.read_image(tmp_path / "print.jpg").astype(int) - picture).max() <= 16
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        ((2160, 3840), (2160, 3840)), ((480, 640), (480, 640)), ((9000, 12000), (2494, 3325)),
+        ((100, 40_000), (20, 8192)), ((14_000, 14_000), (2880, 2880)), ((8, 60_000), (8, 8192)),
+    ],
+)  # fmt: skip
+def test_larger_pictures_than_4k_are_bounded_and_keep_their_shape(own, wanted):
+    assert images.bounded_size(own) == wanted
+    assert wanted[0] * wanted[1] <= images.MAX_WHOLE and max(wanted) <= images.MAX_SIDE
+
+
+@pytest.mark.parametrize(
+    ("kind", "white"), [(np.uint16, 65535), (np.uint16, 4095), (np.float32, 1.0), (np.float32, 255.0)]
+)
+def test_other_types_are_turned_strip_by_strip(kind, white, monkeypatch, tmp_path):
+    values = np.random.default_rng(0).uniform(0.9, 1, (300, 400, 3)) * white
+    values = values.astype(kind)
+    whole = images._to_uint8(values, tmp_path)
+    monkeypatch.setattr(images, "_STRIP", 4000)
+    tracemalloc.start()
+    assert np.array_equal(images._to_uint8(values, tmp_path), whole)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * whole.nbytes, "a copy in floats has eight times as many"
+
+
+def test_of_giants_one_is_unpacked_at_a_time(tmp_path, picture, monkeypatch):
+    path, inside, most = images.write_image(tmp_path / "a.png", picture), [], []
+    monkeypatch.setattr(images, "MAX_WHOLE", 10)
+    unpacked = images._unpacked
+
+    def watched(*arguments):
+        inside.append(1)
+        most.append(len(inside))
+        image = unpacked(*arguments)
+        inside.pop()
+        return image
+
+    monkeypatch.setattr(images, "_unpacked", watched)
+    threads = [threading.Thread(target=images.read_image, args=(path,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8

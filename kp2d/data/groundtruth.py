@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from kp2d import checks, images
+from kp2d import checks, geometry, images
 from kp2d.data import datasets
 
 _HALF_PIXEL_SHIFTS = ((0.5, 0.5), (0.5, -0.5), (-0.5, 0.5), (-0.5, -0.5))
@@ -40,16 +41,22 @@ def ground_truth_residuals(sequences: Sequence[datasets.Sequence]) -> pd.DataFra
 
 
 def _residuals(pair: datasets.ImagePair) -> tuple[float, float]:
-    gray0, gray1 = (
-        cv2.cvtColor(images.read_image(path), cv2.COLOR_RGB2GRAY).astype(np.float32)
-        for path in (pair.path0, pair.path1)
-    )
+    (gray0, own0), (gray1, own1) = map(_gray, (pair.path0, pair.path1))
     homography = pair.homography()
+    if (gray0.shape, gray1.shape) != (own0, own1):
+        to_seen = geometry.resize_matrix(own1, gray1.shape)
+        homography = to_seen @ homography @ geometry.resize_matrix(gray0.shape, own0)
     shifted = []
     for x, y in _HALF_PIXEL_SHIFTS:
         shift = np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
         shifted.append(_residual(gray0, gray1, shift @ homography))
     return _residual(gray0, gray1, homography), float(np.mean(shifted))
+
+
+def _gray(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
+    """Returns a picture in float32 gray values, reduced if it is a giant, and its own (height, width) px."""
+    image = images.read_image(path)
+    return cv2.cvtColor(images.bounded(image), cv2.COLOR_RGB2GRAY).astype(np.float32), image.shape[:2]
 
 
 def _residual(gray0: np.ndarray, gray1: np.ndarray, homography: np.ndarray) -> float:

@@ -183,7 +183,7 @@ def _score_views(
 def _show(
     dataset: str, path: Path, kind: str, amounts: Sequence[float], image_size: tuple[int, int]
 ) -> _Views:
-    image = images.read_image(path)
+    image = images.bounded(images.read_image(path))
     known: dict[bytes, int] = {}
     shown: list[np.ndarray] = []
     pairs = {}

@@ -28,7 +28,8 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         default="0",
-        help="number of a camera, a video, a folder of pictures, a picture, or the address of a stream",
+        help="number of a camera, a video, a folder of pictures, a picture (reduced to 8 megapixels), or the"
+        " address of a stream",
     )
     method_cli.add_arguments(parser, method="kp2d_tiny_s", precision="int8")
     parser.add_argument("--threads", type=int, help="of a .tflite model; default: one a core")
@@ -76,7 +77,7 @@ def run_demo(options: argparse.Namespace) -> None:
     output = video.check_video(options.output) if options.output else None
     table = player.Table(options.stats) if options.stats else None
     extractor = _extractor(options)
-    reference = images.read_image(options.reference) if options.reference else None
+    reference = images.bounded(images.read_image(options.reference)) if options.reference else None
     shown = demo.Demo(extractor, settings, reference=reference)
     headless = options.headless or not player.can_show()
     with contextlib.ExitStack() as stack:

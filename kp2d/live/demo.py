@@ -119,6 +119,7 @@ class Demo:
         Raises:
             InputError: If it has too few keypoints to be found again; an earlier reference stays.
         """
+        image = images.bounded(image)
         features, _ = self._extract(image)
         if len(features) < registration.MIN_INLIERS:
             raise checks.problem(
@@ -134,12 +135,13 @@ class Demo:
         """Looks at the next frame.
 
         Args:
-            frame: uint8 RGB `[H, W, 3]`; of another size than the first, it is fitted into that.
+            frame: uint8 RGB `[H, W, 3]`; of another size than the first, it is fitted into that, and a larger
+                one than 4K into `images.bounded_size`.
 
         Returns:
             The painted frame, uint8 RGB, and a row of numbers: counts, and milliseconds a step.
         """
-        self._frame_size = self._frame_size or checks.is_image(frame).shape[:2]
+        self._frame_size = self._frame_size or images.bounded_size(checks.is_image(frame).shape[:2])
         self._frame = video.fitted(frame, self._frame_size)
         features, spent = self._extract(self._frame)
         started = time.perf_counter()

@@ -68,7 +68,7 @@ class PictureSource(Source):
         self._paths, self._loop = paths, loop
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yields the pictures.
+        """Yields the pictures, those larger than 4K reduced.
 
         Raises:
             InputError: If none can be read.
@@ -84,7 +84,7 @@ class PictureSource(Source):
                     self.skipped += turn == 0
                     continue
                 readable += 1
-                yield image
+                yield images.bounded(image)
             if not readable:
                 damaged = f"{len(self._paths)} damaged in {self.name}"
                 raise checks.problem("pictures that can be read", damaged)

@@ -114,6 +114,13 @@ def test_a_method_sees_the_frame_undistorted_unless_told():
     assert demo.seen_size((1920, 1080), 1) == (368, 208)
 
 
+def test_frames_and_references_larger_than_4k_are_reduced(frames, orb, monkeypatch):
+    monkeypatch.setattr(images, "MAX_WHOLE", 240 * 320)
+    shown = demo.Demo(orb, reference=frames[0])
+    assert shown.step(frames[0])[1]["found"]
+    assert shown._frame.shape == (240, 320, 3)
+
+
 @pytest.mark.parametrize(("size", "words"), [((102, 100), "divisible by the cell"), ((4, 4), "at least 8x8")])
 def test_a_size_that_does_not_fit_is_refused(tiny, size, words):
     with pytest.raises(checks.InputError, match=words):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kp2d import checks, config
+from kp2d import checks, config, images
 from kp2d.data import datasets, groundtruth, samples
 from kp2d.evaluate import evaluation, tables
 from kp2d.methods import extractors
@@ -117,7 +117,9 @@ def test_pictures_of_several_methods(sequences):
     assert isinstance(render("v_a 1-2", "orb", 100, 0.5), Figure)
 
 
-def test_ground_truth_is_better_than_a_shifted_one(sequences, tiny_dataset):
+@pytest.mark.parametrize("most", [images.MAX_WHOLE, 72 * 96])  # these pictures count as giants
+def test_ground_truth_is_better_than_a_shifted_one(most, sequences, tiny_dataset, monkeypatch):
+    monkeypatch.setattr(images, "MAX_WHOLE", most)
     table = groundtruth.ground_truth_residuals(sequences)
     assert list(table["subset"]) == ["illumination", "viewpoint"]
     assert (table["residual"] < table["shifted"]).all()
