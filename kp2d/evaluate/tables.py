@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kp2d import checks, files, paths
+from kp2d import backend, checks, files, paths
 from kp2d.evaluate import metrics
 from kp2d.methods.extractors import Method
 
@@ -354,6 +354,7 @@ def beside_models() -> pd.DataFrame:
         `parameters`; `float_mb` and `int8_mb`, four bytes and one byte a parameter in units of 2^20 bytes;
         `int8_file_mb`, the shipped model as a whole, of which the paper says nothing.
     """
+    backend.quiet()
     from kp2d.methods import networks, weights  # Keras comes with them
 
     rows: list[tuple[str, str, float, float]] = []

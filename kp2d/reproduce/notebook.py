@@ -98,19 +98,23 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def begin(profile: str, names: MutableMapping[str, Any] | None = None, **settings: Any) -> Run:
+def begin(
+    profile: str, names: MutableMapping[str, Any] | None = None, *, keras: bool = False, **settings: Any
+) -> Run:
     """Starts a notebook: reads its parameters, and keeps what is imported next from telling its start.
 
     Args:
         profile: Name of the profile.
         names: The notebook's `globals()`, whose parameters may have any form of `parameters.read`, as
             papermill hands them over; they are put into the form that its cells take, `trained` into a bool.
+        keras: Whether it computes with Keras itself; others load it where a method of theirs needs it.
         **settings: What else should be stated.
 
     Raises:
         InputError: If the profile is unknown, or a parameter is none that it can be.
     """
-    backend.quiet()
+    if keras:
+        backend.quiet()
     if names is not None:
         parameters.settle(names)
         if "trained" in names:

@@ -140,6 +140,11 @@ def test_code_cells_are_short_and_hold_no_logic(name):
 
 
 @every_notebook
+def test_it_has_at_most_140_lines_of_code(name):
+    assert sum(bool(line.strip()) for cell in cells(name, "code") for line in cell.source.splitlines()) <= 140
+
+
+@every_notebook
 def test_text_and_code_are_in_balance(name):
     assert 0.6 <= len(cells(name, "markdown")) / len(cells(name, "code")) <= 1.6
 
@@ -186,6 +191,14 @@ def test_the_first_one_needs_a_runtime_and_matplotlib_alone():
     code += "\nassert found.homography is not None and np.linalg.norm(mapped - moved, axis=1).max() < 0.5"
     run = subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
+
+
+def test_one_that_computes_without_keras_loads_none(home):
+    """Four seconds and 600 MB for TensorFlow are a third of what notebook 01 takes in smoke."""
+    code = "\n".join(cell.source for cell in cells("01_prepare_data", "code")[:2])
+    code += "\nimport sys\nsys.exit(str({'keras', 'tensorflow', 'jax', 'torch'} & {*sys.modules}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert run.stderr.strip() == "set()"
 
 
 def test_inputs_are_made_by_an_earlier_stage_or_optional():
