@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
 import operator
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +14,12 @@ import numpy as np
 
 MAX_ASSUMED = 20  # messages a process: a folder may hold thousands of one kind
 
+_WANT_OF_MEMORY = re.compile(
+    "out of memory|resource ?exhausted|bad_alloc|insufficient memory|not enough memory|cannot allocate memory"
+    "|(failed|unable|error|cannot|can't|could not) (to )?(allocat|reserv)|can't start new thread"
+    "|failed to map segment|failed to create thread",
+    re.IGNORECASE,
+)
 log = logging.getLogger(__name__)
 _assumed: set[str] = set()
 
@@ -69,6 +77,18 @@ def assumed(what: str) -> None:
 def first_line(error: Exception) -> str:
     """Returns the first line of what an error of a library says, at most 160 characters; else its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Tells whether an error, or one that it came from, is a want of memory in the words of some library."""
+    while error is not None:
+        words = f"{type(error).__name__}: {error}"
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        if not isinstance(error, InputError) and _WANT_OF_MEMORY.search(words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def one_of(kind: str, value: str, choices: Iterable[str]) -> str:

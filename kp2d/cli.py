@@ -121,6 +121,10 @@ VERBS = {
 }
 
 
+# Address space that verbs want which load TensorFlow, GiB; the others want less than half of it.
+_ADDRESS_SPACE = dict.fromkeys(("train", "quantize", "compile", "reproduce", "sweep", "bench"), 4)
+_TAKE_MEMORY = ("image_size", "top_k", "batch_size", "workers", "num_images", "jobs")
+
 # Packages that are installed by another name than that by which they are imported.
 _ON_PYPI = {
     "cv2": "opencv-python",
@@ -145,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _write_anything()
     os.environ.pop("MPLBACKEND", None)  # of another program; ours opens no window of Matplotlib's
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # or a random.py in the working folder stops our workers
+    _warn_of_limit(words)
     options = parser_for(words).parse_args(words)
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING, format="kp2d: %(message)s"
@@ -155,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("kp2d: interrupted; finished work is kept", file=sys.stderr)
         return 130
     except Exception as error:
-        failure = _explained(error, options.verb)
+        failure = _lack_of_memory(options) if checks.lacks_memory(error) else _explained(error, options.verb)
         if failure is None:
             raise
         if options.verbose:
@@ -187,18 +192,38 @@ def _explained(error: Exception, verb: str) -> Exception | None:
         return error
     if isinstance(error, ModuleNotFoundError):
         return _missing(error, verb)
-    if isinstance(error, MemoryError) or _opencv_lacks_memory(error):
-        return checks.problem(
-            "work that fits into memory",
-            "a lack of memory",
-            "Choose a smaller --image-size, --top-k or --batch-size, or fewer --workers.",
-        )
     return None
 
 
-def _opencv_lacks_memory(error: Exception) -> bool:
-    cv2 = sys.modules.get("cv2")  # not imported here: an error of OpenCV's comes from where it is
-    return cv2 is not None and isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+def _lack_of_memory(options: argparse.Namespace) -> checks.InputError:
+    """Returns what a user is told whose work does not fit, with the options of this verb that help."""
+    given = [f"--{name.replace('_', '-')}" for name in _TAKE_MEMORY if hasattr(options, name)]
+    limit = _limit()
+    received = f"a lack of memory{f', of which ulimit -v allows {limit:.1f} GiB' if limit else ''}"
+    smaller = f"Choose a smaller {' or '.join(given)}" if given else "Close other programs"
+    more = "; or allow more by ulimit -v unlimited." if limit else ", or a machine with more memory."
+    return checks.problem("work that fits into memory", received, smaller + more)
+
+
+def _limit() -> float | None:
+    """Returns how much address space the system lets this process have, GiB; None if any."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit / 2**30
+
+
+def _warn_of_limit(words: Sequence[str]) -> None:
+    """Says before the work that it may not fit: libraries in C++ end the process where memory ends."""
+    verb = next((word for word in words if word in VERBS), "")
+    limit, wanted = _limit(), _ADDRESS_SPACE.get(verb, 1.2)
+    if limit and limit < wanted:
+        told = (
+            f"ulimit -v allows {limit:.1f} GiB of memory, kp2d {verb} wants {wanted:g}: it may end without a"
+        )
+        print(f"kp2d: {told} word; ulimit -v unlimited allows more", file=sys.stderr)
 
 
 def _missing(error: ModuleNotFoundError, verb: str) -> Exception | None:

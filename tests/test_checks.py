@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 
 import numpy as np
@@ -169,3 +170,37 @@ def test_a_size_that_cells_do_not_tile_is_refused_with_the_nearest_that_they_do(
         checks.fits_cells(size, cell, "train_size")
     assert refused.value.remedy == f"Choose {' or '.join(f'`train_size={fit}`' for fit in nearest)}."
     assert all(checks.fits_cells(fit, cell) == fit for fit in nearest)
+
+
+def caused(error, by):
+    error.__cause__ = by
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("std::bad_alloc"),
+        ImportError("libQt5Gui.so.5: failed to map segment from shared object"),
+        type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor"),
+        caused(checks.problem("a whole .tflite model", "a.tflite"), RuntimeError("Failed to allocate")),
+    ],
+)
+def test_a_want_of_memory_is_known_in_the_words_of_any_library(error):
+    assert checks.lacks_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        checks.problem("a picture", "cannot allocate memory.png"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        caused(checks.problem("an image", "none"), RuntimeError("failed to prepare")),
+    ],
+)
+def test_other_errors_are_no_want_of_memory(error):
+    assert not checks.lacks_memory(error)

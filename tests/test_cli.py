@@ -179,6 +179,19 @@ def test_a_lack_of_memory_is_one_clear_line(monkeypatch, tiny_dataset, error, co
 
 
 @pytest.mark.parametrize(
+    ("limit", "warned"), [(0.5, True), (1.1, True), (3.9, True), (8.0, False), (None, False)]
+)
+def test_a_small_limit_of_memory_is_told_before_the_work(limit, warned, monkeypatch, command, tmp_path):
+    monkeypatch.setattr(cli, "_limit", lambda: limit)
+    _, _, err = command("train", "--data", tmp_path / "none", "-o", tmp_path / "run")
+    assert (f"ulimit -v allows {limit} GiB" in err) == warned
+    monkeypatch.setattr("kp2d.train.cli.run_train", lambda _: bytearray(2**62))
+    code, _, err = command("train", "--data", tmp_path, "-o", tmp_path / "run")
+    assert code == 2 and "a lack of memory" in err and "--image-size or --batch-size" in err
+    assert (f"ulimit -v allows {limit} GiB." in err) == (limit is not None)
+
+
+@pytest.mark.parametrize(
     ("backend", "said"), [("foo", "a backend of Keras out of tensorflow"), ("torch", "the package torch")]
 )
 def test_a_wrong_backend_is_one_clear_line(tmp_path, backend, said):

@@ -153,18 +153,30 @@ class TFLiteModel:
                 f"{shape[1]}x{shape[2]} px",
                 f"Take `image_size=({before[1]}, {before[2]})`, or compile for another size.",
             )
+        if not (failure := self._allocation(shape)):
+            return
+        side = next(
+            cells * self.metadata["cell"] for cells in (3, 4) if before[1] != cells * self.metadata["cell"]
+        )
+        takes_any = not self._allocation((1, side, side, 3))
+        self._allocation(before)
+        if takes_any:  # then it is not the size as such
+            raise MemoryError(f"an image of {shape[1]}x{shape[2]} px") from failure
+        raise problem(
+            f"an image of {before[1]}x{before[2]} px for this {self.metadata['precision']} model",
+            f"{shape[1]}x{shape[2]} px ({first_line(failure)})",
+            f"Take `image_size=({before[1]}, {before[2]})`, or convert the weights for another size.",
+        ) from failure
+
+    def _allocation(self, shape: tuple[int, ...]) -> Exception | None:
+        """Makes room for images of a shape; returns what the runtime says if it cannot."""
         try:
             self._interpreter.resize_tensor_input(self._input["index"], shape)
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            self._interpreter.resize_tensor_input(self._input["index"], before)
-            self._interpreter.allocate_tensors()
-            raise problem(
-                f"an image of {before[1]}x{before[2]} px for this {self.metadata['precision']} model",
-                f"{shape[1]}x{shape[2]} px",
-                f"Take `image_size=({before[1]}, {before[2]})`, or convert the weights for another size.",
-            ) from error
+            return error
         (self._input,) = self._interpreter.get_input_details()
+        return None
 
     def _check_ends(self, path: str | Path) -> None:
         """Refuses a model that is not what it says of itself: one image in, three heads out."""

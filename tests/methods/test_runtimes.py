@@ -173,3 +173,21 @@ def test_microcontrollers_compute_the_same(tmp_path, capfd):
     assert arena < 512 * 1024  # what a large microcontroller has
     planned = Model.parse(data).graph().arena_bytes
     assert planned <= arena < planned + 16 * 1024
+
+
+@pytest.mark.parametrize("size", [(96, 128), (240, 320)])
+def test_a_size_for_which_there_is_no_memory_is_a_want_of_memory(size, model_file, monkeypatch):
+    model = runtimes.TFLiteModel(model_file)
+    allocate, before = model._allocation, tuple(model._input["shape"])
+
+    def little(shape):
+        return RuntimeError("failed to prepare") if shape[1:3] == size else allocate(shape)
+
+    monkeypatch.setattr(model, "_allocation", little)
+    with pytest.raises(MemoryError, match=f"{size[0]}x{size[1]}"):
+        model.heads(np.zeros((1, *size, 3), np.uint8))
+    assert tuple(model._input["shape"]) == before
+    assert model.heads(np.zeros(before, np.uint8))["score_map"].shape[0] == 1
+    monkeypatch.setattr(model, "_allocation", lambda _: RuntimeError("failed to prepare"))
+    with pytest.raises(InputError, match=r"failed to prepare.*Take `image_size="):
+        model.heads(np.zeros((1, *size, 3), np.uint8))
