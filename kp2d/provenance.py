@@ -142,13 +142,16 @@ def _gpu() -> str:
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that results depend on."""
-    known = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            known[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return known
+    known = {package: version(package) for package in _PACKAGES}
+    return {"python": platform.python_version(), **{name: text for name, text in known.items() if text}}
+
+
+def version(package: str) -> str:
+    """Returns the version of an installed package; "" if there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def workers() -> int:

@@ -27,7 +27,7 @@ from kp2d.methods.weights import Weights
 PRECISIONS = ("float32", "float16", "int8_ptq", "int8")
 CLASSICAL = ("sift", "orb")
 _FLOAT = ("float32", "float16")  # converted on the spot, for which TensorFlow is needed
-_PARTS = ("extract", "network", "decode", "match")
+_PARTS = ("extract", "network", "decode", "match", "bfmatcher")
 BESIDE = "kp2d_tiny_s"  # the network that architectures are compared with
 _UNTIMED = 3  # runs before the first that counts
 
@@ -66,9 +66,10 @@ def bench_latency(
 
     Returns:
         One row a size × threads × method × precision: median (or that quantile) and 90th percentile in ms of
-        extracting features (for networks split into the network itself and decoding) and of matching two
-        images, and how many times as fast as float32 and as SIFT the extraction is; and `weights_sha256`, the
-        first digits of the hash of the file that a network was loaded or converted from.
+        extracting features (for networks split into the network itself and decoding), of matching two images
+        of one scene, and of the same by OpenCV's BFMatcher with a cross-check; how many times as fast as
+        float32 and as SIFT the extraction is; `weights_sha256`, the first digits of the hash of the file that
+        a network was loaded or converted from; and `run`, what ran the networks in the run of a row.
 
     Raises:
         InputError: If a network is neither shipped nor a model, or there is no runtime.
@@ -96,7 +97,15 @@ def bench_latency(
                 taken = _measure(methods, _photographs(image_size), count, top_k, repeats)
                 hashes = {key: sha256[:12] for key, _, sha256 in models}
                 rows += _rows(methods, taken, hashes, image_size, count, top_k, quantile)
-    return pd.DataFrame(rows)
+    ran = dict.fromkeys(row["runtime"] for row in rows if row["weights_sha256"]) or ["opencv"]
+    return pd.DataFrame(rows).assign(run=", ".join(map(_with_version, ran)))
+
+
+def _with_version(runtime: str) -> str:
+    """Returns a runtime with the version that is installed, "tflite-runtime 2.14.0"."""
+    name = runtime.partition("+")[0]
+    package = {"litert": "ai-edge-litert", "opencv": "opencv-python"}.get(name, name)
+    return f"{runtime} {provenance.version(package)}".rstrip()
 
 
 def _possible_precisions() -> list[str]:
@@ -166,19 +175,28 @@ def _measure(
             found[key].append(features.take(slice(top_k)))
             for part, spent in parts.items():
                 taken[key][part] += [spent] * (turn >= _UNTIMED)
+        # By itself, as threads of NumPy's that still wait for work would slow a network down.
+        for turn, key in itertools.product(range(len(images), repeats + _UNTIMED), methods):
+            pair = found[key][turn - len(images)], found[key][turn]
+            matchers = {
+                "match": functools.partial(_match, *pair, methods[key]),
+                "bfmatcher": functools.partial(_bfmatch, *pair, methods[key]),
+            }
+            for part, match in matchers.items():
+                taken[key][part] += [extractors.milliseconds(match)] * (turn >= _UNTIMED)
     finally:
         cv2.setNumThreads(before)
-    # By itself, as threads of NumPy's that still wait for work would slow a network down.
-    for turn, key in itertools.product(range(1, repeats + _UNTIMED), methods):
-        pair = found[key][turn - 1 : turn + 1]
-        spent = extractors.milliseconds(functools.partial(_match, *pair, methods[key]))
-        taken[key]["match"] += [spent] * (turn >= _UNTIMED)
     return taken
 
 
 def _match(features0: Features, features1: Features, extractor: Extractor) -> None:
     """Matches as users' pictures are, the vote on their turn included where the method steers."""
     registration.match_features(registration.turned_to(features0, features1, extractor), features1)
+
+
+def _bfmatch(features0: Features, features1: Features, extractor: Extractor) -> None:
+    norm = cv2.NORM_HAMMING if extractor.binary else cv2.NORM_L2
+    cv2.BFMatcher(norm, crossCheck=True).match(features0.descriptors, features1.descriptors)
 
 
 def _rows(

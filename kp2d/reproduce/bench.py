@@ -22,7 +22,7 @@ KEY = (
     *("image_height", "image_width", "seconds", "dataset"),
 )
 KEYS = {
-    "latency": ("threads", "image_height", "image_width"),  # such rows are compared within one run
+    "latency": ("run", "threads", "image_height", "image_width"),  # such rows are compared within one run
     "stages": ("profile", "stage"),
     "networks": ("subset",),  # costs are compared within one run
 }

@@ -24,7 +24,7 @@ MAPPING = (
 )
 TIMES = (
     *("method", "precision", "size", "threads", "network_ms", "decode_ms", "extract_ms", "extract_ms_p90"),
-    *("match_ms", "times_as_fast_as_float32", "times_as_fast_as_sift"),
+    *("match_ms", "bfmatcher_ms", "times_as_fast_as_float32", "times_as_fast_as_sift"),
 )
 
 

@@ -244,6 +244,11 @@ def test_the_turn_is_that_of_the_most_similar_matches_of_four_products():
         assert matching.best_turn(descriptors0, descriptors1) == np.argmax(likeness)
 
 
+def test_a_quarter_moves_the_blocks_on_by_one():
+    assert matching.turn(np.arange(8)[None], 1).tolist() == [[6, 7, 0, 1, 2, 3, 4, 5]]
+    assert matching.turn(np.arange(8)[None], -1).tolist() == [[2, 3, 4, 5, 6, 7, 0, 1]]
+
+
 def test_turns_add_up_to_none_and_nothing_is_upright():
     descriptors = steerable(5)
     assert np.array_equal(matching.turn(matching.turn(descriptors, 1), 3), descriptors)

@@ -83,6 +83,19 @@ def test_bench_keeps_the_rows_that_were_not_measured_again(tmp_path):
     assert sorted(bench.beside_others(faster, path)["pairs_per_second"]) == [1.0, 3.0]
 
 
+def test_latencies_of_another_runtime_are_kept_with_the_sift_they_were_measured_beside(tmp_path):
+    ours, theirs = (
+        pd.DataFrame({"method": ["s", "sift"], "runtime": [name, "opencv"], "extract_ms": [1.0, 9.0]}).assign(
+            threads=1, image_height=88, image_width=88, run=f"{name} 2.0"
+        )
+        for name in ("litert", "tflite-runtime")
+    )
+    path = tables.write_csv(tmp_path / "bench_latency.csv", theirs)
+    rows = bench.beside_others(ours, path, bench.KEYS["latency"])
+    assert list(rows["run"]) == ["tflite-runtime 2.0"] * 2 + ["litert 2.0"] * 2
+    assert bench.beside_others(ours, path, ("threads",)).equals(ours)
+
+
 def test_a_stage_measured_again_has_one_row(tmp_path):
     path = tables.write_csv(
         tmp_path / "s.csv", pd.DataFrame([{"profile": "fast", "stage": "01_prepare_data", "seconds": 9.0}])
