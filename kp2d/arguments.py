@@ -8,7 +8,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from kp2d import checks
+from kp2d import checks, files, paths
+
+# Options that name what is written.
+_PLACES = ("output", "pairs", "estimators", "card", "stats", "cache")
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -60,6 +63,30 @@ def with_flags(text: str, options: argparse.Namespace) -> str:
         return f"--{name.replace('_', '-')} {'' if value == 'True' else value}".rstrip()
 
     return re.sub(r"`([a-z_]+)(?:=([^`]*))?`", flag, text)
+
+
+def with_place(failure: Exception, options: argparse.Namespace) -> str:
+    """Returns what an error says; of a file that cannot be written, by which option it lies elsewhere.
+
+    Args:
+        failure: The error.
+        options: Parsed arguments of the verb.
+    """
+    told, expected = str(failure), getattr(failure, "expected", "")
+    if not expected.startswith(files.WRITABLE):
+        return told
+    path = Path(expected.removeprefix(files.WRITABLE).strip()).absolute()
+    choose = None if path.is_relative_to(paths.home()) or "output" not in vars(options) else "output"
+    if path.is_relative_to(paths.runs("custom")) and "cache" in vars(options):
+        choose = "cache"
+    for name in _PLACES:
+        value = vars(options).get(name)
+        for given in filter(None, value if isinstance(value, list) else [value]):
+            if Path(given).expanduser().absolute() in (path, *path.parents):
+                choose = name
+    return (
+        re.sub(r"another folder( by KP2D_HOME)?\b", f"another folder by --{choose}", told) if choose else told
+    )
 
 
 def refuse_unused(options: argparse.Namespace, names: Iterable[str], what: str, of: str = "") -> None:

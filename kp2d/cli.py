@@ -13,7 +13,7 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from kp2d import __version__, checks
-from kp2d.arguments import Formatter, with_flags
+from kp2d.arguments import Formatter, with_flags, with_place
 
 
 class Verb(NamedTuple):
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if options.verbose:
             logging.getLogger(__name__).exception("details")
-    print(f"kp2d {options.verb}: error: {with_flags(str(failure), options)}", file=sys.stderr)
+    print(f"kp2d {options.verb}: error: {with_flags(with_place(failure, options), options)}", file=sys.stderr)
     return 1 if isinstance(failure, checks.RunError) else 2
 
 

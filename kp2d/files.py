@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from kp2d import checks
+from kp2d import checks, paths
 
+WRITABLE = "a writable place for"  # how errors about a file that cannot be written begin
 LOCK = ".lock"  # in a folder; it stays there, as removing it would let two runs in at once
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # what systems answer where another holds the lock
 _FAR = 1 << 30  # Windows forbids reading what is locked: a byte behind the text is
@@ -55,10 +56,9 @@ def _named_after(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise checks.problem(
-            f"a writable place for {path}", reason, "Make room there, or choose another folder."
-        ) from error
+        reason, own = error.strerror or str(error), Path(path).absolute().is_relative_to(paths.home())
+        remedy = f"Make room there, or choose another folder{' by KP2D_HOME' if own else ''}."
+        raise checks.problem(f"{WRITABLE} {path}", reason, remedy) from error
 
 
 def check_writable(path: Path | str) -> None:

@@ -105,6 +105,56 @@ def test_a_size_off_the_cells_names_the_option_and_the_nearest_sizes(words, tiny
     assert not [path for path in tmp_path.rglob("out/**/*") if path.is_file()]
 
 
+@pytest.mark.parametrize(
+    ("words", "by"),
+    [
+        (("match", "DATA/v_a/1.png", "DATA/v_a/2.png", "--method", "orb", "-o", "BAD/o.png"), "--output"),
+        (("match", "DATA/v_a/1.png", "DATA/v_a/2.png", "--method", "orb", "-o", "BAD/o.csv"), "--output"),
+        (("extract", "DATA", "--method", "orb", "-o", "BAD/o.npz"), "--output"),
+        (("evaluate", "--method", "orb", "--data", "DATA", "--pairs", "BAD/p.csv"), "--pairs"),
+        (("evaluate", "--method", "orb", "--data", "DATA", "--estimators", "BAD/p.csv"), "--estimators"),
+        (("evaluate", "--method", "orb", "--data", "DATA", "--cache", "BAD/cache"), "--cache"),
+        (("demo", "DATA/v_a", "--method", "orb", "--headless", "--stats", "BAD/s.csv"), "--stats"),
+        (("quantize", "kp2d_nano", "-o", "BAD/o.tflite"), "--output"),
+        (("compile", "kp2d_nano", "-o", "BAD/o_edgetpu.tflite"), "--output"),
+        (
+            ("sweep", "--preset", "kp2d_nano", "--precision", "int8", "--data", "DATA", "-o", "BAD/o.csv"),
+            "--output",
+        ),
+        (("download", "hpatches", "--folder", "BAD/hpatches"), "--folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_names_the_option_that_helps(
+    words, by, tiny_dataset, tmp_path, command
+):
+    (tmp_path / "bad").write_text("a file where a folder is wanted")
+    words = [word.replace("DATA", str(tiny_dataset)).replace("BAD", str(tmp_path / "bad")) for word in words]
+    code, _, err = command(*words)
+    assert code == 2 and (f"another folder by {by}." in err or f"another by {by}, or" in err)
+
+
+@pytest.mark.parametrize(
+    ("words", "by"),
+    [
+        (("evaluate", "--method", "orb", "--data", "DATA"), "--cache"),
+        (
+            ("sweep", "--preset", "kp2d_nano", "--precision", "int8", "--data", "DATA", "-o", "OUT.csv"),
+            "KP2D_HOME",
+        ),
+        (("prepare", "--profile", "smoke"), "KP2D_HOME"),
+        (("download", "hpatches"), "KP2D_HOME"),
+    ],
+)
+def test_a_project_that_cannot_be_written_names_what_helps(
+    words, by, tiny_dataset, tmp_path, command, monkeypatch
+):
+    (tmp_path / "bad").write_text("a file where a folder is wanted")
+    monkeypatch.setenv("KP2D_HOME", str(tmp_path / "bad"))
+    words = [word.replace("DATA", str(tiny_dataset)).replace("OUT", str(tmp_path / "out")) for word in words]
+    code, _, err = command(*words)
+    assert code == 2 and f" by {by}" in err
+
+
 def parsers(parser=None):
     """Every parser of the command line with its words: the program's, its verbs' and theirs."""
     parser = parser or cli.parser_for(cli.VERBS)

@@ -279,7 +279,9 @@ def _disk_problem(error: OSError, folder: Path) -> checks.InputError:
             "Free some space, then run the same again; what has arrived is kept.",
         )
     reason = f"{folder} ({error.strerror or error})"
-    return checks.problem("a folder that can be written", reason, "Name another folder.")
+    return checks.problem(
+        "a folder that can be written", reason, "Name another by `folder`, or by KP2D_HOME for all data."
+    )
 
 
 def _unpack_whole(archive: Path, folder: Path, record: dict, progress: bool) -> Path:

@@ -88,7 +88,7 @@ def prepare_samples(
         raise checks.problem(
             "a folder that can be written",
             f"{folder} ({reason})",
-            "Choose a writable folder with 100 MB of free space; what is done will be completed.",
+            "Choose one with 100 MB of free space by KP2D_HOME; what is done will be completed.",
         ) from error
     return result
 
