@@ -7,7 +7,7 @@ import errno
 import logging
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ _WANT_OF_MEMORY = re.compile(
 )
 log = logging.getLogger(__name__)
 _assumed: set[str] = set()
+_left_out: set[str] = set()
 
 
 class InputError(ValueError):
@@ -72,6 +73,22 @@ def assumed(what: str) -> None:
         _assumed.add(what)
         more = "; further assumptions are not told" if len(_assumed) > MAX_ASSUMED else ""
         log.warning("assumed that %s%s", what, more)
+
+
+def left_out(what: str) -> None:
+    """Logs, once a process, what of a user's data is not used.
+
+    Args:
+        what: With where and why ("3 files of kinds that are not read in photos").
+    """
+    if what not in _left_out:
+        _left_out.add(what)
+        log.warning("left out: %s", what)
+
+
+def some(names: Sequence[str]) -> str:
+    """Returns the first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def first_line(error: Exception) -> str:

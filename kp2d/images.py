@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".png", ".jpg", ".jpeg", ".jpe", ".jfif"),
     *(".tif", ".tiff", ".bmp", ".webp"),
+)
+_UNREAD = (  # of photographs and pictures that are found beside others and not read
+    *(".heic", ".heif", ".avif", ".gif", ".jxl", ".jp2", ".psd", ".exr", ".hdr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"),
 )
 WRITABLE_SUFFIXES = (".png", ".ppm", ".jpg", ".jpeg")
 MIN_SIDE = 8  # px; the largest cell of our networks
@@ -43,16 +48,41 @@ _quiet_depth = 0
 _quiet_level = 0
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Lists the pictures in a folder and all folders below it, linked ones too, sorted.
+def find_pictures(folder: Path, *, below: bool = True) -> list[Path]:
+    """Lists the pictures in a folder and all folders below it, linked ones too, sorted; logs the rest.
 
     A folder counts once, by its own name rather than by that of a link to it; a link to a folder that holds
     the link is a circle and not followed. Hidden files and folders are left out: `._NAME.jpg` beside each
     picture is left in archives by some systems, and no picture at all.
+
+    Args:
+        folder: An existing folder.
+        below: Whether the folders below it are searched.
     """
-    return sorted(
-        place / name for place, names in _folders_below(folder) for name in names if is_picture(place / name)
-    )
+    if below:
+        held = sorted(place / name for place, names in _folders_below(folder) for name in names)
+    else:
+        held = sorted(folder.iterdir())
+        aside = [path.name for path in held if path.is_dir() and any(map(is_picture, _children(path)))]
+        if aside:
+            checks.left_out(f"pictures in folders of {folder}, which are not searched: {checks.some(aside)}")
+    tell_unread(held, folder)
+    return [path for path in held if is_picture(path)]
+
+
+def tell_unread(paths: Iterable[Path], where: str | os.PathLike) -> None:
+    """Logs how many photographs are among some files whose kinds are not read."""
+    kinds = Counter(path.suffix.lower() for path in paths if not path.name.startswith("."))
+    if unread := [f"{kinds[suffix]} {suffix}" for suffix in _UNREAD if kinds[suffix]]:
+        told = f"files of {where} of kinds that are not read ({checks.some(unread)})"
+        checks.left_out(f"{told}; convert them to PNG or JPEG")
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # one that may not be read
+        return []
 
 
 def is_picture(path: Path) -> bool:

@@ -364,3 +364,23 @@ def test_of_giants_one_is_unpacked_at_a_time(tmp_path, picture, monkeypatch):
     for thread in threads:
         thread.join()
     assert most == [1] * 8
+
+
+@pytest.mark.parametrize(
+    ("made", "below", "said"),
+    [
+        (("a.png", "b.HEIC", "c.heic", "d.dng"), True, ["2 .heic, 1 .dng", "convert them"]),
+        (("a.png", "sub/b.avif", "sub/c.png"), True, ["1 .avif"]),
+        (("a.png", "sub/b.png"), False, ["not searched: sub"]),
+        (("a.png", "u/1.png", "v/1.png", "w/1.png", "x/1.png", "y/1.txt"), False, ["u, v, w and 1 more"]),
+        (("a.png", "notes.txt", "._b.heic", ".c.gif", "sub/d.png"), True, []),
+    ],
+)
+def test_what_a_folder_holds_beside_pictures_that_are_read_is_said_once(made, below, said, tmp_path, caplog):
+    for name in made:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for _ in range(2):
+        assert tmp_path / "a.png" in images.find_pictures(tmp_path, below=below)
+    told = "\n".join(caplog.messages)
+    assert all(words in told for words in said) and len(caplog.messages) == bool(said), told

@@ -119,6 +119,7 @@ def load_sequences(root: str | os.PathLike) -> list[Sequence]:
         folders = subfolders(folders[0])
     sequences = [_load_sequence(folder) for folder in folders if is_sequence(folder)]
     if any(sequence.pairs for sequence in sequences):
+        _tell_left_out(folders, sequences)
         return sequences
     if is_sequence(root):
         raise checks.problem("a folder of sequences", f"the sequence {root}", "Name the folder above it.")
@@ -361,6 +362,18 @@ def _load_sequence(folder: Path) -> Sequence:
         images=tuple(path for same in numbered.values() for path in same),
         root=folder.parent,
     )
+
+
+def _tell_left_out(folders: list[Path], sequences: list[Sequence]) -> None:
+    """Logs folders that are no sequences, and pictures of sequences that no number names."""
+    known = {sequence.name for sequence in sequences}
+    if others := [folder.name for folder in folders if folder.name not in known]:
+        checks.left_out(f"folders without numbered pictures in {folders[0].parent}: {checks.some(others)}")
+    for sequence in sequences:
+        folder = sequence.root / sequence.name
+        pictures = images.find_pictures(folder, below=False)
+        if strays := [path.name for path in pictures if path not in sequence.images]:
+            checks.left_out(f"pictures whose names are no numbers in {folder}: {checks.some(strays)}")
 
 
 def _size_of_first(sequence: Sequence) -> tuple[int | None, int | None]:

@@ -78,9 +78,10 @@ class PictureSource(Source):
             for path in self._paths:
                 try:
                     image = images.read_image(path)
-                except checks.InputError:
+                except checks.InputError as error:
                     if self.still:
                         raise
+                    checks.left_out(str(error))
                     self.skipped += turn == 0
                     continue
                 readable += 1
@@ -348,7 +349,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _pictures(folder: Path) -> list[Path]:
     """Returns the pictures in a folder in the order of their names, "2.png" before "10.png"."""
-    pictures = [path for path in folder.iterdir() if images.is_picture(path)]
+    pictures = images.find_pictures(folder, below=False)
     if not pictures:
         videos = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
         remedy = f"Name the video itself, as {folder / videos[0]}." if videos else "Name another folder."

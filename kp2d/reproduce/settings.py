@@ -133,6 +133,11 @@ class TrainingSettings:
     photographs: Path
     sequences: list[datasets.Sequence]
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Returns what a run states of them."""
+        return {"photographs": _counted(self.photographs)}
+
 
 def training_settings(
     profile: str,
@@ -188,6 +193,11 @@ class Int8Settings:
     variants: list[Variant]
     sequences: list[datasets.Sequence]
     protocol: config.Protocol
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Returns what a run states of them."""
+        return {"photographs": f"{_counted(self.photographs)}, at most {self.num_images} to calibrate with"}
 
     @property
     def training(self) -> dict[str, Any]:
@@ -338,6 +348,10 @@ def photographs_folder(profile: config.Profile, folder: str = "") -> Path:
         chosen = datasets.resolve(profile.photographs, profile.name)
     datasets.list_images(chosen)  # none at all fails here rather than after the first pictures
     return chosen
+
+
+def _counted(folder: Path) -> str:
+    return f"{len(datasets.list_images(folder)):,} in the folder {folder.name}"
 
 
 def held_out(profile: config.Profile) -> list[datasets.Sequence]:

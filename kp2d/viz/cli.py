@@ -112,9 +112,11 @@ def _pictures(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            held = sorted(child for child in path.iterdir() if images.is_picture(child))
+            held = images.find_pictures(path, below=False)
         elif not path.exists() and glob.has_magic(name):
-            held = sorted(child for child in _matching(path) if images.is_picture(child))
+            named = sorted(_matching(path))
+            images.tell_unread(named, name)
+            held = [child for child in named if images.is_picture(child)]
         else:
             if not path.exists():
                 raise checks.problem("an existing picture file or folder", f"{name}, which does not exist")

@@ -262,3 +262,20 @@ def test_only_the_whole_release_is_called_hpatches(tmp_path):
     ]
     assert datasets.label(whole) == "hpatches"
     assert datasets.label(whole[1:]) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("notes/readme.txt", "without numbered pictures in {0}: notes"),
+        ("v_empty/picture.png", "without numbered pictures in {0}: v_empty"),
+        ("v_a/IMG_1.png", "no numbers in {0}/v_a: IMG_1.png"),
+        ("v_a/4.heic", "not read (1 .heic)"),
+        ("v_a/notes.txt", ""),
+    ],
+)
+def test_what_a_data_set_holds_beside_its_pairs_is_said(extra, said, tiny_dataset, caplog):
+    (tiny_dataset / extra).parent.mkdir(exist_ok=True)
+    (tiny_dataset / extra).touch()
+    assert len(datasets.load_sequences(tiny_dataset)) == 2
+    assert said.format(tiny_dataset) in caplog.text and bool(caplog.text) == bool(said)
