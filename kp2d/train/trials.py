@@ -142,7 +142,7 @@ def example_step(
     with backend.own_settings():
         learner = KeypointLearner(networks.get_preset(config.preset), config)
     if config.preset in weights.shipped():
-        networks.load_weights(learner.network, weights.shipped_path(config.preset))
+        weights.load_weights(learner.network, weights.shipped_path(config.preset))
     return learner, _batch(config, step)
 
 

@@ -7,7 +7,7 @@ import pytest
 from kp2d import checks, config, paths
 from kp2d.data import datasets, samples
 from kp2d.evaluate import ranking, tables
-from kp2d.methods import extractors, networks, weights
+from kp2d.methods import extractors, weights
 from kp2d.reproduce import settings
 from kp2d.train import trials
 from kp2d.train.recipes import from_recipe
@@ -104,7 +104,7 @@ def test_an_example_step_is_a_learner_and_a_pair_of_that_step(photos, small_pres
 
 def test_the_network_of_an_example_step_is_the_shipped_one(photos):
     learner, _ = trials.example_step("kp2d", photos, preset="kp2d_nano", image_size=(32, 48))
-    shipped, _ = networks.load_network("kp2d_nano", weights.shipped_path("kp2d_nano"))
+    shipped, _ = weights.load_network("kp2d_nano", weights.shipped_path("kp2d_nano"))
     for ours, theirs in zip(learner.network.get_weights(), shipped.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
