@@ -111,14 +111,15 @@ def test_parameters_come_first_and_are_few_commented_literals(name):
 
 
 @every_notebook
-def test_every_parameter_is_used(name):
-    rest = "\n".join(cell.source for cell in cells(name, "code")[1:])
-    used = {
-        node.id
-        for node in ast.walk(ast.parse(rest))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
-    assert set(chain.parameters(FOLDER / f"{name}.ipynb")) <= used
+def test_every_parameter_is_used_and_keeps_its_value(name):
+    def names(first, kind):
+        code = "\n".join(cell.source for cell in cells(name, "code")[first:])
+        every = (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name))
+        return {node.id for node in every if isinstance(node.ctx, kind)}
+
+    parameters = set(chain.parameters(FOLDER / f"{name}.ipynb"))
+    assert parameters <= names(1, ast.Load)
+    assert not parameters & names(2, ast.Store), "only the set-up may put a default in its place"
 
 
 @every_notebook
