@@ -98,6 +98,7 @@ HEADINGS = {  # as short as a table on a page wants them
     "parameter_kib": "parameters, KiB",
     "gmacs": "G multiply-adds",
     "kib": "int8, KiB",
+    "arena_kib": "arena, KiB",
     "compute_ms": "arithmetic, ms",
     "transfer_ms": "transfer, ms",
     "least_ms": "at least, ms",

@@ -74,11 +74,11 @@ STAGES = (
     Stage(
         name="02_train",
         inputs=_PREPARED,
-        optional=("results/recipes.csv",),
+        optional=("results/recipes.csv", "results/networks.csv"),
         outputs=(
             *_made(
                 tables=["training", "training_losses"],
-                charts=["training_losses", "recipes"],
+                charts=["training_losses", "recipes", "networks"],
                 pictures=["training_pairs", "learning", "learning_matches"],
             ),
             *_TRAINED,

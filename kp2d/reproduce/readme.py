@@ -250,6 +250,22 @@ def _recipes() -> str:
     return tables.markdown(_with_ends(rows[rows["subset"] == "all"]), ("variant", "pairs", *tables.METRICS))
 
 
+_TIMES = {  # column of results/networks.csv to its heading
+    "ms_88x88_2": "88×88, ms",
+    "ms_240x320_1": "320×240, 1 thread",
+    "ms_240x320_2": "320×240, ms",
+    "ms_480x640_2": "640×480, ms",
+}
+
+
+def _small_networks() -> str:
+    rows = tables.read_csv(paths.results() / "networks.csv")
+    rows = rows[rows["subset"] == "all"].sort_values("ms_240x320_2")
+    rows = _with_ends(rows).assign(arena_kib=rows["arena_kib"].round().astype(int)).rename(columns=_TIMES)
+    costs = ("parameters", "kib", "arena_kib", "gmacs", *_TIMES.values())
+    return tables.markdown(rows, ("network", *costs, "d1", "d3", "matching_score"))
+
+
 def _paper() -> str:
     """Both of the paper's tables of results at 320×240: each printed row, then ours and the difference."""
     rows = tables.read_csv(paths.results() / "bench" / "paper_comparison.csv")
@@ -301,4 +317,5 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "paper": _paper,
     "models": _models,
     "recipes": _recipes,
+    "small_networks": _small_networks,
 }

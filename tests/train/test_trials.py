@@ -214,6 +214,7 @@ def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
     for place, metric in zip(chart.axes, cost_charts.SHOWN, strict=True):
         drawn = {tuple(np.ravel(line.get_xydata())) for line in place.lines}
         assert {(1.2, 0.2), (2.4, 0.6)} <= drawn, metric
+    assert "kp2d bench networks" in cost_charts.plot_networks(rows[:0]).axes[0].texts[0].get_text()
     with pytest.raises(checks.InputError, match="ms_240x320_2"):
         cost_charts.plot_networks(rows.assign(network=["a", "b"]))
 
