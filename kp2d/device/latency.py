@@ -301,7 +301,7 @@ def _facts(name: str, path: str, small: tuple[int, int], middle: tuple[int, int]
         "network": name,
         "parameters": network.count_params(),
         "kib": round(Path(path).stat().st_size / 1024, 1),
-        "gmacs": round(report.macs / 1e9, 3),
+        "gmacs": round(sum(finding.macs for finding in report.findings) / 1e9, 3),
         "arena_kib": round(model.graph().arena_bytes / 1024, 1),
         "unmapped": len(report.unmapped),
     }

@@ -174,17 +174,21 @@ def plot_networks(rows: pd.DataFrame, time: str = "ms_240x320_2") -> Figure:
         time: Column of the milliseconds.
 
     Returns:
-        The figure, a panel a metric: a network is a marker with its 95 % interval; without rows it says what
-        makes them.
+        The figure, a panel a metric: a network is a marker with its 95 % interval. Networks that were not
+        trained are left out; without any, the figure says what trains them.
 
     Raises:
         InputError: If columns are missing, or a network is there twice.
     """
+    rows = rows.dropna(subset=[name for name in SHOWN if name in rows])
     if rows.empty:
         return panels.nothing("no results/networks.csv here: kp2d bench networks makes it")
     ends_of = {metric: tables.end_names(metric) for metric in SHOWN}
     wanted = ["network", time, *SHOWN, *itertools.chain(*ends_of.values())]
-    rows = panels.checked_table(rows.assign(method=rows.get("network")), wanted, once_by=[])
+    rows = rows.assign(
+        method=rows.get("network"), precision="float32"
+    )  # that of the training is no one's name
+    rows = panels.checked_table(rows, wanted, once_by=[])
     span = (rows[time].min() / 1.3, rows[time].max() * 1.3)
     with figures.style():
         axes = panels.make_panels(len(SHOWN), 2, None, height=2.9)

@@ -95,5 +95,6 @@ def test_networks_cost_what_they_cost_whatever_their_weights(beside, small_prese
     assert set(row) >= {"ms_48x64_1", "ms_96x64_1"} and row["unmapped"] == 4  # depth-to-space and after it
     assert 0 < row["of_tiny_s"] < 1 and row["of_sift"] > 0 and row["kib"] < 40
     assert row["parameters"] == networks.build_network(small_preset).count_params()
+    assert row["gmacs"] == round(networks.count_macs(small_preset, (96, 64)) / 1e9, 3)
     # two inputs of its largest layer: 4 channels at full resolution
     assert row["arena_kib"] == 2 * 4 * 48 * 64 / 1024
