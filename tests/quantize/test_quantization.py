@@ -101,6 +101,11 @@ def test_a_grid_holds_zero_and_rounds_to_the_nearest(low, high, bits, values):
     assert (np.abs(rounded - values)[inner] <= scale / 2 + 1e-9).all()
 
 
+def test_the_grid_of_a_range_reaches_both_of_its_ends():
+    rounded = calibration.round_to_grid(np.array([-9.0, -1.4, 1.4, 253.6, 300.0]), -1.0, 254.0)
+    np.testing.assert_allclose(rounded, [-1, -1, 1, 254, 254])
+
+
 def statistics(values):
     run = {"x": np.asarray(values, np.float32).reshape(1, 1, -1, 1)}
     return calibration.measure(lambda _: run, [None])["x"]
