@@ -1,11 +1,14 @@
-"""Owns how the numeric backend is set, before its import and in Keras, and where users' own settings lie."""
+"""Owns how foreign libraries are set and silenced: Keras' backend, users' settings, what OpenCV prints."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
+import re
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +23,9 @@ _CHOICES = {
     "floatx": ("float16", "float32", "float64"),  # what Keras itself takes
     "image_data_format": ("channels_last", "channels_first"),
 }
+# What the libraries of PNG, JPEG and TIFF print of a file.
+_NOTE = re.compile(rb"libpng (warning|error)|Corrupt JPEG|Premature end of JPEG|TIFF\w*:")
+log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _inside = 0  # how many blocks of `own_settings` are entered
 _users: dict[str, Any] = {}  # the user's settings meanwhile
@@ -146,3 +152,58 @@ def no_stderr() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+class QuietOpenCV:
+    """Silences OpenCV while threads decode; logs once, with the file's name, what libpng and libjpeg print.
+
+    They write to the error stream at each reading. What others write there meanwhile is passed on.
+    """
+
+    def __init__(self, opencv_log: Any) -> None:
+        """Takes the module that has OpenCV's `getLogLevel` and `setLogLevel`."""
+        self._log = opencv_log
+        self._lock = threading.Lock()
+        self._names: list[str] = []
+        self._depth = self._level = 0
+        self._told: set[str] = set()
+
+    @contextlib.contextmanager
+    def __call__(self, path: Path) -> Iterator[None]:
+        """Silences while the file of a path is decoded."""
+        with self._lock:
+            if self._depth == 0:
+                self._begin()
+            self._names.append(str(path))
+            self._depth += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._end()
+
+    def _begin(self) -> None:
+        self._level, self._stream, self._names = self._log.getLogLevel(), None, []
+        self._log.setLogLevel(0)
+        with contextlib.suppress(OSError):  # a process without the stream
+            self._stream, self._heard = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115
+            os.dup2(self._heard.fileno(), 2)
+
+    def _end(self) -> None:
+        self._log.setLogLevel(self._level)
+        if self._stream is None:
+            return
+        os.dup2(self._stream, 2)
+        os.close(self._stream)
+        with self._heard as heard:
+            heard.seek(0)
+            lines = heard.read().splitlines(keepends=True)
+        notes = dict.fromkeys(line.decode(errors="replace").strip() for line in lines if _NOTE.match(line))
+        if others := b"".join(line for line in lines if not _NOTE.match(line)):
+            os.write(2, others)
+        names = list(dict.fromkeys(self._names))
+        if notes and not self._told.issuperset(names) and len(self._told) < checks.MAX_ASSUMED:
+            self._told.update(names)
+            log.warning("%s: %s", " or ".join(names), "; ".join(notes))

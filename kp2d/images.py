@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kp2d import checks, files, picture_files
+from kp2d import backend, checks, files, picture_files
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,8 @@ _REPLACE = "Replace the file by a complete picture, or remove it."
 
 # Some versions of OpenCV 4 (4.8 is one) have these at the top, OpenCV 5 in a module of their own.
 _log = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
-_SILENT = 0
-_quiet_lock = threading.Lock()
+_quiet_opencv = backend.QuietOpenCV(_log)
 _giant_lock = threading.Lock()  # one a process is unpacked at a time
-_quiet_depth = 0
-_quiet_level = 0
 
 
 def find_pictures(folder: Path, *, below: bool = True) -> list[Path]:
@@ -144,7 +141,7 @@ def _unpacked(content: bytes, path: Path) -> np.ndarray:
     """Returns the picture of a file of a known content; see `read_image`."""
     cut_off = picture_files.is_cut_off(content)
     if cut_off and picture_files.may_lack_its_end_only(content):
-        image = _without_end(content)
+        image = _without_end(content, path)
         cut_off = image is None
         if not cut_off:
             checks.assumed(f"{path} is whole although it lacks a JPEG's end mark")
@@ -261,20 +258,20 @@ def _decode(content: bytes, path: Path, flags: int = _DECODE_FLAGS) -> np.ndarra
     if content[:2] in _ASCII and content[-1:].isdigit():
         content += b"\n"  # without which OpenCV does not see the last number
     try:
-        with _quiet_opencv():
+        with _quiet_opencv(path):
             return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
         # For example more pixels than OpenCV accepts.
         raise checks.problem("a readable picture", f"{path} ({error.err})", _REPLACE) from None
 
 
-def _without_end(content: bytes) -> np.ndarray | None:
+def _without_end(content: bytes, path: Path) -> np.ndarray | None:
     """Returns the picture of a JPEG that lacks its end mark; None if pixels are missing as well.
 
     Missing pixels are decoded out of whatever follows; those of a whole picture do not depend on it.
     """
     first = None
-    with _quiet_opencv():
+    with _quiet_opencv(path):
         for filling in (b"\x00", b"\x55", b"\xaa"):
             padded = content + 64 * filling + b"\xff\xd9"
             picture = cv2.imdecode(np.frombuffer(padded, np.uint8), _DECODE_FLAGS)
@@ -362,21 +359,3 @@ def _refuse_giant(image_size: tuple[int, int] | None, path: Path) -> None:
         raise checks.problem(
             f"a picture of at most {MAX_PIXELS:,} pixels", declared, "Make it smaller first."
         )
-
-
-@contextlib.contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Silences OpenCV's log while decoding; the level comes back with the last thread."""
-    global _quiet_depth, _quiet_level
-    with _quiet_lock:
-        if _quiet_depth == 0:
-            _quiet_level = _log.getLogLevel()
-            _log.setLogLevel(_SILENT)
-        _quiet_depth += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                _log.setLogLevel(_quiet_level)

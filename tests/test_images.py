@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import tracemalloc
+import zlib
 
 import cv2
 import numpy as np
@@ -384,3 +386,37 @@ def test_what_a_folder_holds_beside_pictures_that_are_read_is_said_once(made, be
         assert tmp_path / "a.png" in images.find_pictures(tmp_path, below=below)
     told = "\n".join(caplog.messages)
     assert all(words in told for words in said) and len(caplog.messages) == bool(said), told
+
+
+def _with_chunk(png, kind, content):
+    chunk = len(content).to_bytes(4, "big") + kind + content
+    return png[:33] + chunk + zlib.crc32(kind + content).to_bytes(4, "big") + png[33:]
+
+
+@pytest.mark.parametrize("kind", ["profile", "sRGB", "junk in a JPEG"])
+def test_what_libraries_print_of_a_file_is_logged_once_with_its_name(
+    kind, textured, tmp_path, capfd, caplog, monkeypatch
+):
+    monkeypatch.setattr(images._quiet_opencv, "_told", set())  # other tests may have told enough
+    suffix, image = (".jpg" if "JPEG" in kind else ".png"), textured()
+    content = cv2.imencode(suffix, image)[1].tobytes()
+    if kind == "profile":
+        content = _with_chunk(content, b"iCCP", b"bad\0\0" + zlib.compress(bytes(200)))
+    elif kind == "sRGB":
+        content = _with_chunk(content, b"sRGB", b"\x09")
+    else:
+        content = content[:-2] + bytes(7) + content[-2:]
+    paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for path in (*paths, *paths, *paths):
+        path.write_bytes(content)
+        assert images.read_image(path).shape == image.shape
+    told = [record.getMessage() for record in caplog.records]
+    assert [sum(str(path) in line for line in told) for path in paths] == [1, 1]
+    assert "libpng" not in (err := capfd.readouterr().err) and "Corrupt" not in err
+
+
+def test_what_others_write_while_a_picture_is_read_is_passed_on(tmp_path, capfd):
+    with images._quiet_opencv(tmp_path / "a.png"), images._quiet_opencv(tmp_path / "b.png"):
+        os.write(2, b"of another thread\n")
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "of another thread\nafterwards\n"
