@@ -366,11 +366,13 @@ def _load_sequence(folder: Path) -> Sequence:
 
 def _tell_left_out(folders: list[Path], sequences: list[Sequence]) -> None:
     """Logs folders that are no sequences, and pictures of sequences that no number names."""
-    known = {sequence.name for sequence in sequences}
-    if others := [folder.name for folder in folders if folder.name not in known]:
+    known = {sequence.name: sequence for sequence in sequences}
+    by_folder = {folder: known.get(files.written(folder.name)) for folder in folders}
+    if others := [files.written(path.name) for path, sequence in by_folder.items() if not sequence]:
         checks.left_out(f"folders without numbered pictures in {folders[0].parent}: {checks.some(others)}")
-    for sequence in sequences:
-        folder = sequence.root / sequence.name
+    for folder, sequence in by_folder.items():
+        if sequence is None:
+            continue
         pictures = images.find_pictures(folder, below=False)
         if strays := [path.name for path in pictures if path not in sequence.images]:
             checks.left_out(f"pictures whose names are no numbers in {folder}: {checks.some(strays)}")
