@@ -176,7 +176,12 @@ def _executed_notebook(name, picture):
     ]
     title = f"# {name[:2]} · Made up\n\n**Does it show?**\n\nNext: [02](02_train.ipynb), [all](../README.md)."
     code = v4.new_code_cell("print('x < y')  # a comment", outputs=outputs)
-    return v4.new_notebook(cells=[v4.new_markdown_cell(title), v4.new_markdown_cell("## A *part*"), code])
+    part = (
+        "## A *part*\n\nOf $x_i$, a sum:\n\n$$"
+        + " + ".join(f"\\frac{{x_{{{n}}}}}{{{n}}}" for n in range(1, 40))
+        + "$$"
+    )
+    return v4.new_notebook(cells=[v4.new_markdown_cell(title), v4.new_markdown_cell(part), code])
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
+import itertools
 import logging
 import re
 from pathlib import Path
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 FOLDER = "pictures"
 LARGE = 150_000  # bytes of a PNG from which WebP is worth another file format
 WEBP_QUALITY = 90
+_FENCES = re.compile(r'<mo(?: (?:class|stretchy)="[^"]*")*>([{}|‖])</mo>')
+_WITH_COMMA = re.compile(r'<math xmlns="[^"]*">(?:(?!</math>).)*</math>[,.;:)]+', flags=re.DOTALL)
+_OVERLINE = re.compile(r'<mover accent="false">(.*?)<mo accent="true">_</mo>\s*</mover>', flags=re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,12 +76,13 @@ def _page(folder: Path, name: str, profile: str) -> Page:
         facts = f"Ran in {record.get('seconds', 0):.0f} s at commit {record.get('commit', 'unknown')}."
     try:
         content = _read(copy if has_run else paths.notebooks() / copy.name)
-        body = _html(content, folder, name) if has_run else ""
+        body, untypeset = _html(content, folder, name) if has_run else ("", "")
     except checks.InputError as error:
         note = f"{error} To run it again: {command}" if has_run else note
         return Page(name=name, title=_plain_title(name), note=note)
     title, question = _heading(content)
     title = title or _plain_title(name)
+    note = " ".join(filter(None, (note, untypeset)))
     return Page(name=name, title=title, question=question, body=body, facts=facts, note=note)
 
 
@@ -101,13 +107,14 @@ def _plain_title(name: str) -> str:
     return f"{number} · {words.replace('_', ' ').capitalize()}"
 
 
-def _html(content: Any, folder: Path, name: str) -> str:
+def _html(content: Any, folder: Path, name: str) -> tuple[str, str]:
     """Renders cells with nbconvert's plain template; our own page goes around it.
 
     Words in a picture's place are the last heading above its cell.
-    """
-    from nbconvert import HTMLExporter
 
+    Returns:
+        The HTML, and what is to be said of formulas that could not be typeset.
+    """
     pictures, words = 0, "Picture made by this cell"
     for cell in content.cells:
         if cell.cell_type == "markdown":
@@ -120,9 +127,79 @@ def _html(content: Any, folder: Path, name: str) -> str:
                 pictures += 1
                 _move_picture(output, folder, f"{name}_{pictures}", words)
     content.metadata.pop("widgets", None)
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
-    body, _ = exporter.from_notebook_node(content)
-    return calm(body)
+    problems: list[str] = []
+    body, _ = _exporter(problems).from_notebook_node(content)
+    return calm(body), " ".join(dict.fromkeys(problems))
+
+
+def _exporter(problems: list[str]) -> Any:
+    """Returns nbconvert's exporter with typeset formulas in Markdown cells; outputs keep their `$`.
+
+    Args:
+        problems: Takes what is to be said of formulas that cannot be typeset: these stay LaTeX.
+    """
+    import jinja2
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body: str) -> str:
+            if body != body.strip():  # as Pandoc and GitHub have it: in "$5 and $6" there is no formula
+                return super().inline_math(body)
+            return self.typeset(body, block=False)
+
+        def block_math(self, body: str) -> str:
+            shown = self.typeset(body.strip(), block=True)
+            return f'<span class="scroll formula" tabindex="0">{shown}</span>'
+
+        def typeset(self, formula: str, *, block: bool) -> str:
+            try:
+                return mathml(formula, block=block)
+            except checks.InputError as error:
+                problems.append(str(error))
+                return f"<code>{html.escape(formula)}</code>"
+
+    class Exporter(HTMLExporter):
+        @jinja2.pass_context
+        def markdown2html(self, context: Any, source: str) -> str:
+            cell = context.get("cell", {})
+            if cell.get("cell_type") != "markdown":
+                return super().markdown2html(context, source)
+            renderer = Renderer(escape=False, attachments=cell.get("attachments", {}))
+            text = MarkdownWithMath(renderer=renderer).render(source)
+            return _WITH_COMMA.sub(r'<span class="together">\g<0></span>', text)
+
+    return Exporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+
+
+def mathml(formula: str, *, block: bool = False) -> str:
+    """Typesets a formula, so that a browser shows it without a script.
+
+    Args:
+        formula: LaTeX without dollar signs.
+        block: Whether it stands on a line of its own.
+
+    Raises:
+        InputError: If docutils is not installed, or does not understand the formula.
+    """
+    try:
+        from docutils.utils.math.latex2mathml import tex2mathml
+    except ModuleNotFoundError as error:
+        remedy = "They are shown in LaTeX; to typeset them: pip install docutils"
+        raise checks.problem("docutils to typeset formulas", "none installed", remedy) from error
+    try:
+        text = tex2mathml(formula, as_block=block)
+    except Exception as error:  # besides its MathError, docutils lets faults of its parser out
+        remedy = "It is shown in LaTeX."
+        raise checks.problem("a formula that docutils knows", f"{formula} ({error})", remedy) from error
+    text = text.replace("&ApplyFunction;", "\u2061")
+    # Lines above and fences are as long as what they hold, not as their row, and know their side.
+    text = _OVERLINE.sub(r'<mrow class="overline">\1</mrow>', text)
+    sides = {sign: itertools.cycle(("prefix", "postfix")) for sign in "|‖"}
+    forms = {"{": itertools.repeat("prefix"), "}": itertools.repeat("postfix"), **sides}
+    return _FENCES.sub(
+        lambda fence: f'<mo form="{next(forms[fence[1]])}" stretchy="false">{fence[1]}</mo>', text
+    )
 
 
 def _keep_still(output: Any) -> None:

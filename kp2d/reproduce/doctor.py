@@ -31,7 +31,7 @@ ROOM = 2 << 30  # bytes on the disk that the profile `fast` may need with everyt
 # Packages by the extra that brings them; NumPy and OpenCV are enough to extract and match.
 PACKAGES = {
     "reproduce": (
-        *("papermill", "jupyter", "ipykernel", "ipywidgets", "nbconvert", "jinja2"),
+        *("papermill", "jupyter", "ipykernel", "ipywidgets", "nbconvert", "jinja2", "docutils"),
         *("matplotlib", "pandas", "scikit-image", "scikit-learn"),
     ),
     "train": ("tensorflow", "keras", "ai-edge-litert", "tensorboard", "wandb"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kp2d import checks, cli, config
+from kp2d import checks, cli, config, files
 from kp2d.data import datasets
 from kp2d.evaluate import tables
 from kp2d.report import matches as report_matches
+from kp2d.report import notebooks as report_notebooks
 from kp2d.report import site as report
 from kp2d.report import tables as report_tables
 from kp2d.report import tryit
@@ -108,6 +110,86 @@ def test_an_executed_notebook_is_shown_with_its_pictures_as_files(report_site, t
     assert 'alt="Picture: A *part*"' in text
     (picture,) = re.findall(r'src="(pictures/[^"]+)"', text)
     assert picture.endswith(".webp") and (report_site.folder / picture).stat().st_size > 1000
+
+
+@pytest.fixture
+def rendered(home, tmp_path):
+    """A function (name, cells or None for those of the notebook itself) -> its page, as if executed."""
+    from nbformat import v4
+
+    def render(name, cells=None):
+        source = (home / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+        text = json.dumps(v4.new_notebook(cells=cells)) if cells else source
+        copy = home / "results" / "runs" / "smoke" / f"{name}.ipynb"
+        files.write_text(copy, text)
+        files.write_json(copy.with_suffix(".json"), {"seconds": 1, "commit": "abc"})
+        pages = report_notebooks.render_pages(tmp_path / "site", "smoke")
+        return next(page for page in pages if page.name == name)
+
+    return render
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name[0] == "0"])
+def test_every_formula_of_our_notebooks_is_typeset(name, rendered, home):
+    pytest.importorskip("docutils.utils.math.latex2mathml")
+    page = rendered(name)
+    cells = json.loads((home / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    formulas = sum(len(re.findall(r"(\$\$?)[^$]+\1", text)) for text in texts)
+    assert page.note == "" and page.body.count("<math") == formulas
+    shown = re.sub(r"<pre.*?</pre>", "", page.body, flags=re.DOTALL)
+    assert "$" not in shown and "\\" not in shown and "merror" not in shown
+
+
+def test_dollars_that_are_no_formula_stay(rendered):
+    from nbformat import v4
+
+    outputs = [
+        v4.new_output("display_data", {"text/markdown": "of $x$"}),
+        v4.new_output("stream", text="$y$"),
+    ]
+    words = "`$HOME` and `$PATH`, from $5 to $6, one \\$7.\n\n```sh\necho $A $B\n```"
+    body = rendered(
+        "01_prepare_data", [v4.new_markdown_cell(words), v4.new_code_cell("", outputs=outputs)]
+    ).body
+    text = re.sub(r"<[^>]+>", "", body)
+    for kept in ("$HOME and $PATH", "from $5 to $6", "one $7.", "echo $A $B", "of $x$", "$y$"):
+        assert kept in text, kept
+    assert "<math" not in body
+
+
+def test_a_formula_that_cannot_be_typeset_stays_readable_and_is_named(rendered):
+    from nbformat import v4
+
+    pytest.importorskip("docutils.utils.math.latex2mathml")
+    page = rendered("01_prepare_data", [v4.new_markdown_cell(r"Of $\nosuch a < b$ and $a$.")])
+    assert "<code>\\nosuch a &lt; b</code>" in page.body and page.body.count("<math") == 1
+    assert "nosuch" in page.note and "shown in LaTeX" in page.note
+
+
+def test_without_docutils_formulas_are_shown_in_latex_and_the_page_says_so_once(rendered, monkeypatch):
+    monkeypatch.setitem(sys.modules, "docutils.utils.math.latex2mathml", None)
+    page = rendered("03_quantize")
+    assert "<code>s\\,(q - z)</code>" in page.body and "<math" not in page.body
+    assert page.note.count("pip install docutils") == 1
+
+
+def test_fences_and_lines_above_are_as_long_as_what_they_hold():
+    pytest.importorskip("docutils.utils.math.latex2mathml")
+    text = report_notebooks.mathml(
+        r"2|K| \overline{a \lVert b \rVert^2} \{c\} \operatorname{f}(x)", block=True
+    )
+    fences = re.findall(r'<mo form="(\w+)" stretchy="false">(.)</mo>', text)
+    sides = [
+        ("prefix", "|"),
+        ("postfix", "|"),
+        ("prefix", "‖"),
+        ("postfix", "‖"),
+        ("prefix", "{"),
+        ("postfix", "}"),
+    ]
+    assert fences == sides
+    assert text.count('<mrow class="overline">') == 1 and "mover" not in text and "&" not in text
 
 
 def test_what_did_not_run_says_which_command_runs_it(report_site, texts):

@@ -176,6 +176,22 @@ def test_no_page_is_wider_than_a_phone(open_report, report_site):
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_long_formula_scrolls_in_its_box_and_has_the_colour_of_the_text(scheme, open_report):
+    pytest.importorskip("docutils.utils.math.latex2mathml")
+    page = open_report("01_prepare_data.html", viewport=PHONE, color_scheme=scheme)
+    page.wait_for_function("document.querySelector('.formula').classList.contains('more')")
+    short, long = page.locator("math").all()
+    assert short.bounding_box()["height"] < 40 < PHONE["width"] < long.bounding_box()["width"]
+    assert page.locator(".formula").bounding_box()["width"] <= PHONE["width"]
+    assert page.locator(".formula").evaluate("(box) => box.scrollHeight <= box.clientHeight")
+    colours = {
+        page.evaluate(f"getComputedStyle(document.querySelector('{tag}')).color")
+        for tag in ("math", ".notebook p")
+    }
+    assert len(colours) == 1
+
+
 def test_a_table_that_goes_on_fades_out_until_its_end_is_reached(open_report):
     page = open_report("index.html", viewport=PHONE)
     table = page.locator(".scroll").first
