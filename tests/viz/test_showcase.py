@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kp2d import checks, config, images
-from kp2d.data import datasets, groundtruth, samples
+from kp2d.data import datasets, locations, samples
 from kp2d.evaluate import evaluation, tables
 from kp2d.methods import extractors
 from kp2d.reproduce import notebook, settings
@@ -120,12 +120,12 @@ def test_pictures_of_several_methods(sequences):
 @pytest.mark.parametrize("most", [images.MAX_WHOLE, 72 * 96])  # these pictures count as giants
 def test_ground_truth_is_better_than_a_shifted_one(most, sequences, tiny_dataset, monkeypatch):
     monkeypatch.setattr(images, "MAX_WHOLE", most)
-    table = groundtruth.ground_truth_residuals(sequences)
+    table = locations.ground_truth_residuals(sequences)
     assert list(table["subset"]) == ["illumination", "viewpoint"]
     assert (table["residual"] < table["shifted"]).all()
     victim = tiny_dataset / "v_a" / "2.png"
     victim.write_bytes(victim.read_bytes()[:200])
-    assert math.isnan(groundtruth.ground_truth_residuals(sequences)["residual"].iloc[1])
+    assert math.isnan(locations.ground_truth_residuals(sequences)["residual"].iloc[1])
 
 
 def test_checks_name_every_claim_that_fails():
