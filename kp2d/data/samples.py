@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from kp2d import checks, files, images, paths
 from kp2d.config import Profile
-from kp2d.data import datasets, locations, views
-from kp2d.data.scenes import PACKAGES, SCENES, Scene, photograph, version
-from kp2d.data.scenes import path as scene_path
+from kp2d.data import datasets, locations, scenes
+from kp2d.data.scenes import PACKAGES, SCENES, Scene, version
 
 log = logging.getLogger(__name__)
 
@@ -116,19 +115,19 @@ def _file_names(num_images: int) -> list[str]:
 
 def _write_sequence(folder: Path, scene: Scene, kind: str, settings: dict) -> None:
     """Writes one sequence; every draw depends on the seed and the sequence's name only."""
-    picture = photograph(scene)
+    picture = scenes.photograph(scene)
     size, count = tuple(settings["image_size"]), settings["num_images"]
     name_key = int.from_bytes(hashlib.sha256(folder.name.encode()).digest()[:8], "big")
     rng = np.random.default_rng([settings["seed"], name_key])
     fraction = VIEW_CROP if kind == "v" else LIGHT_CROP
-    first = views.crop(picture.shape[:2], size, fraction, scene.focus)
-    to_photograph = [views.to_photograph(first, size)]
+    first = scenes.crop(picture.shape[:2], size, fraction, scene.focus)
+    to_photograph = [scenes.to_photograph(first, size)]
     for k in range(1, count):
-        quad = views.sample_quad(first, picture.shape[:2], k / (count - 1), rng) if kind == "v" else first
-        to_photograph.append(views.to_photograph(quad, size))
+        quad = scenes.sample_quad(first, picture.shape[:2], k / (count - 1), rng) if kind == "v" else first
+        to_photograph.append(scenes.to_photograph(quad, size))
     for k, matrix in enumerate(to_photograph):
-        view, strength = views.sample_view(picture, matrix, size), k / (count - 1)
-        change = views.new_camera if kind == "v" else views.new_light
+        view, strength = scenes.sample_view(picture, matrix, size), k / (count - 1)
+        change = scenes.new_camera if kind == "v" else scenes.new_light
         images.write_image(folder / f"{k + 1}.png", change(view, strength, rng))
         if k:
             homography = np.linalg.inv(matrix) @ to_photograph[0] if kind == "v" else np.eye(3)
@@ -232,7 +231,7 @@ def training_photographs(folder: str | os.PathLike) -> Path:
     files.check_writable(folder / "photograph")
     for scene in SCENES:
         if scene.redistributable and scene.name not in HELD_OUT:
-            source = scene_path(scene)
+            source = scenes.path(scene)
             target = folder / f"{scene.name}{source.suffix}"
             if not target.is_file():
                 with files.atomic(target) as partial:

@@ -157,8 +157,7 @@ def _converted(held: Weights, precision: str, image_size: tuple[int, int]) -> by
 
 
 def _photographs(image_size: tuple[int, int]) -> list[np.ndarray]:
-    chosen = [scene for scene in scenes.SCENES if scene.name in samples.HELD_OUT]
-    return [resize_image(scenes.photograph(scene), image_size) for scene in chosen]
+    return [resize_image(scenes.photograph(name), image_size) for name in samples.HELD_OUT]
 
 
 def _measure(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kp2d import checks, images, provenance
 from kp2d.config import Protocol
-from kp2d.data import datasets, locations, views
+from kp2d.data import datasets, locations, scenes
 from kp2d.evaluate import averages, comparison, evaluation
 from kp2d.evaluate.feature_store import parallel
 from kp2d.methods import extractors, registration
@@ -192,7 +192,7 @@ def _show(
         for matrix in matrices:
             if matrix.tobytes() not in known:
                 known[matrix.tobytes()] = len(shown)
-                view = views.sample_view(image, matrix, image_size)
+                view = scenes.sample_view(image, matrix, image_size)
                 shown.append(np.clip(np.rint(view), 0, 255).astype(np.uint8))
         homography = np.linalg.solve(matrices[1], matrices[0])
         first, second = (known[matrix.tobytes()] for matrix in matrices)

@@ -326,8 +326,7 @@ def device_sizes(profile: str, image_sizes: Sequence[Sequence[int]] = ()) -> lis
 def photograph(image_sizes: Sequence[tuple[int, int]]) -> np.ndarray:
     """Returns a photograph of `sample`, uint8 RGB, as high and wide as the largest of some sizes, px."""
     image_size = max(size[0] for size in image_sizes), max(size[1] for size in image_sizes)
-    (scene,) = [scene for scene in scenes.SCENES if scene.name == samples.HELD_OUT[0]]
-    return images.resize_image(scenes.photograph(scene), image_size)
+    return images.resize_image(scenes.photograph(samples.HELD_OUT[0]), image_size)
 
 
 def photographs_folder(profile: config.Profile, folder: str = "") -> Path:

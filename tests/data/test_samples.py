@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kp2d import checks, files, images
-from kp2d.data import datasets, samples, scenes, views
+from kp2d.data import datasets, samples, scenes
 
 SMALL = {"num_images": 3, "image_size": (90, 120), "progress": False}
 
@@ -50,11 +50,11 @@ def test_homographies_map_pixel_centres_exactly():
     waves = np.stack([np.sin(x / 17) + np.cos(y / 23), np.sin((x + y) / 19), np.cos((x - y) / 29)], -1)
     picture = np.rint(127 + 60 * waves).clip(0, 255).astype(np.uint8)
     size, rng = (180, 240), np.random.default_rng(0)
-    first = views.crop((400, 600), size, 0.75, (0.5, 0.5))
-    matrices = [views.to_photograph(first, size)]
-    quads = [views.sample_quad(first, (400, 600), strength, rng) for strength in (0.5, 1)]
-    matrices += [views.to_photograph(quad, size) for quad in quads]
-    shots = [views.sample_view(picture, matrix, size) for matrix in matrices]
+    first = scenes.crop((400, 600), size, 0.75, (0.5, 0.5))
+    matrices = [scenes.to_photograph(first, size)]
+    quads = [scenes.sample_quad(first, (400, 600), strength, rng) for strength in (0.5, 1)]
+    matrices += [scenes.to_photograph(quad, size) for quad in quads]
+    shots = [scenes.sample_view(picture, matrix, size) for matrix in matrices]
     for matrix, shot in zip(matrices[1:], shots[1:], strict=True):
         homography = np.linalg.inv(matrix) @ matrices[0]
         warped = cv2.warpPerspective(shots[0], homography, size[::-1], flags=cv2.INTER_CUBIC)
@@ -87,12 +87,12 @@ def test_real_views_agree_through_their_homographies(small):
 def test_views_lie_inside_the_photograph_and_are_not_mirrored():
     rng = np.random.default_rng(3)
     for size in [(360, 480), (480, 360), (64, 512)]:
-        first = views.crop((300, 451), size, 0.75, (0.5, 0.1))
+        first = scenes.crop((300, 451), size, 0.75, (0.5, 0.1))
         for _ in range(20):
-            quad = views.sample_quad(first, (300, 451), 1.0, rng)
+            quad = scenes.sample_quad(first, (300, 451), 1.0, rng)
             assert (quad >= 0).all()
             assert (quad <= [450, 299]).all()
-            matrix = views.to_photograph(quad, size)
+            matrix = scenes.to_photograph(quad, size)
             assert np.linalg.det(matrix[:2, :2]) > 0
 
 

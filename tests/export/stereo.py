@@ -16,8 +16,7 @@ PAGES = (np.array([0.8, 0.0, 1.0]), np.array([-0.8, 0.0, 1.0]))
 
 def two_views() -> tuple[np.ndarray, np.ndarray]:
     """Returns uint8 RGB pictures of both cameras; the second went right and turned back to the fold."""
-    (scene,) = [scene for scene in scenes.SCENES if scene.name == "astronaut"]
-    first = scenes.photograph(scene)
+    first = scenes.photograph("astronaut")
     rotation, _ = cv2.Rodrigues(np.array([0.0, 0.3, 0.02]))
     centre = np.array([[0.3], [0.02], [0.03]])
     second = np.zeros_like(first)

@@ -9,8 +9,7 @@ SIZE, FRAMES = (240, 320), 20
 
 
 def photograph(name="astronaut"):
-    (scene,) = [scene for scene in scenes.SCENES if scene.name == name]
-    return scenes.photograph(scene)
+    return scenes.photograph(name)
 
 
 def to_frame(k):

@@ -29,8 +29,7 @@ def model_file(small, tmp_path):
 
 
 def photo(name="astronaut", size=(240, 320)):
-    (scene,) = [each for each in scenes.SCENES if each.name == name]
-    return images.resize_image(scenes.photograph(scene), size)[None]
+    return images.resize_image(scenes.photograph(name), size)[None]
 
 
 def sqnr(wanted, got):

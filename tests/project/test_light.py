@@ -15,8 +15,7 @@ RUNTIMES = ("litert", "tflite-runtime")
 
 
 def photo(name="astronaut", size=(240, 320)):
-    (scene,) = [each for each in scenes.SCENES if each.name == name]
-    return images.resize_image(scenes.photograph(scene), size)
+    return images.resize_image(scenes.photograph(name), size)
 
 
 @pytest.fixture

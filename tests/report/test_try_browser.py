@@ -46,8 +46,7 @@ RUN = """async ({ network, build, pictures, sizes, k }) => {
 @pytest.fixture(scope="module")
 def photographs():
     """A photograph, the same from another side, and another one."""
-    by_name = {scene.name: scene for scene in scenes.SCENES}
-    china, astronaut = (scenes.photograph(by_name[name]) for name in ("china", "astronaut"))
+    china, astronaut = (scenes.photograph(name) for name in ("china", "astronaut"))
     first = images.resize_image(china, SIZES[0])
     turned = np.array([[0.9, -0.12, 20.0], [0.1, 0.95, -8.0], [1e-4, 2e-4, 1.0]])
     return [
