@@ -59,8 +59,8 @@ def test_stages_run_again_for_code_that_they_use_and_for_no_other(package):
     assert run_again(records) == set()
     change(package / "live" / "canvas.py")
     assert run_again(records) == set()
-    change(package / "viz" / "training_charts.py")
-    assert run_again(records) == {"02"}
+    change(package / "viz" / "network_charts.py")
+    assert run_again(records) == {"02", "03"}
     change(package / "methods" / "decode.py")
     assert run_again(records) == {stage.number for stage in stages}
 

@@ -10,18 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kp2d import checks, files, images
-from kp2d.arguments import image_size, refuse_input_as_output, say
+from kp2d.arguments import SIZE, refuse_input_as_output, say
 from kp2d.methods import cli as method_cli
 from kp2d.methods import registration
 from kp2d.viz import matched
 
 
 def add_match(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d match`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d match` to the parser of the verb."""
     parser.add_argument(
         "images",
         nargs="+",
@@ -41,8 +37,7 @@ def add_match(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=1000, help="keypoints kept an image")
     parser.add_argument(
         "--image-size",
-        type=image_size,
-        metavar="HxW",
+        **SIZE,
         help="size the method sees; default: each image's own, reduced to a megapixel if it is larger",
     )
     parser.add_argument(
@@ -61,9 +56,6 @@ def add_match(parser: argparse.ArgumentParser) -> None:
 
 def run_match(options: argparse.Namespace) -> int:
     """Matches the first image with each of the others, writes what was asked for and says what was found.
-
-    Args:
-        options: From a parser with `add_match`.
 
     Returns:
         1 if some of several images could not be read and were left out, else 0.

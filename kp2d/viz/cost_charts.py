@@ -25,6 +25,7 @@ PARTS = {
     "extract": ("detector and descriptor", "#a0a0a0"),
     "match": ("matching", "#1a1a1a"),
 }
+_NETWORK_TIME = "ms_240x320_2"  # column of `plot_networks`
 _TIMES = ["method", "precision", *_SIZE, "threads", *(f"{part}_ms" for part in PARTS)]
 
 
@@ -43,7 +44,7 @@ def plot_robustness(rows: pd.DataFrame) -> Figure:
     rows = panels.checked_table(rows, ["method", "subset", "amount", *SHOWN], once_by=["subset", "amount"])
     with figures.style():
         drawn = list(itertools.product(panels.datasets_of(rows), SHOWN, ("rotation", "scale")))
-        axes = panels.make_panels(len(drawn), 2, None, height=2.3)
+        axes = panels.make_panels(len(drawn), 2, height=2.3)
         ends = {}
         for panel, ((prefix, part), metric, kind) in zip(axes, drawn, strict=True):
             part = part[part["subset"] == kind].sort_values("amount")
@@ -52,7 +53,7 @@ def plot_robustness(rows: pd.DataFrame) -> Figure:
                 ends[panel, method, precision] = line[metric].iloc[-1]
             (_rotation_axis if kind == "rotation" else _scale_axis)(panel, part["amount"])
             _metric_label(panel, prefix, metric)
-        return panels.finish(axes[1], rows, ends, own=True)
+        return panels.finish(axes[1], rows, ends)
 
 
 def _metric_label(panel: Axes, prefix: str, metric: str) -> None:
@@ -97,7 +98,7 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
     span = (joined["extract_ms"].min() / 1.3, joined["extract_ms"].max() * 1.3)
     with figures.style():
         drawn = list(itertools.product(panels.datasets_of(joined), SHOWN))
-        axes = panels.make_panels(len(drawn), 2, None, height=2.9)
+        axes = panels.make_panels(len(drawn), 2, height=2.9)
         ends = {}
         for panel, ((prefix, part), metric) in zip(axes, drawn, strict=True):
             for method, precision, line in panels.by_method(part):
@@ -112,7 +113,7 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
         sizes = joined.sort_values("marker").drop_duplicates(_SIZE)
         names = ", ".join(f"{width}×{height}" for height, width in sizes[_SIZE].itertuples(index=False))
         axes[0].set_title(f"from the smallest marker to the largest: {names}", fontsize=7)
-        return panels.finish(axes[-1], joined, ends, own=True)
+        return panels.finish(axes[-1], joined, ends)
 
 
 def _decade_axis(panel: Axes, span: tuple[float, float], label: str) -> None:
@@ -141,7 +142,7 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
     span = (min(sizes) / 1.6, max(sizes) * 1.6)
     with figures.style():
         drawn = list(itertools.product(panels.datasets_of(rows), SHOWN))
-        axes = panels.make_panels(len(drawn), 2, None, height=2.6)
+        axes = panels.make_panels(len(drawn), 2, height=2.6)
         ends = {}
         for panel, ((prefix, part), metric) in zip(axes, drawn, strict=True):
             joined: dict[str, list[tuple[float, float]]] = {}
@@ -163,15 +164,14 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
                 panel.plot(*zip(*points, strict=True), color=color, linewidth=0.6, zorder=1)
             _decade_axis(panel, span, "weights (MiB, log scale)")
             _metric_label(panel, prefix, metric)
-        return panels.finish(axes[-1], rows, ends, own=True)
+        return panels.finish(axes[-1], rows, ends)
 
 
-def plot_networks(rows: pd.DataFrame, time: str = "ms_240x320_2") -> Figure:
+def plot_networks(rows: pd.DataFrame) -> Figure:
     """Plots what architectures reach after the same training over the time of an image.
 
     Args:
         rows: From `kp2d.reproduce.bench.networks`, of one subset.
-        time: Column of the milliseconds.
 
     Returns:
         The figure, a panel a metric: a network is a marker with its 95 % interval. Networks that were not
@@ -184,25 +184,24 @@ def plot_networks(rows: pd.DataFrame, time: str = "ms_240x320_2") -> Figure:
     if rows.empty:
         return panels.nothing("no results/networks.csv here: kp2d bench networks makes it")
     ends_of = {metric: tables.end_names(metric) for metric in SHOWN}
-    wanted = ["network", time, *SHOWN, *itertools.chain(*ends_of.values())]
-    rows = rows.assign(
-        method=rows.get("network"), precision="float32"
-    )  # that of the training is no one's name
+    wanted = ["network", _NETWORK_TIME, *SHOWN, *itertools.chain(*ends_of.values())]
+    # The precision of the training is in no one's name.
+    rows = rows.assign(method=rows.get("network"), precision="float32")
     rows = panels.checked_table(rows, wanted, once_by=[])
-    span = (rows[time].min() / 1.3, rows[time].max() * 1.3)
+    span = (rows[_NETWORK_TIME].min() / 1.3, rows[_NETWORK_TIME].max() * 1.3)
     with figures.style():
-        axes = panels.make_panels(len(SHOWN), 2, None, height=2.9)
+        axes = panels.make_panels(len(SHOWN), 2, height=2.9)
         ends = {}
         for panel, (metric, (low, high)) in zip(axes, ends_of.items(), strict=True):
             for method, precision, line in panels.by_method(rows):
                 (row,) = line.to_dict("records")
                 look = {**figures.method_style(method, precision), "linestyle": "none", "elinewidth": 0.6}
                 spread = [[row[metric] - row[low]], [row[high] - row[metric]]]
-                panel.errorbar([row[time]], [row[metric]], yerr=spread, **look)
+                panel.errorbar([row[_NETWORK_TIME]], [row[metric]], yerr=spread, **look)
                 ends[panel, method, precision] = row[metric]
             _decade_axis(panel, span, "milliseconds of the network in int8 (log scale)")
             _metric_label(panel, "", metric)
-        return panels.finish(axes[-1], rows, ends, own=True)
+        return panels.finish(axes[-1], rows, ends)
 
 
 def plot_times(times: pd.DataFrame, mapping: pd.DataFrame | None = None) -> Figure:

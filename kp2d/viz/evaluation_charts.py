@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +27,12 @@ LABELS: dict[str, tuple[str, bool, float | None]] = {
 _CORNER_LIMITS = 0.1, 100.0  # px; beyond it a homography is as useless as none
 
 
-def plot_mma(rows: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -> Figure:
+def plot_mma(rows: pd.DataFrame) -> Figure:
     """Plots mean matching accuracy over 1-10 px, one line a method, one panel a subset.
 
     Args:
         rows: One row a method × precision × subset, with columns `method`, `subset`, `mma_1` …
             `mma_10` and where given `precision`, `num_pairs`.
-        axes: Where to draw, one axes a subset; a new figure by default.
 
     Returns:
         The figure.
@@ -45,23 +43,20 @@ def plot_mma(rows: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -
     columns = list(tables.MMA)
     rows = panels.checked_table(rows, ["method", "subset", *columns], once_by=["subset"])
     rows = panels.name_subsets(rows)
-    subsets = panels.subsets_of(rows)
     with figures.style():
-        drawn_in = panels.make_panels(len(subsets), len(subsets), axes)
-        ends = {}
-        for panel, subset in zip(drawn_in, subsets, strict=True):
-            part = rows[rows["subset"] == subset]
+        drawn_in, ends = panels.by_subset(rows), {}
+        for panel, subset, part in drawn_in:
             for method, precision, line in panels.by_method(part):
                 values = line[columns].iloc[0].to_numpy(float)
                 panel.plot(MMA_THRESHOLDS, values, **figures.method_style(method, precision))
                 ends[panel, method, precision] = values[-1]
             panels.set_limits(panel, (0.5, 10.3), (0, 1.0), range(1, 11), "threshold (px)")
             panel.set_title(panels.panel_title(subset, part.get("num_pairs")))
-        drawn_in[0].set_ylabel("mean matching accuracy (fraction)")
-        return panels.finish(drawn_in[-1], rows, ends, own=axes is None)
+        drawn_in[0][0].set_ylabel("mean matching accuracy (fraction)")
+        return panels.finish(drawn_in[-1][0], rows, ends)
 
 
-def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None = None) -> Figure:
+def plot_correctness(pairs: pd.DataFrame) -> Figure:
     """Plots the fraction of pairs whose mean corner error is within a threshold of 0-10 px.
 
     Dotted guides at 1, 3 and 5 px mark where the curves read d1, d3 and d5.
@@ -69,7 +64,6 @@ def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None 
     Args:
         pairs: One row a method × precision × pair, with columns `method`, `corner_error` (px; NaN:
             no homography, counts as a failure) and where given `precision`, `subset`, `pair`.
-        axes: Where to draw, one axes a subset; a new figure by default.
 
     Returns:
         The figure.
@@ -83,34 +77,29 @@ def plot_correctness(pairs: pd.DataFrame, *, axes: Axes | Sequence[Axes] | None 
     if "pair" in pairs:
         pairs = panels.checked_table(pairs, ["pair"], once_by=["subset", "pair"])
     pairs = panels.name_subsets(pairs)
-    subsets = panels.subsets_of(pairs)
     with figures.style():
-        drawn_in = panels.make_panels(len(subsets), len(subsets), axes)
-        ends = {}
-        for panel, subset in zip(drawn_in, subsets, strict=True):
-            part = pairs[pairs["subset"] == subset]
+        drawn_in, ends = panels.by_subset(pairs), {}
+        for panel, subset, part in drawn_in:
             for threshold in (1, 3, 5):
                 panel.axvline(threshold, color="#b0b0b0", linewidth=0.7, linestyle=":", zorder=1)
                 panel.text(threshold, 1.025, f"d{threshold}", ha="center", fontsize=6.5, color="#777777")
             for method, precision, line in panels.by_method(part):
-                drawn = figures.method_style(method, precision)
-                end = _correctness_curve(panel, line["corner_error"], drawn)
-                ends[panel, method, precision] = end
+                look = figures.method_style(method, precision)
+                ends[panel, method, precision] = _correctness_curve(panel, line["corner_error"], look)
             panels.set_limits(panel, (0, 10.3), (0, 1.0), range(11), "threshold (px)")
             counts = part.groupby(["method", "precision"]).size()
             panel.set_title(panels.panel_title(subset, counts), pad=11)
-        drawn_in[0].set_ylabel("pairs within threshold (fraction)")
-        return panels.finish(drawn_in[-1], pairs, ends, own=axes is None)
+        drawn_in[0][0].set_ylabel("pairs within threshold (fraction)")
+        return panels.finish(drawn_in[-1][0], pairs, ends)
 
 
-def plot_estimators(rows: pd.DataFrame, metric: str = "d1") -> Figure:
-    """Plots what the estimator of the homography changes, a line a method, one panel a subset.
+def plot_estimators(rows: pd.DataFrame) -> Figure:
+    """Plots what the estimator of the homography does to d1, a line a method, one panel a subset.
 
     Bars reach from the least to the most of the orders in which the estimator got the matches.
 
     Args:
         rows: From `kp2d.evaluate.estimators.study`.
-        metric: "d1", "d3" or "d5".
 
     Returns:
         The figure.
@@ -118,32 +107,29 @@ def plot_estimators(rows: pd.DataFrame, metric: str = "d1") -> Figure:
     Raises:
         InputError: If columns or rows are missing, or a method has several rows for one estimator.
     """
-    ends_of_bars = [f"{metric}_least", f"{metric}_most"]
+    ends_of_bars = ["d1_least", "d1_most"]
     rows = panels.checked_table(
-        rows, ["subset", metric, *ends_of_bars], once_by=["subset", "estimator", "refine"]
+        rows, ["subset", "d1", *ends_of_bars], once_by=["subset", "estimator", "refine"]
     )
     rows = panels.name_subsets(rows)
-    subsets = panels.subsets_of(rows)
     key = ["estimator", "ransac_threshold", "refine"]
     steps = [tuple(step) for step in rows[key].drop_duplicates().itertuples(index=False)]
     with figures.style():
-        drawn_in = panels.make_panels(len(subsets), len(subsets), None)
-        ends = {}
-        for panel, subset in zip(drawn_in, subsets, strict=True):
-            part = rows[rows["subset"] == subset]
+        drawn_in, ends = panels.by_subset(rows), {}
+        for panel, subset, part in drawn_in:
             lines = list(panels.by_method(part))
             for index, (method, precision, line) in enumerate(lines):
                 line = line.set_index(key).loc[steps]
                 places = np.arange(len(steps)) + 0.035 * (index - (len(lines) - 1) / 2)  # bars side by side
                 drawn = figures.method_style(method, precision)
-                panel.plot(places, line[metric], **drawn)
+                panel.plot(places, line["d1"], **drawn)
                 panel.vlines(places, *line[ends_of_bars].to_numpy().T, color=drawn["color"], linewidth=0.9)
-                ends[panel, method, precision] = line[metric].iloc[-1]
+                ends[panel, method, precision] = line["d1"].iloc[-1]
             panels.set_limits(panel, (-0.3, len(steps) - 0.7), (0, 1.0), range(len(steps)), "")
             panel.set_xticklabels([_estimator_label(*step) for step in steps])
             panel.set_title(panels.panel_title(subset, part.get("num_pairs")))
-        drawn_in[0].set_ylabel(f"{metric} (fraction)")
-        return panels.finish(drawn_in[-1], rows, ends, own=True)
+        drawn_in[0][0].set_ylabel("d1 (fraction)")
+        return panels.finish(drawn_in[-1][0], rows, ends)
 
 
 def _estimator_label(estimator: str, threshold: float, refine: bool) -> str:
@@ -151,14 +137,13 @@ def _estimator_label(estimator: str, threshold: float, refine: bool) -> str:
     return "+ refined" if refine else f"{name}\n{threshold:g} px"
 
 
-def plot_repeatability(rows: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -> Figure:
+def plot_repeatability(rows: pd.DataFrame) -> Figure:
     """Plots repeatability and localization error by the number of keypoints kept.
 
     Args:
         rows: One row a method × precision × subset × top_k, with columns `method`, `subset`,
             `top_k`, `repeatability`, `localization_error` (px) and where given `precision`,
             `num_pairs`.
-        axes: Where to draw, two axes a subset, one a metric; a new figure by default.
 
     Returns:
         The figure, one row of panels a subset.
@@ -172,7 +157,7 @@ def plot_repeatability(rows: pd.DataFrame, *, axes: Sequence[Axes] | None = None
     subsets, counts = panels.subsets_of(rows), sorted(rows["top_k"].unique())
     worst = max(1.0, np.ceil(2 * rows["localization_error"].fillna(0).max()) / 2)
     with figures.style():
-        drawn_in = panels.make_panels(2 * len(subsets), 2, axes)
+        drawn_in = panels.make_panels(2 * len(subsets), 2)
         ends = {}
         for index, panel in enumerate(drawn_in):
             subset, metric, top = subsets[index // 2], metrics[index % 2], (1.0, worst)[index % 2]
@@ -185,17 +170,10 @@ def plot_repeatability(rows: pd.DataFrame, *, axes: Sequence[Axes] | None = None
             panels.set_limits(panel, span, (0, top), counts, "keypoints kept, k (count, log scale)")
             panel.set_ylabel(LABELS[metric][0])
             panel.set_title(panels.panel_title(subset, part.get("num_pairs")))
-        return panels.finish(drawn_in[1], rows, ends, own=axes is None)
+        return panels.finish(drawn_in[1], rows, ends)
 
 
-def plot_against(
-    pairs: pd.DataFrame,
-    metric: str,
-    method: str,
-    reference: str = "sift",
-    *,
-    axes: Axes | None = None,
-) -> Figure:
+def plot_against(pairs: pd.DataFrame, metric: str, method: str, reference: str = "sift") -> Figure:
     """Plots a method against a reference, one point a pair; the title counts who does better.
 
     Args:
@@ -204,7 +182,6 @@ def plot_against(
         metric: A column, such as `repeatability` or `corner_error` (logarithmic; NaN is "failed").
         method: On the vertical axis; as "METHOD:PRECISION" where the table holds several precisions.
         reference: On the horizontal axis.
-        axes: Where to draw; a new figure 3.4 in wide by default.
 
     Returns:
         The figure.
@@ -218,7 +195,7 @@ def plot_against(
     if metric == "corner_error":
         points[["x", "y"]] = points[["x", "y"]].clip(*_CORNER_LIMITS)
     with figures.style():
-        panel = axes or panels.make_panels(1, 1, None, width=figures.NARROW, height=3.6)[0]
+        (panel,) = panels.make_panels(1, 1, width=figures.NARROW, height=3.6)
         limits = _CORNER_LIMITS if metric == "corner_error" else _value_limits(points, metric)
         panel.plot(limits, limits, color="#999999", linewidth=0.8, zorder=1)
         _draw_points(panel, points, figures.method_style(Method.parse(method).in_tables().name)["color"])
@@ -227,8 +204,7 @@ def plot_against(
         panel.set(xlabel=f"{labels[0]}: {name}", ylabel=f"{labels[1]}: {name}")
         panel.set_aspect("equal", adjustable="box")
         panel.set_title(title, fontsize=7.5)
-        if axes is None:
-            panels.freeze(panel.get_figure(root=True))
+        panels.freeze(panel.get_figure(root=True))
     return panel.get_figure(root=True)
 
 

@@ -263,21 +263,11 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
         InputError: If the suffix is another, or the folder cannot be made or written.
     """
     path = Path(path).expanduser().absolute()
-    content = _encode(figure, _kind(path))
+    kind = checks.one_of("picture suffix", path.suffix.lower(), (".svg", ".png", ".jpg", ".jpeg"))
+    content = _encode(figure, kind[1:])
     with files.atomic(path) as temporary:
         temporary.write_bytes(content)
     return path
-
-
-def check_target(path: str | os.PathLike) -> None:
-    """Raises an `InputError` now if `save_figure` could not write `path` later, when the work is done."""
-    path = Path(path).expanduser().absolute()
-    _kind(path)
-    files.check_writable(path)
-
-
-def _kind(path: Path) -> str:
-    return checks.one_of("picture suffix", path.suffix.lower(), (".svg", ".png", ".jpg", ".jpeg"))[1:]
 
 
 def _encode(figure: Figure, kind: str) -> bytes:

@@ -68,6 +68,15 @@ def subsets_of(rows: pd.DataFrame) -> list[str]:
     return sorted(rows["subset"].unique(), key=subset_rank)
 
 
+def by_subset(rows: pd.DataFrame) -> list[tuple[Axes, str, pd.DataFrame]]:
+    """Returns a panel of a new figure for each subset, in the house's order: the axes, its name, its rows."""
+    subsets = subsets_of(rows)
+    drawn_in = make_panels(len(subsets), len(subsets))
+    return [
+        (panel, name, rows[rows["subset"] == name]) for panel, name in zip(drawn_in, subsets, strict=True)
+    ]
+
+
 def by_method(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yields (method, precision, its rows): classical first, then networks, then others."""
     known = list(figures.METHODS)
@@ -87,26 +96,14 @@ def panel_title(subset: str, num_pairs: pd.Series | None) -> str:
 def nothing(why: str) -> Figure:
     """Returns a figure that says why there is nothing to draw."""
     with figures.style():
-        (panel,) = make_panels(1, 1, None, height=1.0)
+        (panel,) = make_panels(1, 1, height=1.0)
         panel.set_axis_off()
         panel.text(0.5, 0.5, why, ha="center", va="center")
         return panel.get_figure(root=True)
 
 
-def make_panels(
-    count: int,
-    columns: int,
-    axes: Axes | Sequence[Axes] | None,
-    *,
-    width: float = figures.WIDE,
-    height: float = 2.5,
-) -> list[Axes]:
-    """Returns `count` axes: the caller's, or those of a new figure."""
-    if axes is not None:
-        given = list(np.ravel(axes))
-        if len(given) != count:
-            raise checks.problem(f"{count} axes, one a panel", f"{len(given)}")
-        return given
+def make_panels(count: int, columns: int, *, width: float = figures.WIDE, height: float = 2.5) -> list[Axes]:
+    """Returns the axes of a new figure, `count` of them."""
     columns = columns if columns <= 3 else 2  # titles that name a data set need room
     rows = -(-count // columns)
     figure = figures.StyledFigure(figsize=(width, height * rows), layout="constrained")
@@ -134,7 +131,7 @@ def log_axis(axis: Axis, ticks: Sequence[float], labels: Sequence[str] | None = 
     axis.set_minor_locator(NullLocator())
 
 
-def finish(panel: Axes, rows: pd.DataFrame, ends: dict[tuple[Axes, str, str], float], *, own: bool) -> Figure:
+def finish(panel: Axes, rows: pd.DataFrame, ends: dict[tuple[Axes, str, str], float]) -> Figure:
     """Writes the key at the right of `panel`, each name near the end of its line.
 
     `ends` holds the height (axes fraction) at which each line ends, by axes, method and precision.
@@ -144,8 +141,7 @@ def finish(panel: Axes, rows: pd.DataFrame, ends: dict[tuple[Axes, str, str], fl
     place = {"xycoords": "axes fraction", "xytext": (31, 0), "textcoords": "offset points"}
     place |= {"va": "center", "fontsize": 7}
     texts = [panel.annotate(figures.method_label(*key), (1, 0), **place) for key in keys]
-    if own:
-        figure.draw_without_rendering()  # the height of the axes is known only now
+    figure.draw_without_rendering()  # the height of the axes is known only now
     inches = panel.get_position().height * figure.get_figheight()
     heights = _spread([ends.get((panel, *key), np.nan) for key in keys], 0.13 / inches)
     for key, text, height in zip(keys, texts, heights, strict=True):
@@ -154,8 +150,7 @@ def finish(panel: Axes, rows: pd.DataFrame, ends: dict[tuple[Axes, str, str], fl
         drawn = {**figures.method_style(*key), "transform": sample, "clip_on": False}
         panel.add_artist(Line2D([0.06, 0.37], [0, 0], **{**drawn, "marker": ""}))
         panel.add_artist(Line2D([0.215], [0], **{**drawn, "linestyle": "none"}))
-    if own:
-        freeze(figure)
+    freeze(figure)
     return figure
 
 

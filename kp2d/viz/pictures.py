@@ -15,52 +15,20 @@ from matplotlib.transforms import ScaledTranslation
 
 from kp2d import checks
 from kp2d.viz import overlay
-from kp2d.viz.figures import NARROW, WIDE, StyledFigure, style
+from kp2d.viz.figures import WIDE, StyledFigure, style
 
 TALLEST = 9.0  # inches; a portrait pair is drawn smaller rather than running off the page
-
-
-def draw_keypoints(
-    image: np.ndarray,
-    keypoints: np.ndarray,
-    scores: np.ndarray | None = None,
-    *,
-    title: str | None = None,
-    max_points: int = 500,
-    axes: Axes | None = None,
-) -> Figure:
-    """Draws keypoints as small rings, coloured by the rank of their score, the best on top.
-
-    Args:
-        image: uint8 RGB `[H, W, 3]`.
-        keypoints: `[N, 2]`, (x, y) px, the centre of the top-left pixel is (0, 0); N = 0 is valid.
-        scores: `[N]`, larger is better; None draws all rings alike, in the order given.
-        title: Facts for the title line.
-        max_points: At most this many are drawn, best first; the caption states both numbers.
-        axes: Where to draw; a new figure 3.4 in wide by default.
-
-    Returns:
-        The figure.
-
-    Raises:
-        InputError: If image, keypoints or scores have another shape.
-    """
-    height, width = checks.is_image(image).shape[:2]
-    with style():
-        axes = axes or _photo_axes(NARROW, height / width, top=0.26 if title else 0.04, bottom=0.26)
-        text, rank_map = _paint_keypoints(axes, image, keypoints, scores, max_points, title)
-        _keypoint_caption(axes, text, rank_map)
-    return axes.get_figure(root=True)
 
 
 def compare_keypoints(
     image: np.ndarray, detections: dict[str, tuple[np.ndarray, np.ndarray]], *, max_points: int = 500
 ) -> Figure:
-    """Draws the keypoints of several methods on one image, side by side, as `draw_keypoints` does.
+    """Draws the keypoints of methods on one image, side by side, coloured by the rank of their score.
 
     Args:
         image: uint8 RGB `[H, W, 3]`.
-        detections: Keypoints `[N, 2]` px and scores `[N]` by name; the name becomes the title.
+        detections: Keypoints `[N, 2]`, (x, y) px, the centre of the top-left pixel is (0, 0), and scores
+            `[N]`, larger is better, by name; the name becomes the title. N = 0 is valid.
         max_points: At most this many are drawn a method, best first.
 
     Returns:
@@ -77,8 +45,8 @@ def compare_keypoints(
         figure, cells = _grid(shapes, min(len(shapes), 3), title=0.18, bottom=0.2)
         for axes, (name, (keypoints, scores)) in zip(cells, detections.items(), strict=True):
             title = f"{name} · {len(keypoints)} keypoints"
-            _, rank_map = _paint_keypoints(axes, image, keypoints, scores, max_points, title)
-        _keypoint_caption(cells[-1], "", rank_map)
+            rank_map = _paint_keypoints(axes, image, keypoints, scores, max_points, title)
+        _rank_bar(cells[-1], rank_map)
     return figure
 
 
@@ -86,28 +54,23 @@ def _paint_keypoints(
     axes: Axes,
     image: np.ndarray,
     keypoints: np.ndarray,
-    scores: np.ndarray | None,
+    scores: np.ndarray,
     max_points: int,
-    title: str | None,
-) -> tuple[str, ScalarMappable | None]:
-    """Paints image and rings; returns the caption and, with scores, the colours of the ranks."""
-    keypoints = checks.is_points(keypoints)
-    order = np.arange(len(keypoints))
-    if scores is not None:
-        scores = np.asarray(scores)
-        if scores.shape != order.shape:
-            raise checks.problem(f"scores [{len(order)}]", f"shape {list(scores.shape)}")
-        order = np.argsort(-scores, kind="stable")
-    drawn = order[:max_points][::-1]  # worst first, so that the best lie on top
+    title: str,
+) -> ScalarMappable:
+    """Paints image and rings, the best on top; returns the colours of the ranks."""
+    keypoints, scores = checks.is_points(keypoints), np.asarray(scores)
+    if scores.shape != (len(keypoints),):
+        raise checks.problem(f"scores [{len(keypoints)}]", f"shape {list(scores.shape)}")
+    drawn = np.argsort(-scores, kind="stable")[:max_points][::-1]  # worst first
     overlay.photograph(axes, image)
-    ranks = np.arange(len(drawn), 0, -1) if scores is not None else np.ones(len(drawn))
+    ranks = np.arange(len(drawn), 0, -1)
     rank_map = ScalarMappable(Normalize(1, max(len(drawn), 2)), "viridis_r")
     ring = {"s": 13, "facecolors": "none"}
     axes.scatter(*keypoints[drawn].T, edgecolors="#101010", linewidths=1.9, alpha=0.6, **ring)
     axes.scatter(*keypoints[drawn].T, edgecolors=rank_map.to_rgba(ranks), linewidths=0.9, **ring)
     overlay.frameless(axes, image.shape[1::-1], title, origin=-0.5)
-    some = f"best {len(drawn)} of " if len(drawn) < len(order) else ""
-    return f"{some}{len(order)} keypoints", rank_map if scores is not None else None
+    return rank_map
 
 
 def draw_matches(
@@ -122,7 +85,6 @@ def draw_matches(
     estimated: np.ndarray | None = None,
     title: str | None = None,
     max_matches: int = 200,
-    axes: Axes | None = None,
 ) -> Figure:
     """Draws two pictures side by side, their matches, and the frame of picture 0 in picture 1.
 
@@ -141,10 +103,9 @@ def draw_matches(
         estimated: Estimated `[3, 3]`, 0 → 1; may be singular, as a failed estimate can be.
         title: Facts for the title line ("sift · 182/240 inliers · 1.3 px").
         max_matches: At most this many lines, best first, inliers and outliers in proportion.
-        axes: Where to draw; a new figure 7 in wide by default.
 
     Returns:
-        The figure.
+        The figure, 7 in wide.
 
     Raises:
         InputError: If an argument has another shape, or an index is out of range.
@@ -154,11 +115,14 @@ def draw_matches(
     )
     with style():
         width, height = pair.size
-        axes = axes or _photo_axes(WIDE, height / width, top=0.24 if title else 0.0, bottom=0.24)
+        top, bottom, high = 0.24 if title else 0.0, 0.24, min(WIDE * height / width, TALLEST)
+        figure = StyledFigure(figsize=(WIDE, high + top + bottom))
+        total = figure.get_figheight()
+        axes = figure.add_axes((0, bottom / total, 1, high / total))
         kinds = overlay.paint_pair(axes, pair, max_matches)
         overlay.frameless(axes, pair.size, title)
         _legend(axes, kinds, loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=0.4, borderpad=0)
-    return axes.get_figure(root=True)
+    return figure
 
 
 def gallery(panels: Sequence[dict[str, Any]], *, columns: int = 3, max_matches: int = 60) -> Figure:
@@ -247,14 +211,6 @@ def contact_sheet(
     return figure
 
 
-def _photo_axes(width: float, shape: float, *, top: float, bottom: float) -> Axes:
-    """Returns the axes of a new figure for a picture of height / width `shape`; in inches."""
-    high = min(width * shape, TALLEST)
-    figure = StyledFigure(figsize=(width, high + top + bottom))
-    total = figure.get_figheight()
-    return figure.add_axes((0, bottom / total, 1, high / total))
-
-
 def _grid(shapes: Sequence[float], columns: int, **room: float) -> tuple[Figure, list[Axes]]:
     """Returns a new figure 7 in wide with one axes a picture; see `overlay.grid`."""
     height, places = overlay.grid(shapes, columns, WIDE, **room)
@@ -272,12 +228,9 @@ def _legend(owner: Axes | Figure, kinds: dict[str, Artist], **where: Any) -> Non
             sample.set(linewidth=1.4, alpha=1.0)
 
 
-def _keypoint_caption(axes: Axes, text: str, ranks: ScalarMappable | None) -> None:
-    """Writes the number of keypoints under a picture and a thin bar of the rank colours."""
+def _rank_bar(axes: Axes, ranks: ScalarMappable) -> None:
+    """Draws a thin bar of the rank colours under a picture."""
     below = {"textcoords": "offset points", "va": "top", "fontsize": 7, "annotation_clip": False}
-    axes.annotate(text, (0, 0), xycoords="axes fraction", xytext=(1, -5), **below)
-    if ranks is None:
-        return
     inches = axes.get_figure(root=True).dpi_scale_trans + ScaledTranslation(1, 0, axes.transAxes)
     bar = axes.inset_axes((-0.92, -0.145, 0.6, 0.06), transform=inches)
     bar.imshow(ranks.to_rgba(np.linspace(*ranks.get_clim(), 64))[None], aspect="auto")

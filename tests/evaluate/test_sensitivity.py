@@ -11,7 +11,7 @@ from kp2d.evaluate import sensitivity
 from kp2d.evaluate.sensitivity import Study, Variant
 from kp2d.quantize import calibration, quantization
 from kp2d.quantize.quantization import FloatNetwork, PostTraining
-from kp2d.viz import figures, quantization_charts
+from kp2d.viz import figures, network_charts
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def test_errors_grow_along_the_network(study):
     assert rows.set_index("tensor")["sqnr_network"]["conv1a"] > rows["sqnr_network"].min()
     ranges = quantization.chosen_ranges(network)
     assert ranges["conv3b"] == ranges["descriptor_b"] and set(ranges) == set(rows["tensor"])
-    activations = quantization_charts.plot_activations(calibrated.statistics, ranges)
+    activations = network_charts.plot_activations(calibrated.statistics, ranges)
     assert len(activations.axes) == len(rows)
-    errors = quantization_charts.plot_layer_errors(rows)
+    errors = network_charts.plot_layer_errors(rows)
     assert any("worst" in text.get_text() for text in errors.axes[0].texts)
     assert figures.to_png(errors) == figures.to_png(errors)
 
@@ -93,17 +93,17 @@ def test_the_chart_shows_every_variant_and_says_what_lies_outside():
             "delta_matching_score": np.zeros(11),
         }
     )
-    panels = quantization_charts.plot_sensitivity(rows).axes
+    panels = network_charts.plot_sensitivity(rows).axes
     assert [label.get_text() for label in panels[0].get_yticklabels()][:3] == ["a: one", "a: two", "b: three"]
     assert [text.get_text() for text in panels[0].texts] == ["-0.900"]
 
 
 def test_charts_refuse_what_they_cannot_draw():
-    for plot in (quantization_charts.plot_sensitivity, quantization_charts.plot_layer_errors):
+    for plot in (network_charts.plot_sensitivity, network_charts.plot_layer_errors):
         with pytest.raises(InputError, match="rows with the columns"):
             plot(pd.DataFrame({"group": ["x"]}))
     with pytest.raises(InputError, match="tensors with their ranges"):
-        quantization_charts.plot_activations({"x": calibration.TensorStatistics()}, {})
+        network_charts.plot_activations({"x": calibration.TensorStatistics()}, {})
 
 
 def test_noise_ratios_are_decibels():

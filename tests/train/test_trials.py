@@ -11,7 +11,7 @@ from kp2d.methods import extractors, weights
 from kp2d.reproduce import settings
 from kp2d.train import trials
 from kp2d.train.recipes import from_recipe
-from kp2d.viz import cost_charts, figures, training_charts
+from kp2d.viz import cost_charts, figures, network_charts
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -66,12 +66,12 @@ def test_loss_table_and_chart_tell_the_kinds_of_descriptor_loss_apart(trained, t
     plus = log["recipe"] == "kp2d_plus"
     assert log.loc[plus, "triplet"].isna().all() and log.loc[~plus, "triplet"].notna().all()
     assert log.loc[plus, "dual_softmax"].notna().all() and log.loc[~plus, "dual_softmax"].isna().all()
-    figure = training_charts.plot_losses(log)
+    figure = network_charts.plot_losses(log)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == [title for title, _ in training_charts.TERMS.values()]
+    assert titles == [title for title, _ in network_charts.TERMS.values()]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kp2d", "kp2d_plus"]
     drawn = figures.save_figure(figure, tmp_path / "losses.svg").read_bytes()
-    assert drawn == figures.save_figure(training_charts.plot_losses(log), tmp_path / "again.svg").read_bytes()
+    assert drawn == figures.save_figure(network_charts.plot_losses(log), tmp_path / "again.svg").read_bytes()
 
 
 def test_what_cannot_be_charted_or_trained_is_refused(trained, tmp_path):
@@ -82,9 +82,9 @@ def test_what_cannot_be_charted_or_trained_is_refused(trained, tmp_path):
     with pytest.raises(checks.InputError, match="log of at least one run"):
         trials.loss_table({"x": tmp_path})
     with pytest.raises(checks.InputError, match="at least one of the terms"):
-        training_charts.plot_losses(pd.DataFrame({"recipe": ["kp2d"], "pairs": [8]}))
+        network_charts.plot_losses(pd.DataFrame({"recipe": ["kp2d"], "pairs": [8]}))
     with pytest.raises(checks.InputError, match="recipe and pairs"):
-        training_charts.plot_losses(pd.DataFrame({"localization": [1.0]}))
+        network_charts.plot_losses(pd.DataFrame({"localization": [1.0]}))
 
 
 def test_example_pairs_are_views_of_the_asked_size(photos):
@@ -199,7 +199,7 @@ def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
             for name in tables.INTERVALS
         }
     )
-    places = training_charts.plot_recipes(rows).axes
+    places = network_charts.plot_recipes(rows).axes
     assert [label.get_text() for label in places[0].get_yticklabels()] == ["a", "b"]  # the best on top
     assert places[1].lines[0].get_xdata().tolist() == [0.2, 0.6]
     assert [segment[:, 0].tolist() for segment in places[0].collections[0].get_segments()] == [
@@ -207,7 +207,7 @@ def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
         pytest.approx([0.5, 0.7]),
     ]
     with pytest.raises(checks.InputError, match="d3_low"):
-        training_charts.plot_recipes(rows.drop(columns="d3_low"))
+        network_charts.plot_recipes(rows.drop(columns="d3_low"))
     chart = cost_charts.plot_networks(
         rows.assign(network=["nano_flat", "kp2d_nano"], ms_240x320_2=[1.2, 2.4])
     )
@@ -222,7 +222,7 @@ def test_the_chart_of_recipes_has_a_line_a_variant_with_its_interval():
 def test_without_a_table_of_recipes_the_chart_says_what_makes_one(tmp_path):
     columns = ("variant", "subset", *tables.INTERVALS)
     rows = tables.read_csv(tmp_path / "recipes.csv", columns, optional=True)
-    chart = training_charts.plot_recipes(rows[rows["subset"] == "all"])
+    chart = network_charts.plot_recipes(rows[rows["subset"] == "all"])
     assert "kp2d bench recipes" in chart.axes[0].texts[0].get_text()
     with pytest.raises(checks.InputError, match="no such file"):
         tables.read_csv(tmp_path / "recipes.csv", columns)

@@ -4,7 +4,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from kp2d import checks
 from kp2d.viz import cost_charts, evaluation_charts, figures, panels
@@ -78,14 +77,6 @@ def test_against_counts_wins_failures_and_ties():
     assert "alike on 4" in evaluation_charts.plot_against(pair_table(), "repeatability", "kp2d_tiny_s").axes[
         0
     ].get_title(loc="left")
-
-
-def test_charts_draw_into_given_axes():
-    figure = Figure()
-    axes = figure.subplots(1, 2)
-    assert evaluation_charts.plot_mma(table(), axes=axes) is figure
-    with pytest.raises(checks.InputError, match="2 axes"):
-        evaluation_charts.plot_mma(table(), axes=axes[0])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kp2d import checks
-from kp2d.viz import pictures, viewer
+from kp2d.viz import pictures, showcase
 
 PNG = b"\x89PNG"
 
@@ -25,7 +25,7 @@ class Recorder:
         if pair == "bad":
             raise ValueError("no <H> found")
         image = np.full((24, 32, 3), 40 * len(self.calls), np.uint8)
-        return pictures.draw_keypoints(image, np.zeros((0, 2)), title=method)
+        return pictures.compare_keypoints(image, {method: (np.zeros((0, 2)), np.zeros(0))})
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def live():
     """A live viewer of two good pairs and a bad one."""
     pytest.importorskip("ipywidgets")
     render = Recorder()
-    box = viewer.show_pairs(["a", "bad", "c"], ["sift", "orb"], render, interactive=True)
+    box = showcase.show_pairs(["a", "bad", "c"], ["sift", "orb"], render, interactive=True)
     controls, message, picture = box.children
     return types.SimpleNamespace(
         render=render,
@@ -69,7 +69,7 @@ def test_a_saved_notebook_keeps_the_picture(live):
 
 def test_a_threshold_is_offered_only_where_it_does_something():
     pytest.importorskip("ipywidgets")
-    box = viewer.show_pairs(["a"], ["sift"], Recorder(), score_threshold=False, interactive=True)
+    box = showcase.show_pairs(["a"], ["sift"], Recorder(), score_threshold=False, interactive=True)
     assert [control.description for control in box.children[0].children] == ["pair", "method", "top-k"]
 
 
@@ -103,7 +103,7 @@ def test_error_replaces_the_picture_and_the_next_choice_recovers(live):
 
 def test_static_returns_the_first_figure():
     render = Recorder()
-    figure = viewer.show_pairs(["a", "c"], ["orb"], render, top_k=(7,), interactive=False)
+    figure = showcase.show_pairs(["a", "c"], ["orb"], render, top_k=(7,), interactive=False)
     assert isinstance(figure, Figure)
     assert render.calls == [("a", "orb", 7, 0.0)]
 
@@ -111,7 +111,7 @@ def test_static_returns_the_first_figure():
 def test_auto_is_static_outside_a_kernel(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "left over from the shell")
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    assert isinstance(viewer.show_pairs(["a"], ["sift"], Recorder()), Figure)
+    assert isinstance(showcase.show_pairs(["a"], ["sift"], Recorder()), Figure)
 
 
 @pytest.mark.parametrize(
@@ -125,15 +125,15 @@ def test_auto_is_static_outside_a_kernel(monkeypatch):
 )
 def test_front_end_is_recognized(monkeypatch, names, user_ns, expected):
     as_kernel(monkeypatch, names, user_ns)
-    assert viewer.has_front_end() is expected
+    assert showcase.has_front_end() is expected
 
 
 def test_without_ipywidgets_auto_is_static_and_true_is_refused(monkeypatch):
     as_kernel(monkeypatch, ("JPY_SESSION_NAME",))
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    assert isinstance(viewer.show_pairs(["a"], ["sift"], Recorder()), Figure)
+    assert isinstance(showcase.show_pairs(["a"], ["sift"], Recorder()), Figure)
     with pytest.raises(checks.InputError, match="pip install ipywidgets"):
-        viewer.show_pairs(["a"], ["sift"], Recorder(), interactive=True)
+        showcase.show_pairs(["a"], ["sift"], Recorder(), interactive=True)
 
 
 @pytest.mark.parametrize(
@@ -147,4 +147,4 @@ def test_without_ipywidgets_auto_is_static_and_true_is_refused(monkeypatch):
 )
 def test_nothing_to_choose_from_is_an_error(pairs, methods, options, match):
     with pytest.raises(checks.InputError, match=match):
-        viewer.show_pairs(pairs, methods, Recorder(), **options)
+        showcase.show_pairs(pairs, methods, Recorder(), **options)

@@ -10,7 +10,6 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.figure import Figure
 
 import kp2d
 from kp2d import checks
@@ -128,13 +127,6 @@ def test_wrong_input_is_refused(change, match):
         pictures.draw_matches(**pair(**change))
 
 
-def test_given_axes_are_used():
-    figure = Figure()
-    axes = figure.add_subplot()
-    assert pictures.draw_matches(**pair(), axes=axes) is figure
-    assert len(axes.get_images()) == 2
-
-
 # --- frames ---
 
 
@@ -191,24 +183,23 @@ def rings(figure):
 
 def test_best_keypoints_are_kept_and_lie_on_top():
     points, scores = RNG.uniform(0, 40, (20, 2)), RNG.permutation(20)
-    figure = pictures.draw_keypoints(IMAGE0, points, scores, max_points=5)
+    figure = pictures.compare_keypoints(IMAGE0, {"sift": (points, scores)}, max_points=5)
     drawn = np.asarray(rings(figure).get_offsets())
     np.testing.assert_allclose(drawn[::-1], points[np.argsort(-scores)[:5]])
     assert len(np.unique(rings(figure).get_edgecolors(), axis=0)) == 5
-    assert "best 5 of 20 keypoints" in [text.get_text() for text in figure.axes[0].texts]
+    assert figure.axes[0].get_title(loc="left") == "sift · 20 keypoints"
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_few_keypoints_with_and_without_scores(count):
-    for scores in (None, np.ones(count)):
-        figure = pictures.draw_keypoints(IMAGE1, np.full((count, 2), 9.0), scores)
-        assert len(rings(figure).get_offsets()) == count
-        assert figures.to_png(figure).startswith(b"\x89PNG")
+def test_few_keypoints(count):
+    figure = pictures.compare_keypoints(IMAGE1, {"sift": (np.full((count, 2), 9.0), np.ones(count))})
+    assert len(rings(figure).get_offsets()) == count
+    assert figures.to_png(figure).startswith(b"\x89PNG")
 
 
 def test_scores_of_another_length_are_refused():
     with pytest.raises(checks.InputError, match="scores"):
-        pictures.draw_keypoints(IMAGE0, np.zeros((3, 2)), np.zeros(2))
+        pictures.compare_keypoints(IMAGE0, {"sift": (np.zeros((3, 2)), np.zeros(2))})
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 1), (7, 3)])
@@ -272,7 +263,7 @@ def test_nothing_global_changes():
 
 def test_saving_where_no_folder_can_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    figure = pictures.draw_keypoints(IMAGE0, np.zeros((0, 2)))
+    figure = pictures.draw_matches(**pair())
     with pytest.raises(checks.InputError, match=r"writable place for .*file/a.png"):
         figures.save_figure(figure, tmp_path / "file" / "a.png")
     with pytest.raises(checks.InputError, match=r"\.svg, \.png, \.jpg"):
@@ -288,7 +279,7 @@ def test_a_failed_write_keeps_the_old_file_and_no_rest(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(checks.InputError, match="No space left"):
-        figures.save_figure(pictures.draw_keypoints(IMAGE0, np.zeros((0, 2))), path)
+        figures.save_figure(pictures.draw_matches(**pair()), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"old"
 
@@ -351,7 +342,6 @@ def test_a_name_with_dollars_is_no_formula(name):
     figure = pictures.draw_matches(**pair(), title=name)
     assert figures.to_png(figure)
     assert [text.get_text() for text in figure.findobj(mpl.text.Text) if name in text.get_text()] == [name]
-    assert figures.to_png(pictures.draw_keypoints(IMAGE0, np.zeros((0, 2)), title=name))
 
 
 # --- names in any script ---
