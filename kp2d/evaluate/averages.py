@@ -18,7 +18,7 @@ from kp2d.evaluate import metrics, tables
 from kp2d.methods.extractors import Extractor, weights_hash
 
 RESAMPLES = 2000
-LEVEL = 0.95
+LEVEL = 0.95  # share of the draws' means inside an interval
 
 
 def result_rows(
@@ -125,14 +125,9 @@ def _average(scores: pd.DataFrame, drop_unrepeated: bool) -> dict[str, Any]:
 
 
 def intervals(
-    values: np.ndarray,
-    groups: Sequence[Hashable],
-    *,
-    minus: np.ndarray | None = None,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    values: np.ndarray, groups: Sequence[Hashable], *, minus: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns intervals of the means of columns, by drawing whole groups with replacement.
+    """Returns 95 % intervals of the means of columns, by drawing whole groups with replacement.
 
     The pairs of a sequence show one scene: they succeed and fail together, and drawing pair by pair would
     give intervals that are too narrow. Percentile bootstrap, the same draws in every call (Efron and
@@ -143,27 +138,22 @@ def intervals(
         values: `[N, M]`, one row a pair; NaN is left out of its column's mean.
         groups: `[N]`, the sequence of each row.
         minus: `[N, M]` values of the same rows whose means are subtracted, draw by draw; None subtracts none.
-        resamples: How many draws.
-        level: Share of the draws' means inside the interval, in (0, 1).
 
     Returns:
         `[M]` lower and `[M]` upper ends; NaN where fewer than two groups have a value, from which nothing can
         be learned about others.
 
     Raises:
-        InputError: If `values` or `minus` is no table with one row a group's name, or an option is out of
-            range.
+        InputError: If `values` or `minus` is no table with one row a group's name.
     """
-    if resamples < 1 or not 0 < level < 1:
-        raise checks.problem("resamples >= 1 and a level in (0, 1)", f"{resamples} and {level}")
-    means = _resampled_means(values, groups, resamples)
+    means = _resampled_means(values, groups)
     if minus is not None:
-        means = means - _resampled_means(minus, groups, resamples)
+        means = means - _resampled_means(minus, groups)
     ends = np.full((2, means.shape[1]), np.nan)
     enough = _known_groups(values, groups) > 1
     if minus is not None:
         enough &= _known_groups(minus, groups) > 1
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     ends[:, enough] = np.nanquantile(means[:, enough], tails, axis=0)
     return ends[0], ends[1]
 
@@ -198,25 +188,25 @@ def _known_groups(values: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
     return counts
 
 
-def _resampled_means(values: np.ndarray, groups: Sequence[Hashable], resamples: int) -> np.ndarray:
-    """Returns `[resamples, M]`: the means of the columns in each draw, NaN where it has no value."""
+def _resampled_means(values: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
+    """Returns `[RESAMPLES, M]`: the means of the columns in each draw, NaN where it has no value."""
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or len(values) != len(groups):
         raise checks.problem(f"values [{len(groups)}, M]", f"shape {values.shape}")
     if not len(groups):
-        return np.full((resamples, values.shape[1]), np.nan)
+        return np.full((RESAMPLES, values.shape[1]), np.nan)
     names = sorted(set(groups), key=str)
     number = {name: index for index, name in enumerate(names)}
     member = np.zeros((len(names), len(values)))
     member[[number[name] for name in groups], np.arange(len(values))] = 1
     known = ~np.isnan(values)
-    draws = _draws(len(names), resamples)
+    draws = _draws(len(names))
     sums, counts = draws @ (member @ np.where(known, values, 0)), draws @ (member @ known)
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 @functools.lru_cache(maxsize=16)
-def _draws(num_groups: int, resamples: int) -> np.ndarray:
-    """Returns `[resamples, num_groups]`: how often each draw takes each group."""
+def _draws(num_groups: int) -> np.ndarray:
+    """Returns `[RESAMPLES, num_groups]`: how often each draw takes each group."""
     even = np.full(num_groups, 1 / num_groups)
-    return np.random.default_rng(0).multinomial(num_groups, even, size=resamples).astype(float)
+    return np.random.default_rng(0).multinomial(num_groups, even, size=RESAMPLES).astype(float)

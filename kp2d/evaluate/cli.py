@@ -7,22 +7,16 @@ import sys
 from pathlib import Path
 
 from kp2d import checks, config
-from kp2d.arguments import image_size
+from kp2d.arguments import SIZE
 from kp2d.methods import cli as method_cli
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d evaluate`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d evaluate` to the parser of the verb."""
     method_cli.add_arguments(parser)
     parser.add_argument("--data", default="sample", help="a folder, or: sample, hpatches")
     parser.add_argument("--profile", default="fast", help="whose `sample` is meant")
-    parser.add_argument(
-        "--image-size", type=image_size, default="240x320", metavar="HxW", help="height x width, px"
-    )
+    parser.add_argument("--image-size", **SIZE, default="240x320", help="height x width, px")
     parser.add_argument("--top-k", type=int, nargs="+", default=[300, 1000], help="keypoints kept an image")
     parser.add_argument(
         "--protocol", default="kp2d", help="kp2d, or kp2dtiny for the reference code's choices"
@@ -62,9 +56,6 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """Scores a method on every image pair and prints the averages.
-
-    Args:
-        options: From a parser with `add_evaluate`.
 
     Raises:
         InputError: If a value is refused, the data are missing, or a file cannot be written.

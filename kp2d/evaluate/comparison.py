@@ -151,12 +151,7 @@ def against(pairs: pd.DataFrame, reference: str = "sift") -> pd.DataFrame:
 
 
 def paired(pairs: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Joins scores with a reference's of the same pair and k, whose columns end in `_reference`.
-
-    Args:
-        pairs: Scores a pair of any methods.
-        reference: Scores a pair of one method.
-    """
+    """Joins scores with a reference's of the same pair and k, whose columns end in `_reference`."""
     key = ["sequence", "index", "top_k"]
     return _read(pairs).merge(_read(reference), on=key, suffixes=("", "_reference"))
 
@@ -193,27 +188,23 @@ def _tally(joined: pd.DataFrame, metric: str) -> dict[str, float]:
     }
 
 
-def failures(
-    pairs: pd.DataFrame, method: str, *, top_k: int, limit: float = 5.0, reference: str = "sift"
-) -> pd.DataFrame:
-    """Returns the pairs whose homography a method does not find, the worst first.
+def failures(pairs: pd.DataFrame, method: str, *, top_k: int) -> pd.DataFrame:
+    """Returns the pairs whose homography a method does not find to 5 px, the worst first.
 
     Args:
         pairs: Scores a pair, from `evaluate_methods`.
         method: As for `extractors.create`.
         top_k: At which k.
-        limit: A larger corner error is a failure, px.
-        reference: A method whose corner error is set beside.
 
     Returns:
         Columns dataset, pair, subset, reason (empty: a homography was found, but a wrong one), corner_error,
-        num_matches, num_inliers, repeatability, matching_score, and `<reference>_corner_error`.
+        num_matches, num_inliers, repeatability, matching_score, and `sift_corner_error`.
     """
-    ours, theirs = _of(pairs, method, top_k), _of(pairs, reference, top_k)
-    failed = ours[~(ours["corner_error"] <= limit)]
+    ours, theirs = _of(pairs, method, top_k), _of(pairs, "sift", top_k)
+    failed = ours[~(ours["corner_error"] <= 5)]
     order = failed["corner_error"].fillna(np.inf).sort_values(ascending=False, kind="stable").index
     facts = ("reason", "corner_error", "num_matches", "num_inliers", "repeatability", "matching_score")
-    beside = theirs.set_index("pair")["corner_error"].rename(f"{reference}_corner_error")
+    beside = theirs.set_index("pair")["corner_error"].rename("sift_corner_error")
     failed = failed.loc[order, ["dataset", "pair", "subset", *facts]]
     return failed.join(beside, on="pair").reset_index(drop=True)
 

@@ -103,17 +103,7 @@ class FeatureStore:
 
 
 def parallel(function: Callable, items: Iterable, workers: int, description: str, progress: bool) -> list:
-    """Maps a function over items in threads (OpenCV and NumPy release the interpreter), with a progress bar.
-
-    Args:
-        function: Called once an item.
-        items: What to map over.
-        workers: Number of threads.
-        description: Label of the progress bar.
-        progress: Whether to show it.
-
-    Returns:
-        The results in the order of the items.
+    """Maps a function over items in threads, with a progress bar; returns the results in the items' order.
 
     Raises:
         BaseException: The first error of any call; calls not yet started are then cancelled.

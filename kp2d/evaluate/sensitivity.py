@@ -143,10 +143,10 @@ class Study:
             rows.append({**row(variant.group, variant.name, scored, limit), **noise})
         return pd.DataFrame(rows)
 
-    def inputs(self, count: int = 8) -> list[np.ndarray]:
-        """Returns some images of the pairs as network inputs, float32 `[1, H, W, 3]` each."""
+    def inputs(self) -> list[np.ndarray]:
+        """Returns eight images of the pairs, if there are so many, as inputs, float32 `[1, H, W, 3]` each."""
         paths = sorted({pair.path0 for sequence in self.sequences for pair in sequence.pairs})
-        chosen = paths[:: max(1, len(paths) // count)][:count]
+        chosen = paths[:: max(1, len(paths) // 8)][:8]
         read = (images.resize_image(images.read_image(path), self.protocol.image_size) for path in chosen)
         return [normalized(image[None]) for image in read]
 

@@ -41,42 +41,21 @@ EVALUATION_COLUMNS = (*SCORE_COLUMNS, *ORIGIN_COLUMNS)
 TEXT = (  # columns that stay text when a folder is called 001, nan or true, or a hash has digits alone
     *("method", "precision", "runtime", "profile", "dataset", "subset", "sequence", "pair", "preset"),
     *("model", "variant", "recipe", "group", "kind", "tensor", "stage", "status", "reason", "failure"),
-    *(
-        "matcher",
-        "estimator",
-        "calibration",
-        "device",
-        "config_hash",
-        "weights_sha256",
-        "git_commit",
-        "content",
-    ),
+    *("matcher", "estimator", "calibration", "device", "config_hash", "weights_sha256", "git_commit"),
+    "content",
 )
 PAPER_RESULTS = ("hpatches_320x240", "comparison")  # the paper's tables of measured results
 _SETTING = ["method", "precision", "image_height", "image_width", "top_k"]
 _NOT_A_RESULT = ("git_commit", "device", "cpu_ms")  # who computed a table, and how fast
-_DIGITS = {
-    "compute_ms": 2,
-    "transfer_ms": 2,
-    "least_ms": 2,
-    "extract_ms_p90": 1,
-    "network_ms": 1,
-    "decode_ms": 1,
-    "extract_ms": 1,
-    "match_ms": 1,
-    "bfmatcher_ms": 1,
-    "times_as_fast_as_float32": 1,
-    "times_as_fast_as_sift": 1,
-    "seconds": 0,
-    "cpu_seconds": 0,
-    "cpu_ms": 1,
-    "num_keypoints": 1,
-    "num_matches": 1,
-    "num_inliers": 1,
-    "ratio": 1,
-    "kib": 0,
-    "residual": 5,
-    "shifted": 5,
+_DIGITS = {  # others: 3
+    **dict.fromkeys(("seconds", "cpu_seconds", "kib"), 0),
+    **dict.fromkeys(
+        ("network_ms", "decode_ms", "extract_ms", "extract_ms_p90", "match_ms", "bfmatcher_ms"), 1
+    ),
+    **dict.fromkeys(("times_as_fast_as_float32", "times_as_fast_as_sift", "cpu_ms", "ratio"), 1),
+    **dict.fromkeys(("num_keypoints", "num_matches", "num_inliers"), 1),
+    **dict.fromkeys(("compute_ms", "transfer_ms", "least_ms"), 2),
+    **dict.fromkeys(("residual", "shifted"), 5),
 }
 HEADINGS = {  # as short as a table on a page wants them
     "top_k": "k",
@@ -138,17 +117,10 @@ def of_size(rows: pd.DataFrame, image_size: tuple[int, int]) -> pd.DataFrame:
 
 
 def write_csv(path: Path | str, rows: pd.DataFrame) -> Path:
-    """Writes a table, six significant digits; a table with the very same results is left as it is.
+    """Writes a table, six significant digits, and returns the path; one with the same results stays as it is.
 
     So a repeated run of the same reproduction changes no file, and the commit named in the rows is the one
     that first computed them.
-
-    Args:
-        path: Where.
-        rows: The table.
-
-    Returns:
-        The path.
 
     Raises:
         InputError: If the place cannot be written.
@@ -190,12 +162,7 @@ def readable(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_csv(path: Path | str, columns: tuple[str, ...] = (), *, optional: bool = False) -> pd.DataFrame:
-    """Reads a table.
-
-    Args:
-        path: A CSV file.
-        columns: Columns it must have.
-        optional: Whether a missing file is a table without rows.
+    """Reads a table that must have some columns; a missing file that is `optional` is one without rows.
 
     Raises:
         InputError: If the file is missing, is no table, or lacks a column.
@@ -261,12 +228,7 @@ def interval_text(low: float, high: float) -> str:
 
 
 def markdown(rows: pd.DataFrame, columns: Sequence[str] = ()) -> str:
-    """Formats a table as GitHub markdown, fractions to three decimals and right-aligned.
-
-    Args:
-        rows: The table.
-        columns: Which columns, in order; empty takes all.
-    """
+    """Formats a table, or some of its columns, as GitHub markdown: fractions to three decimals."""
     columns = list(columns) or list(rows.columns)
     numeric = {name: pd.api.types.is_numeric_dtype(rows[name]) for name in columns}
     lines = [
@@ -291,14 +253,7 @@ def cell_text(column: str, value: object) -> str:
 
 
 def fill_markers(text: str, blocks: dict[str, str]) -> str:
-    """Replaces what stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->` in a document.
-
-    Args:
-        text: The document.
-        blocks: New content by name.
-
-    Returns:
-        The new document.
+    """Replaces what stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->` by blocks by name.
 
     Raises:
         InputError: If a pair of markers is missing.

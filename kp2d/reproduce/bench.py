@@ -64,17 +64,17 @@ def training(
 ) -> pd.DataFrame:
     """Measures pairs a second of every combination of networks, sizes of a view (px) and precisions."""
     backend.quiet()
-    from kp2d.train import bench as train_bench
+    from kp2d.evaluate import ranking
     from kp2d.train import recipes as train_recipes
 
-    with train_bench.textures() as data:
+    with ranking.textures() as data:
         configs = [
             train_recipes.from_recipe(
                 "kp2d_plus", data=data, output="", preset=name, image_size=size, precision=kind
             )
             for name, size, kind in itertools.product(preset, train_size, precision)
         ]
-        return pd.DataFrame([train_bench.bench_train(settings) for settings in configs])
+        return pd.DataFrame([ranking.bench_train(settings) for settings in configs])
 
 
 def recipes(

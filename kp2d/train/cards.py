@@ -14,6 +14,7 @@ from kp2d.checks import problem
 from kp2d.data import datasets
 from kp2d.methods import tflite_file
 from kp2d.methods.weights import PRETRAINED, WEIGHTS, card_of, resolve
+from kp2d.train.checkpoint import read_rows
 
 SOURCES = 20  # kinds of photographs that a card names at most
 METRIC_ROW = (  # columns of a result table that a card repeats; the first five tell its rows apart
@@ -115,11 +116,7 @@ def write_model_card(
 
 
 def check_card(path: str | Path, sha256: str | None) -> None:
-    """Refuses a file that is no card of the given weights.
-
-    Args:
-        path: The card.
-        sha256: Of the weights; None for a method that has none.
+    """Refuses a file that is no card of weights with a sha256; None, of a method without weights, has none.
 
     Raises:
         InputError: If there is no such card, or it describes other weights.
@@ -157,22 +154,13 @@ def add_metrics(path: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
 
 
 def read_cards(folder: str | Path = PRETRAINED) -> dict[Path, dict[str, Any]]:
-    """Reads the cards of a folder of weights, those of the package if none is named.
-
-    Args:
-        folder: Where the cards lie, beside the weights.
-
-    Returns:
-        Path of a card to its content, sorted by name; files that are no cards are left out.
-    """
+    """Reads the cards beside the weights of a folder: path to content, sorted by name."""
     contents = {path: files.read_json(path) for path in sorted(Path(folder).glob("*.json"))}
     return {path: card for path, card in contents.items() if card and {"name", "sha256"} <= set(card)}
 
 
 def _stage(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """One training run as its card tells it, folders by their last name only; and its configuration."""
-    from kp2d.train.runlog import read_rows
-
     config, rows = files.read_json(run / "config.json"), read_rows(run / "log.csv")
     if config is None or not rows:
         raise problem("the folder of a training run", str(run), "Name the output of kp2d train.")

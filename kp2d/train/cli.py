@@ -8,17 +8,13 @@ import sys
 from pathlib import Path
 
 from kp2d import backend, checks
-from kp2d.arguments import image_size
+from kp2d.arguments import SIZE
 from kp2d.config import assignments
 from kp2d.train.recipes import RECIPES, TrainConfig, from_recipe, replace
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d train`.
-
-    Args:
-        parser: Parser of the verb. Defaults are the recipe's, so that none is repeated here.
-    """
+    """Adds the arguments of `kp2d train` to the parser of the verb; defaults are the recipe's."""
     parser.add_argument("--data", required=True, help="folder of photographs, searched recursively")
     parser.add_argument("-o", "--output", required=True, help="folder of the run; an interrupted run goes on")
     parser.add_argument("--recipe", default="kp2d_plus", choices=sorted(RECIPES), help="where settings start")
@@ -28,7 +24,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="its variant for the Coral Edge TPU (PRESET_coral): upsampling for depth-to-space, ReLU only",
     )
-    parser.add_argument("--image-size", type=image_size, metavar="HxW", help="size of a training view, px")
+    parser.add_argument("--image-size", **SIZE, help="size of a training view, px")
     parser.add_argument("--steps", type=int, help="optimizer steps")
     parser.add_argument("--batch-size", type=int, help="pairs a step")
     parser.add_argument("--seed", type=int, help="of weights and data")
@@ -59,9 +55,6 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 def run_train(options: argparse.Namespace) -> None:
     """Trains, or goes on where a run stopped, and says how fast that was and where the weights are.
 
-    Args:
-        options: From a parser with `add_train`.
-
     Raises:
         InputError: If a value is refused, or a folder cannot be used.
         RunError: If the training cannot go on.
@@ -84,9 +77,6 @@ def run_train(options: argparse.Namespace) -> None:
 
 def config_from(options: argparse.Namespace) -> TrainConfig:
     """Reads a run from parsed arguments.
-
-    Args:
-        options: From a parser with `add_train`.
 
     Returns:
         The run.

@@ -132,22 +132,21 @@ def _teacher(network_config: NetworkConfig, config: TrainConfig):
 
 
 @backend.own_settings()
-def build_ionet(blocks: int = 4, width: int = 128) -> keras.Model:
+def build_ionet() -> keras.Model:
     """Builds IO-Net, KP2D's critic of point pairs, used only while training, with fresh weights.
 
-    Args:
-        blocks: Residual blocks of two pointwise layers each.
-        width: Channels.
+    It has four residual blocks of two pointwise layers each, with 128 channels.
 
     Returns:
         A model from `[B, N, 5]` (normalized x0, y0, x1, y1 and the descriptor distance of a
         pair) to its inlier score `[B, N]`, trained towards +1 for inliers and −1 for outliers.
     """
+    width = 128
     pairs = keras.Input((None, 5), name="pairs")
     x = layers.Dense(width, use_bias=False, name="in")(pairs)
     x = layers.BatchNormalization(momentum=0.1, name="in_bn")(x)
     x = layers.Activation("relu", name="in_relu")(x)
-    for block in range(1, blocks + 1):
+    for block in range(1, 5):
         residual = x
         for half in "ab":
             name = f"block{block}{half}"
@@ -196,14 +195,7 @@ class WarmUp(schedules.LearningRateSchedule):
 
 
 def learning_rate(config: TrainConfig) -> WarmUp:
-    """Schedule of a run.
-
-    Args:
-        config: The run.
-
-    Returns:
-        The schedule.
-    """
+    """Returns the schedule of a run."""
     peak, warmup = config.learning_rate, min(config.warmup, config.steps // 10)
     if config.schedule == "halve":
         every = max(1, round(config.halve_every * config.steps))
@@ -213,16 +205,7 @@ def learning_rate(config: TrainConfig) -> WarmUp:
 
 
 def corner_weight(step: int, steps: int, config: LossConfig) -> float:
-    """Present weight of the corner teacher: 1, then falling linearly to 0.
-
-    Args:
-        step: Number of the step, from 0.
-        steps: Length of the run.
-        config: When the fall begins and ends.
-
-    Returns:
-        A factor in [0, 1].
-    """
+    """Returns the corner teacher's weight at a step (from 0) of so many: 1, then falling linearly to 0."""
     hold, end = config.corner_hold * steps, config.corner_end * steps
     if step < hold:
         return 1.0
@@ -284,15 +267,7 @@ class DataParallel:
     replicas = 1
 
     def step(self, learner: keras.Model, batch: dict) -> dict[str, float]:
-        """Runs one training step.
-
-        Args:
-            learner: Compiled model.
-            batch: Arrays with the batch axis first.
-
-        Returns:
-            Name to value of every meter.
-        """
+        """Runs one training step on a batch of arrays; returns the value of every meter by name."""
         return learner.train_on_batch(batch, return_dict=True)
 
 

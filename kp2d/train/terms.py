@@ -300,14 +300,7 @@ CORNER_TERMS = ("corner_offset", "corner_score")
 
 
 def term_weights(config: LossConfig) -> dict[str, float]:
-    """Names the loss terms that take part.
-
-    Args:
-        config: Weights.
-
-    Returns:
-        Term to weight, without those of weight 0.
-    """
+    """Returns the weights of the loss terms that take part, by name; those of weight 0 do not."""
     names = [name for name in TERMS if config.corners or name not in CORNER_TERMS]
     return {name: getattr(config, name) for name in names if getattr(config, name)}
 

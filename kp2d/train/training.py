@@ -40,7 +40,6 @@ from kp2d.train.learner import (
     learning_rate,
 )
 from kp2d.train.recipes import TrainConfig
-from kp2d.train.runlog import RunLog
 
 # Fields that may differ between the parts of a run: they do not change what it computes.
 RUNTIME_FIELDS = {
@@ -112,14 +111,7 @@ def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
 
 
 def pair_source(config: TrainConfig, cell: int) -> PairSource:
-    """Describes the training pairs of a run.
-
-    Args:
-        config: The run.
-        cell: Cell side of its network, px.
-
-    Returns:
-        The sequence of batches.
+    """Describes the training pairs of a run, for a network with cells of some px.
 
     Raises:
         InputError: If the folder holds no picture.
@@ -140,15 +132,7 @@ def pair_source(config: TrainConfig, cell: int) -> PairSource:
 def build_learner(
     config: TrainConfig, network_config: NetworkConfig, *, replicas: int = 1
 ) -> KeypointLearner:
-    """Builds and compiles the learner of a run.
-
-    Args:
-        config: The run.
-        network_config: Its architecture.
-        replicas: Copies whose gradients are summed.
-
-    Returns:
-        The compiled learner, with `initial_weights` loaded if the run names any.
+    """Builds and compiles the learner of a run, with `initial_weights` loaded if the run names any.
 
     Raises:
         InputError: If the initial weights do not exist or do not fit.
@@ -190,7 +174,7 @@ class _Run:
     def fit(self, source: PairSource, progress: bool) -> TrainResult:
         """Runs the remaining steps."""
         config, first = self.config, self.step
-        run_log = RunLog(
+        run_log = checkpoint.RunLog(
             self.folder,
             first_step=first,
             tensorboard=config.tensorboard,
@@ -227,7 +211,7 @@ class _Run:
             corrupt=tuple(sorted(loader.corrupt)),
         )
 
-    def _loop(self, loader: PairLoader, run_log: RunLog, bar: tqdm) -> None:
+    def _loop(self, loader: PairLoader, run_log: checkpoint.RunLog, bar: tqdm) -> None:
         config, recent = self.config, []
         mark, waited = time.perf_counter(), 0.0
         seconds = run_log.rows[-1].get("seconds") or 0.0 if run_log.rows else 0.0
@@ -314,14 +298,7 @@ class Validation:
         self._learner.compile(jit_compile=keras.backend.backend() == "jax")
 
     def losses(self, average: checkpoint.WeightAverage) -> dict[str, float]:
-        """Measures the averaged weights.
-
-        Args:
-            average: The weights.
-
-        Returns:
-            `validation_<term>` to its mean over the pairs, and `validation_loss`.
-        """
+        """Returns `validation_<term>` of averaged weights, its mean over the pairs, and `validation_loss`."""
         average.copy_to(self._learner.network)
         rows = [self._learner.test_on_batch(batch, return_dict=True) for batch in self._batches]
         return {f"validation_{name}": float(np.mean([r[name] for r in rows])) for name in rows[0]}

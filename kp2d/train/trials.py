@@ -14,8 +14,8 @@ from kp2d import backend, files, provenance
 from kp2d.checks import problem
 from kp2d.config import fingerprint
 from kp2d.methods import weights
+from kp2d.train import checkpoint
 from kp2d.train.recipes import TrainConfig, from_recipe, replace
-from kp2d.train.runlog import read_rows
 
 UNTRAINED = "untrained"
 LOG_ROWS = 25  # of a run, unless `log_every` is among its settings
@@ -160,7 +160,6 @@ def _write_untrained(config: TrainConfig, folder: Path) -> Path:
     import keras
 
     from kp2d.methods import networks
-    from kp2d.train import checkpoint
 
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
@@ -183,7 +182,7 @@ def loss_table(folders: Mapping[str, str | Path]) -> pd.DataFrame:
     """
     parts = []
     for name, folder in folders.items():
-        rows = pd.DataFrame(read_rows(Path(folder) / "log.csv"))
+        rows = pd.DataFrame(checkpoint.read_rows(Path(folder) / "log.csv"))
         if rows.empty:
             continue
         config = files.read_json(Path(folder) / "config.json")

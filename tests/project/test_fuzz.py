@@ -26,7 +26,7 @@ from kp2d.evaluate import tables
 from kp2d.methods import learned, networks, runtimes, tflite_file, tflite_verifier, weights
 from kp2d.quantize.flatbuffer import Model
 from kp2d.reproduce import chain, pipeline
-from kp2d.train import checkpoint, runlog
+from kp2d.train import checkpoint
 
 CALM = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 MODEL = weights.shipped_path("kp2d_nano", "int8").read_bytes()
@@ -170,7 +170,7 @@ def test_tables(tmp_path, content):
 def test_logs_of_training_runs(tmp_path, content):
     path = tmp_path / "log.csv"
     path.write_bytes(content)
-    for row in outcome(runlog.read_rows, path) or []:
+    for row in outcome(checkpoint.read_rows, path) or []:
         assert isinstance(row["step"], int)
 
 
@@ -447,7 +447,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, kind, capsys):
     ):
         with pytest.raises(checks.InputError, match=r"x\.tflite"):
             read(path)
-    assert files.read_json(path) is None and runlog.read_rows(path) == []
+    assert files.read_json(path) is None and checkpoint.read_rows(path) == []
     assert cli.main(["lint", str(path)]) == 2
     assert "Traceback" not in capsys.readouterr().err
 

@@ -13,9 +13,9 @@ from kp2d.checks import InputError
 from kp2d.methods import networks
 from kp2d.methods.networks import build_network
 from kp2d.train import checkpoint, training
+from kp2d.train.checkpoint import read_rows
 from kp2d.train.learner import corner_weight, learning_rate
 from kp2d.train.recipes import RECIPES, LossConfig, TrainConfig, from_recipe, replace
-from kp2d.train.runlog import read_rows
 from kp2d.train.terms import CORNER_TERMS, term_weights
 
 pytestmark = pytest.mark.usefixtures("eager")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kp2d.train.bench import bench_train, textures
+from kp2d.evaluate.ranking import bench_train, textures
 
 
 def test_bench_row(small_run):
