@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kp2d import backend, checks, files, paths
-from kp2d.arguments import image_size, refuse_input_as_output, refuse_unused
+from kp2d.arguments import SIZE, refuse_input_as_output, refuse_unused
 from kp2d.config import assignments
 from kp2d.methods import extractors, tflite_file, weights
 
@@ -20,11 +20,7 @@ SUFFIXES = {".tflite": "a model", ".h": "a C array", ".onnx": "ONNX (float32)"}
 
 
 def add_quantize(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d quantize`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d quantize` to the parser of the verb."""
     kinds = ", ".join(f"{suffix} {kind}" for suffix, kind in SUFFIXES.items())
     parser.add_argument(
         "network",
@@ -43,12 +39,7 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
         choices=PRECISIONS,
         help="int8 (the default): trained on its grid; int8_ptq: quantized after training; others to compare",
     )
-    parser.add_argument(
-        "--image-size",
-        type=image_size,
-        metavar="HxW",
-        help="of the model, px; default: a model's own, or 240x320",
-    )
+    parser.add_argument("--image-size", **SIZE, help="of the model, px; default: a model's own, or 240x320")
     parser.add_argument(
         "--target",
         choices=["cpu", "edgetpu"],
@@ -81,9 +72,6 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
 
 def run_quantize(options: argparse.Namespace) -> None:
     """Makes the files.
-
-    Args:
-        options: From a parser with `add_quantize`.
 
     Raises:
         InputError: If a value is refused, or a package is missing.

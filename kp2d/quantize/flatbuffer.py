@@ -126,12 +126,6 @@ class Model:
     def parse(cls, data: bytes) -> Model:
         """Reads any TFLite model.
 
-        Args:
-            data: The file's bytes.
-
-        Returns:
-            The model.
-
         Raises:
             InputError: If it is damaged.
         """

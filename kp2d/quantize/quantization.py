@@ -27,7 +27,7 @@ from kp2d.methods.quantized import (
     quantize_kernel,
 )
 from kp2d.methods.weights import MODEL, load_network, resolve
-from kp2d.quantize import calibration, folding
+from kp2d.quantize import calibration
 from kp2d.train import checkpoint
 from kp2d.train.recipes import from_recipe
 
@@ -87,7 +87,7 @@ class PostTraining:
 
     Attributes:
         method: Of `kp2d.quantize.calibration.choose_range`.
-        equalize: Strength of `kp2d.quantize.folding.equalize`; None leaves the channels as they are.
+        equalize: Strength of `kp2d.quantize.calibration.equalize`; None leaves the channels as they are.
         spread_scores: Whether score logits are divided so that good keypoints do not share one int8 score;
             what reads the model multiplies them again (`kp2d.methods.decode.sharpen`).
         correct_bias: Whether the mean error of rounded kernels is taken out of the biases.
@@ -113,7 +113,6 @@ def post_training(
     images: Sequence[np.ndarray],
     *,
     options: PostTraining | None = None,
-    scheme: Scheme = INT8,
 ) -> keras.Model:
     """Quantizes a float network without training.
 
@@ -122,7 +121,6 @@ def post_training(
         config: Its architecture.
         images: Network inputs to calibrate with, float32 `[1, H, W, 3]` each.
         options: How; None takes the best known.
-        scheme: What is quantized.
 
     Returns:
         The quantized network; save its weights, train it further or convert it.
@@ -134,7 +132,7 @@ def post_training(
     calibrated = calibrate(
         network, config, images, equalize=options.equalize, spread_scores=options.spread_scores
     )
-    return quantize(calibrated, config, options, scheme)
+    return quantize(calibrated, config, options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +145,7 @@ class Calibrated:
         examples: A few of the images, each with the float network's outputs.
     """
 
-    weights: folding.Weights
+    weights: calibration.Weights
     statistics: dict[str, calibration.TensorStatistics]
     examples: list[tuple[np.ndarray, dict[str, np.ndarray]]]
 
@@ -176,7 +174,7 @@ def calibrate(
     Raises:
         InputError: If there is no image, or the network is not finite.
     """
-    weights = folding.fold(read_weights(network))
+    weights = calibration.fold(read_weights(network))
     inspector = build_inspector(config, scheme=FLOAT)
     run = compile_predict(inspector)
 
@@ -187,7 +185,7 @@ def calibrate(
     statistics = measured()
     if equalize is not None:
         largest = {name: one.channel_high for name, one in statistics.items()}
-        weights = folding.equalize(weights, largest, config, strength=equalize)
+        weights = calibration.equalize(weights, largest, config, strength=equalize)
     sharpness = 1.0
     if spread_scores:
         sharpness = max(1.0, statistics["score_b"].quantile(HIGHEST_SCORES) / HIGHEST_LOGIT)
@@ -280,7 +278,7 @@ def aware_training(
     return train(run_config, progress=progress).network, run
 
 
-def read_weights(network: keras.Model) -> folding.Weights:
+def read_weights(network: keras.Model) -> calibration.Weights:
     """Returns the weights of a network by path."""
     return {variable.path: ops.convert_to_numpy(variable) for variable in network.weights}
 
@@ -352,7 +350,8 @@ def _correct_biases(weights, statistics, config: NetworkConfig, scheme: Scheme):
             rounded = quantize_kernel(
                 ops.convert_to_tensor(kernel), scheme.weight_bits, per_channel=scheme.per_channel
             )
-            mean = folding.input_mean(layer, means, config)
-            error = calibration.bias_correction(kernel, ops.convert_to_numpy(rounded), mean)
+            mean = calibration.input_mean(layer, means, config)
+            # What rounding adds to the mean of each output channel (Nagel et al., ICCV 2019).
+            error = np.einsum("hwcn,c->n", ops.convert_to_numpy(rounded) - kernel, mean)
             corrected[f"{layer}/bias"] = (weights[f"{layer}/bias"] - error).astype(np.float32)
     return corrected

@@ -112,10 +112,7 @@ def _sizes(model: Model) -> list[schema.BufferT]:
 
 
 def take_uint8(model: Model) -> None:
-    """Makes a model of ours take pixels as they are, by one operator in front: uint8 to int8.
-
-    Args:
-        model: An int8 model.
+    """Makes an int8 model of ours take pixels as they are, by one operator in front: uint8 to int8.
 
     Raises:
         InputError: If its input is not int8.
@@ -214,9 +211,6 @@ def lower_versions(model: Model) -> None:
     """Declares every operator in the oldest version that means the same.
 
     Converters write the version that they know; compilers refuse versions newer than themselves.
-
-    Args:
-        model: Any TFLite model.
     """
     needed: dict[int, list[int | None]] = {}
     for graph, operator in model.operators():
@@ -228,14 +222,11 @@ def lower_versions(model: Model) -> None:
 
 
 def for_edgetpu(model: Model) -> None:
-    """Rewrites a model so that the Edge TPU compiler can map all of it.
+    """Rewrites a model in int8 so that the Edge TPU compiler can map all of it.
 
     Depth-to-space, for which the Edge TPU has no operator, becomes a transposed convolution with a fixed
     kernel; versions are lowered. The model computes the same integers, for images of its own size only, as a
     transposed convolution has it written in (`resize` changes it).
-
-    Args:
-        model: In int8.
 
     Raises:
         InputError: If a depth-to-space is not in int8.

@@ -12,8 +12,8 @@ from small_network import SMALL_COARSE
 
 from kp2d.checks import InputError
 from kp2d.methods import networks
-from kp2d.methods.quantized import FLOAT
-from kp2d.quantize import calibration, folding, quantization
+from kp2d.methods.quantized import FLOAT, INT8, quantize_kernel
+from kp2d.quantize import calibration, quantization
 
 SIZE = (64, 96)
 
@@ -54,16 +54,16 @@ def assert_same_function(network, folded, config):
 
 def test_folding_keeps_the_function(config):
     network = trained_like(config)
-    assert_same_function(network, folding.fold(quantization.read_weights(network)), config)
+    assert_same_function(network, calibration.fold(quantization.read_weights(network)), config)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_evening_channels_keeps_the_function(config, strength):
     network = trained_like(config)
-    folded = folding.fold(quantization.read_weights(network))
+    folded = calibration.fold(quantization.read_weights(network))
     tensors = quantization.inspect(config, folded, FLOAT)(image())
     largest = {name: np.abs(values).max(axis=(0, 1, 2)) for name, values in tensors.items()}
-    evened = folding.equalize(folded, largest, config, strength=strength)
+    evened = calibration.equalize(folded, largest, config, strength=strength)
     assert_same_function(network, evened, config)
     after = quantization.inspect(config, evened, FLOAT)(image())
     if config.joined:
@@ -77,7 +77,7 @@ def test_every_channel_has_a_reader_and_widths_fit():
     for config in (*networks.PRESETS.values(), SMALL_COARSE):
         network = networks.build_network(config)
         kernels = {v.path.removesuffix("/kernel"): v.shape for v in network.weights if "kernel" in v.path}
-        readers = folding.consumers(config)
+        readers = calibration.consumers(config)
         unread = {"score_b", "offset_b", "descriptor_map"}
         unread |= set() if config.descriptor_blocks else {"descriptor_b"}  # its channels become places
         assert set(readers) | unread == set(kernels)
@@ -150,13 +150,15 @@ def test_measuring_needs_images_and_finite_values():
         calibration.choose_range("x", statistics([1.0]), method="best")
 
 
-def test_bias_correction_is_the_mean_error():
+def test_corrected_biases_take_out_the_mean_error(small_preset):
     rng = np.random.default_rng(0)
-    kernel, inputs = rng.normal(size=(3, 3, 4, 5)), rng.uniform(0, 2, (4,))
-    rounded = kernel + rng.normal(size=kernel.shape) * 0.01
-    constant = np.broadcast_to(inputs, (3, 3, 4))
-    wanted = np.einsum("hwc,hwcn->n", constant, rounded - kernel)
-    np.testing.assert_allclose(calibration.bias_correction(kernel, rounded, inputs), wanted)
+    weights = {"conv1a/kernel": rng.normal(size=(3, 3, 3, 5)).astype(np.float32), "conv1a/bias": np.ones(5)}
+    measured = {"image": calibration.TensorStatistics(channel_mean=rng.uniform(0, 2, 3))}
+    config = networks.get_preset(small_preset)
+    bias = quantization._correct_biases(weights, measured, config, INT8)["conv1a/bias"]
+    error = np.asarray(quantize_kernel(weights["conv1a/kernel"], 8)) - weights["conv1a/kernel"]
+    constant = np.broadcast_to(measured["image"].channel_mean, (3, 3, 3))
+    np.testing.assert_allclose(1 - bias, np.einsum("hwc,hwcn->n", constant, error), atol=1e-6)
 
 
 def test_spread_scores_share_fewer_levels(small_preset):
