@@ -28,13 +28,7 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """Reads an argument as HxW.
-
-    Args:
-        text: As "240x320".
-
-    Returns:
-        (height, width), px.
+    """Reads an argument as HxW, "240x320", into (height, width), px.
 
     Raises:
         ArgumentTypeError: If it is none; argparse shows the message.
@@ -43,6 +37,9 @@ def image_size(text: str) -> tuple[int, int]:
         return checks.is_image_size(text.lower().split("x"))
     except checks.InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+SIZE = {"type": image_size, "metavar": "HxW"}  # of an option that takes one
 
 
 def with_flags(text: str, options: argparse.Namespace) -> str:
@@ -66,12 +63,7 @@ def with_flags(text: str, options: argparse.Namespace) -> str:
 
 
 def with_place(failure: Exception, options: argparse.Namespace) -> str:
-    """Returns what an error says; of a file that cannot be written, by which option it lies elsewhere.
-
-    Args:
-        failure: The error.
-        options: Parsed arguments of the verb.
-    """
+    """Returns what an error says; of a file that cannot be written, by which option it lies elsewhere."""
     told, expected = str(failure), getattr(failure, "expected", "")
     if not expected.startswith(files.WRITABLE):
         return told
@@ -108,12 +100,7 @@ def refuse_unused(options: argparse.Namespace, names: Iterable[str], what: str, 
 
 
 def refuse_input_as_output(name: str, target: str | os.PathLike, read: Iterable[str | os.PathLike]) -> None:
-    """Refuses to write over a file that a command reads.
-
-    Args:
-        name: The option that names the target, without dashes.
-        target: The file to write.
-        read: The files that are read.
+    """Refuses to write over a file that a command reads; `name` is the option of the target, without dashes.
 
     Raises:
         InputError: If the target is one of them.

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kp2d import checks, files
 
@@ -138,20 +138,16 @@ def own_settings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_stderr() -> Iterator[None]:
-    """Drops what compiled code writes to the standard error stream."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # a process without the stream
+def no_stderr(heard: IO[bytes] | None = None) -> Iterator[None]:
+    """Drops what compiled code writes to the standard error stream, or writes it into a file."""
+    with contextlib.ExitStack() as after:
+        with contextlib.suppress(OSError):  # a process without the stream
+            kept = os.dup(2)
+            after.callback(os.close, kept)
+            nowhere = None if heard else after.enter_context(Path(os.devnull).open("wb"))
+            after.callback(os.dup2, kept, 2)
+            os.dup2((heard or nowhere).fileno(), 2)
         yield
-        return
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 class QuietOpenCV:
@@ -185,18 +181,18 @@ class QuietOpenCV:
                     self._end()
 
     def _begin(self) -> None:
-        self._level, self._stream, self._names = self._log.getLogLevel(), None, []
+        self._level, self._heard, self._names = self._log.getLogLevel(), None, []
         self._log.setLogLevel(0)
-        with contextlib.suppress(OSError):  # a process without the stream
-            self._stream, self._heard = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115
-            os.dup2(self._heard.fileno(), 2)
+        with contextlib.suppress(OSError):  # no place for the file
+            self._heard = tempfile.TemporaryFile()  # noqa: SIM115
+            self._silence = no_stderr(self._heard)
+            self._silence.__enter__()
 
     def _end(self) -> None:
         self._log.setLogLevel(self._level)
-        if self._stream is None:
+        if self._heard is None:
             return
-        os.dup2(self._stream, 2)
-        os.close(self._stream)
+        self._silence.__exit__(None, None, None)
         with self._heard as heard:
             heard.seek(0)
             lines = heard.read().splitlines(keepends=True)

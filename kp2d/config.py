@@ -16,11 +16,7 @@ T = TypeVar("T")
 
 
 def build(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Builds a config dataclass from a mapping and refuses keys it does not have.
-
-    Args:
-        kind: A dataclass.
-        values: Field values by name.
+    """Builds a config dataclass from values by field name, and refuses names that it does not have.
 
     Raises:
         InputError: If a key is unknown; the nearest field is named.
@@ -56,11 +52,7 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def check_types(config: Any, part: str) -> None:
-    """Refuses values of another type than the field's: a command line brings what users write.
-
-    Args:
-        config: A dataclass.
-        part: What messages call it.
+    """Refuses values of another type than their field's; messages call the dataclass `part`.
 
     Raises:
         InputError: Naming the field, if its value is of another type.

@@ -16,7 +16,7 @@ from kp2d import checks
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,?[0-9]+([eE][+-]?[0-9]+)?")
 _DECORATIONS = (  # a name in front, as H = or double H[9] = or "H":, and NumPy's words
-    re.compile(r"(?m)^\s*\{?\s*(const\s+)?(double|float)?\s*[\"']?[A-Za-z_]\w*[\"']?(\[\d*\])*\s*[=:]"),
+    re.compile(r"(?m)^\s*\{?\s*(const\s+)?(double|float)?\s*[\"']?[A-Za-z_]\w*[\"']?(\[\d*\])*\s*[=:](?!=)"),
     re.compile(r"\b((np|numpy)\.)?(array|asarray|matrix|mat)\s*\(|\bdtype\s*=\s*[\w.'\"]+"),
 )
 
@@ -62,16 +62,10 @@ def parse_homography(text: str) -> tuple[np.ndarray, str]:
     """
     remedy = "Write three rows of three numbers."
     text = re.sub(r"(#|%|//).*", "", text.replace("\N{MINUS SIGN}", "-").lstrip("\ufeff"))
-    text = re.sub(
-        r"(?m)^\s*[{]?\s*(const\s+)?(double|float)?\s*[\"']?[A-Za-z_]\w*[\"']?(\[\d*\])*\s*[=:](?!=)",
-        " ",
-        text,
-    )
-    text = re.sub(r"\b((np|numpy)\.)?(array|asarray|matrix|mat)\s*\(|\bdtype\s*=\s*[\w.'\"]+", " ", text)
+    for decoration in _DECORATIONS:
+        text = decoration.sub(" ", text)
     words, assumed = re.sub(r"[\[\](){}]", " ", text).split(), ""
-    if len(words) == 9 and all(
-        re.fullmatch(r"[+-]?[0-9]*,?[0-9]+([eE][+-]?[0-9]+)?", word) for word in words
-    ):
+    if len(words) == 9 and all(map(_DECIMAL_COMMA.fullmatch, words)):
         if any("," in word for word in words):
             assumed = "commas are decimal points"
         words = [word.replace(",", ".") for word in words]

@@ -145,9 +145,7 @@ def declared_size(content: bytes) -> tuple[int, int] | None:
         if content.startswith(_PNG):
             width, height = struct.unpack_from(">II", content, 16)
         elif content.startswith(b"BM"):
-            width, height = map(
-                abs, struct.unpack_from("<ii", content, 18)
-            )  # a negative height: from the top
+            width, height = map(abs, struct.unpack_from("<ii", content, 18))  # upside down: below 0
         elif content.startswith(_JPEG):
             frame = next((at for marker, at in _jpeg_segments(content) if marker in _START_OF_FRAME), None)
             height, width = (0, 0) if frame is None else struct.unpack_from(">HH", content, frame + 5)

@@ -72,9 +72,6 @@ def closure(modules: Iterable[str]) -> set[str]:
 
     Imports inside functions count, for they decide results as well; packages on the way to a module count as
     files, but what they import does not.
-
-    Args:
-        modules: Full names, as "kp2d.config".
     """
     needed: set[str] = set()
     waiting = [name for name in modules if _module_file(name)]

@@ -255,3 +255,26 @@ def two_datasets(tiny_dataset, tmp_path, monkeypatch) -> Path:
     (folder / "papers").mkdir()
     monkeypatch.setenv("VAL_PATH", str(folder))
     return folder
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch):
+    """A project folder with one stage of its own, whose notebook a test can write."""
+    import nbformat
+
+    from kp2d import config
+    from kp2d.reproduce import chain
+
+    monkeypatch.setenv("KP2D_HOME", str(tmp_path))
+    monkeypatch.setattr(config, "PROFILES", {"smoke": config.PROFILES["smoke"]})
+    stage = chain.Stage(name="07_own", outputs=("results/{profile}/own.txt",))
+    monkeypatch.setattr(chain, "STAGES", (stage,))
+
+    def write(code, parameters='profile = "fast"  # which\ncount = 1  # how many'):
+        cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
+        cells[0].metadata["tags"] = ["parameters"]
+        stage.notebook.parent.mkdir(exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), stage.notebook)
+        return tmp_path / "results/smoke/own.txt"
+
+    return write

@@ -10,20 +10,13 @@ from kp2d import config
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d prepare`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d prepare` to the parser of the verb."""
     parser.add_argument("--profile", default="fast", help="smoke or fast")
     parser.add_argument("--seed", type=int, default=0, help="seed of views and lighting")
 
 
 def run_prepare(options: argparse.Namespace) -> None:
     """Makes the data set `sample` of a profile, or reuses it.
-
-    Args:
-        options: From a parser with `add_prepare`.
 
     Raises:
         InputError: If the profile has no such data set, or its folder cannot be written.
@@ -38,11 +31,7 @@ def run_prepare(options: argparse.Namespace) -> None:
 
 
 def add_download(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d download`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d download` to the parser of the verb."""
     parser.add_argument("name", help="hpatches, coco or coco-val")
     parser.add_argument("--folder", type=Path, help="where to put it; default: data/ in the project")
     parser.add_argument(
@@ -53,9 +42,6 @@ def add_download(parser: argparse.ArgumentParser) -> None:
 
 def run_download(options: argparse.Namespace) -> None:
     """Downloads a data set.
-
-    Args:
-        options: From a parser with `add_download`.
 
     Raises:
         InputError: If there is no such data set, or no mirror has it.

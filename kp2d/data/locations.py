@@ -122,11 +122,7 @@ def _check_different(what: str, named: Iterable[tuple[str, Path]]) -> None:
 
 
 def by_dataset(sequences: Iterable[datasets.Sequence]) -> list[tuple[str, list[datasets.Sequence]]]:
-    """Returns the name under which results on each data set are reported, with its sequences.
-
-    Args:
-        sequences: Of one data set or several.
-    """
+    """Returns the name under which results on each data set are reported, with its sequences."""
     groups: dict[Path | None, list[datasets.Sequence]] = {}
     for sequence in sequences:
         groups.setdefault(sequence.root, []).append(sequence)

@@ -196,11 +196,6 @@ def _finish(folder: Path, settings: dict, chosen: list[Scene], names: list[str])
 def prepare_profile(profile: Profile, *, seed: int = 0, progress: bool = True) -> list[datasets.Sequence]:
     """Returns the sequences of a profile's data sets; `sample` is made if it is not there.
 
-    Args:
-        profile: The profile.
-        seed: Seed of views and lighting.
-        progress: Whether to show a progress bar.
-
     Raises:
         InputError: If `sample` cannot be made, or another data set is missing.
     """
@@ -213,16 +208,10 @@ def prepare_profile(profile: Profile, *, seed: int = 0, progress: bool = True) -
 
 
 def training_photographs(folder: str | os.PathLike) -> Path:
-    """Copies the photographs of `sample` that a demonstration may learn from into a folder.
+    """Copies the photographs of `sample` that a demonstration may learn from to a folder, and returns it.
 
     The scenes in `HELD_OUT` stay out, so that there is something to measure on that was never seen, and so do
     those whose licence does not allow to show them.
-
-    Args:
-        folder: Where to; files that are there already are kept.
-
-    Returns:
-        The folder.
 
     Raises:
         InputError: If a package with photographs is missing, or the folder cannot be written.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kp2d import checks, files
-from kp2d.arguments import image_size
+from kp2d.arguments import SIZE
 from kp2d.methods import extractors, tflite_file, tpu, weights
 from kp2d.methods.tflite_file import COMPILED
 
@@ -20,11 +20,7 @@ _INT8 = ("int8", "int8_ptq")  # of shipped networks, those that are models
 
 
 def add_lint(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d lint`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d lint` to the parser of the verb."""
     parser.add_argument(
         "model",
         help="any .tflite file, compiled or not, or a shipped network as kp2d_tiny_s or kp2d_tiny_s:int8",
@@ -37,9 +33,6 @@ def add_lint(parser: argparse.ArgumentParser) -> None:
 
 def run_lint(options: argparse.Namespace) -> int:
     """Forecasts which operators of a model the Edge TPU would compute.
-
-    Args:
-        options: From a parser with `add_lint`.
 
     Returns:
         1 if something stays on the CPU and that was to fail, else 0.
@@ -56,11 +49,7 @@ def run_lint(options: argparse.Namespace) -> int:
 
 
 def add_compile(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d compile`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d compile` to the parser of the verb."""
     parser.add_argument(
         "model", help="an int8 .tflite model, or a shipped network as kp2d_tiny_s or kp2d_tiny_s:int8"
     )
@@ -71,18 +60,13 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
         help=f"compiled model to write; default: NAME_HxW{COMPILED}.tflite here. What the compiler gets is"
         f" kept beside it, without {COMPILED}",
     )
-    parser.add_argument(
-        "--image-size", type=image_size, metavar="HxW", help="of the model, px; default: a model's own"
-    )
+    parser.add_argument("--image-size", **SIZE, help="of the model, px; default: a model's own")
     parser.add_argument("--input", choices=["int8", "uint8"], help="of the model's image; default: int8")
     parser.add_argument("--time-limit", type=int, default=300, help="seconds the compiler may take")
 
 
 def run_compile(options: argparse.Namespace) -> None:
     """Rewrites a model for the Edge TPU and runs Google's compiler on it, where that is installed.
-
-    Args:
-        options: From a parser with `add_compile`.
 
     Raises:
         InputError: If the model cannot be compiled or a file not be written.

@@ -153,13 +153,7 @@ def find() -> Path | None:
 
 
 def version(compiler: Path) -> str:
-    """Asks the compiler for its version.
-
-    Args:
-        compiler: The program.
-
-    Returns:
-        For example "16.0.384591198".
+    """Asks the compiler for its version, for example "16.0.384591198".
 
     Raises:
         InputError: If it cannot run here, or is another program.
@@ -222,13 +216,7 @@ def compile_model(path: Path, output: Path, *, time_limit: int = TIME_LIMIT) -> 
 
 
 def read_log(text: str) -> Compilation:
-    """Reads what version 16 prints about a model that it compiled.
-
-    Args:
-        text: The log; lines of other programs in between do no harm.
-
-    Returns:
-        The compilation.
+    """Reads what version 16 prints of a model that it compiled; lines of other programs between do no harm.
 
     Raises:
         InputError: If it is no such log, or its numbers contradict each other.

@@ -5,16 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from kp2d.arguments import image_size
+from kp2d.arguments import SIZE
 from kp2d.methods import cli as method_cli
 
 
 def add_extract(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d extract`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d extract` to the parser of the verb."""
     parser.add_argument("folder", help="pictures, searched with all folders in it")
     parser.add_argument(
         "-o",
@@ -37,17 +33,13 @@ def add_extract(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=1000, help="keypoints kept a picture")
     parser.add_argument(
         "--image-size",
-        type=image_size,
-        metavar="HxW",
+        **SIZE,
         help="size the method sees; default: each picture's own, reduced to a megapixel if it is larger",
     )
 
 
 def run_extract(options: argparse.Namespace) -> None:
     """Extracts, matches and says what came out of it.
-
-    Args:
-        options: From a parser with `add_extract`.
 
     Raises:
         InputError: If a value is refused, or a file cannot be used.

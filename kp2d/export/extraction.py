@@ -21,9 +21,7 @@ from kp2d.methods import matching, registration
 from kp2d.methods.decode import Features
 from kp2d.methods.extractors import Extractor
 
-OVERLAP = (
-    10  # pictures that follow in the order of names, with which `sequential` pairs each (COLMAP's default)
-)
+OVERLAP = 10  # pictures that follow by name, with which `sequential` pairs each (COLMAP's default)
 RULES = ("exhaustive", "sequential")
 ASKED = ("format", "image_size", "method", "precision", "top_k")  # settings by the names that users know
 KEPT = 256  # pictures whose features stay in memory while pairs are matched

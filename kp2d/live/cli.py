@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `kp2d demo`.
-
-    Args:
-        parser: Parser of the verb.
-    """
+    """Adds the arguments of `kp2d demo` to the parser of the verb."""
     parser.add_argument(
         "source",
         nargs="?",
@@ -35,8 +31,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="of a .tflite model; default: one a core")
     parser.add_argument(
         "--image-size",
-        type=arguments.image_size,
-        metavar="HxW",
+        **arguments.SIZE,
         help="size the method sees; default: as many pixels as 240x320, in the frame's proportions",
     )
     parser.add_argument("--top-k", type=int, default=300, help="keypoints kept a frame")
@@ -56,9 +51,6 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 
 def run_demo(options: argparse.Namespace) -> None:
     """Shows the demonstration and says what came out of it.
-
-    Args:
-        options: From a parser with `add_demo`.
 
     Raises:
         InputError: If a value is refused, or a source or file cannot be used.

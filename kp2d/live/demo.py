@@ -191,11 +191,7 @@ class Demo:
         self._message, self._message_left = message, MESSAGE_FRAMES
 
     def note(self, spent: dict[str, float]) -> None:
-        """Takes the milliseconds of a frame into the averages on the screen.
-
-        Args:
-            spent: By step, and "total".
-        """
+        """Takes the milliseconds of a frame, by step and "total", into the averages on the screen."""
         self._recent.append(spent)
 
     def _extract(self, image: np.ndarray) -> tuple[Features, dict[str, float]]:

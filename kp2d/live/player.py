@@ -202,12 +202,7 @@ class Window(contextlib.AbstractContextManager):
         return time.perf_counter() - started
 
     def hold(self, demo: Demo, snapshot: Path) -> None:
-        """Stands still and answers keys until the space bar or the end.
-
-        Args:
-            demo: What keys act upon.
-            snapshot: Where a picture would be saved.
-        """
+        """Stands still and answers keys until the space bar or the end."""
         while not self.closed:
             self._show(demo.repaint())
             if self._answer(self._key(50), demo, snapshot) == " ":

@@ -57,13 +57,7 @@ class PictureSource(Source):
     """Pictures out of files, those that cannot be read left out."""
 
     def __init__(self, name: str, paths: list[Path], *, loop: bool = False) -> None:
-        """Takes the files.
-
-        Args:
-            name: Of the whole.
-            paths: The pictures, in order.
-            loop: Whether to begin again at the end.
-        """
+        """Takes the files, in order; with `loop` they begin again at the end."""
         self.name, self.still = name, len(paths) == 1
         self._paths, self._loop = paths, loop
 

@@ -79,9 +79,6 @@ def extractor_from(
 def method_from(options: argparse.Namespace) -> extractors.Method:
     """Reads which method was asked for.
 
-    Args:
-        options: From a parser with `add_arguments`.
-
     Raises:
         InputError: If two precisions are given.
     """

@@ -195,14 +195,7 @@ def cell_centers(grid_size: tuple[int, int], cell: int) -> np.ndarray:
 
 
 def interior_mask(grid_size: tuple[int, int]) -> np.ndarray:
-    """Cells that are not on the one-cell border.
-
-    Args:
-        grid_size: (rows, columns) of cells.
-
-    Returns:
-        bool `[Hc, Wc]`.
-    """
+    """Returns bool `[Hc, Wc]`: the cells of a grid of (rows, columns) that are not on the one-cell border."""
     mask = np.zeros(grid_size, bool)
     mask[1:-1, 1:-1] = True
     return mask

@@ -80,9 +80,7 @@ def _products(vectors0: np.ndarray, vectors1: np.ndarray) -> Iterator[np.ndarray
     stays with the thread: new pages of memory take the system about as long as the products.
     """
     count, width = vectors1.shape
-    columns = max(
-        16, math.isqrt(2 * ONE_THREAD // max(1, width)) // 16 * 16
-    )  # whole vectors of the processor
+    columns = max(16, math.isqrt(2 * ONE_THREAD // max(1, width)) // 16 * 16)  # whole vectors
     blocks, whole = -(-count // columns), count // columns
     rows = max(1, min(ONE_THREAD // (columns * max(1, width)), IN_CACHE // max(1, count), len(vectors0)))
     factors = np.zeros((blocks, width, columns), np.float32)

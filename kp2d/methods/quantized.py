@@ -286,11 +286,6 @@ def build_inspector(preset: str | NetworkConfig, *, scheme: Scheme = INT8) -> ke
 
 
 def assign_by_name(network: keras.Model, values: dict[str, object]) -> None:
-    """Sets every weight of a network.
-
-    Args:
-        network: What to overwrite.
-        values: Path of each weight ("conv1a/kernel") to its value.
-    """
+    """Sets every weight of a network from values by path ("conv1a/kernel")."""
     for variable in network.weights:
         variable.assign(values[variable.path])

@@ -28,11 +28,7 @@ MAX_SUBGRAPHS = 1000
 
 
 def verify(data: bytes, source: object = "the model") -> None:
-    """Checks the structure of a model.
-
-    Args:
-        data: The file's bytes.
-        source: Names the file in the error.
+    """Checks the structure of a model; `source` names the file in the error.
 
     Raises:
         InputError: If it is damaged, or a tensor is too large to be one of an image.

@@ -42,14 +42,7 @@ def is_compiled(data: bytes) -> bool:
 
 
 def devices(root: Path = Path("/")) -> list[Device]:
-    """Lists the Edge TPUs that Linux sees; elsewhere none are found.
-
-    Args:
-        root: Of the file system.
-
-    Returns:
-        USB sticks first.
-    """
+    """Lists the Edge TPUs that Linux sees, USB sticks first; elsewhere none are found."""
     nodes = []
     for entry in sorted(root.glob("sys/bus/usb/devices/*")):
         identity = tuple(_line(entry / name) for name in ("idVendor", "idProduct"))

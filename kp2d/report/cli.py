@@ -30,9 +30,6 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 def run_report(options: argparse.Namespace) -> None:
     """Writes the report and says where it is.
 
-    Args:
-        options: From a parser with `add_report`.
-
     Raises:
         InputError: As `kp2d.report.site.build` and `build_trial`.
     """

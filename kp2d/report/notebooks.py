@@ -240,14 +240,7 @@ def _move_picture(output: Any, folder: Path, name: str, words: str) -> None:
 
 
 def smaller(png: bytes) -> tuple[bytes, str]:
-    """Re-encodes a large picture, as photographs are several times as small in WebP.
-
-    Args:
-        png: The file's content.
-
-    Returns:
-        Content and suffix: WebP if the PNG is large and WebP is smaller, else the PNG as it is.
-    """
+    """Returns a large PNG as WebP if that is smaller, as photographs are, else as it is; and the suffix."""
     if len(png) < LARGE:
         return png, ".png"
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -73,14 +73,7 @@ class Trial:
 
 
 def write_trial(site: Path) -> Trial:
-    """Writes all that the page needs but itself.
-
-    Args:
-        site: The folder of the site.
-
-    Returns:
-        What the page can do; only a note if LiteRT.js cannot be had.
-    """
+    """Writes all that the page needs but itself; returns what it can do, a note without LiteRT.js."""
     try:
         package = fetch_litert(paths.data() / "npm")
     except checks.InputError as error:
@@ -103,13 +96,7 @@ def write_trial(site: Path) -> Trial:
 
 
 def fetch_litert(folder: Path) -> Path:
-    """Installs LiteRT.js as the lock file says, unless it is there already.
-
-    Args:
-        folder: Where to; npm manages it.
-
-    Returns:
-        The folder of the package.
+    """Installs LiteRT.js as the lock file says, unless it is there already, and returns the package's folder.
 
     Raises:
         InputError: If there is no npm, or it cannot install.

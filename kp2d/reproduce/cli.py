@@ -71,9 +71,6 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
 def run_reproduce(options: argparse.Namespace) -> None:
     """Runs the notebooks and says what became of them.
 
-    Args:
-        options: From a parser with `add_reproduce`.
-
     Raises:
         InputError: If a value is refused, or an input or the cluster is missing.
         StageError: If a notebook fails.
@@ -123,10 +120,9 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-size",
-        type=arguments.image_size,
+        **arguments.SIZE,
         nargs="+",
         default=[(240, 320)],
-        metavar="HxW",
         help="sizes the methods see, height x width, px",
     )
     parser.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of RANSAC")
@@ -145,9 +141,6 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
 
 def run_sweep(options: argparse.Namespace) -> None:
     """Computes all combinations, writes both tables and says what failed.
-
-    Args:
-        options: From a parser with `add_sweep`.
 
     Raises:
         InputError: If a combination cannot be computed; before any work.
@@ -212,21 +205,13 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         help="networks, of all but stages; default: those that fit; latency also takes .tflite files",
     )
     parser.add_argument(
-        "--image-size",
-        type=arguments.image_size,
-        nargs="+",
-        metavar="HxW",
-        help="latency, networks: sizes of an image",
+        "--image-size", **arguments.SIZE, nargs="+", help="latency, networks: sizes of an image"
     )
     parser.add_argument(
         "--threads", type=int, nargs="+", help="latency, networks: of the runtime; default: 1 2"
     )
     parser.add_argument(
-        "--train-size",
-        type=arguments.image_size,
-        nargs="+",
-        metavar="HxW",
-        help="train, recipes, networks: sizes of a view",
+        "--train-size", **arguments.SIZE, nargs="+", help="train, recipes, networks: sizes of a view"
     )
     parser.add_argument(
         "--precision",
@@ -251,9 +236,6 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 
 def run_bench(options: argparse.Namespace) -> None:
     """Measures and writes the table.
-
-    Args:
-        options: From a parser with `add_bench`.
 
     Raises:
         InputError: If a value is refused or missing.
@@ -302,9 +284,6 @@ def add_readme(parser: argparse.ArgumentParser) -> None:
 def run_readme(options: argparse.Namespace) -> int:
     """Fills the tables of the documents, or compares them with the results.
 
-    Args:
-        options: From a parser with `add_readme`.
-
     Returns:
         1 if a table is out of date and that was to be checked, else 0.
     """
@@ -336,9 +315,6 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
 
 def run_doctor(options: argparse.Namespace) -> int:
     """Examines the installation and prints what was found.
-
-    Args:
-        options: From a parser with `add_doctor`.
 
     Returns:
         1 if something is broken, else 0; what is merely not there breaks nothing.

@@ -64,9 +64,6 @@ def _own_facts() -> dict[str, str]:
 def check_worker(project: Project) -> None:
     """Checks, on a worker, that it works on the same project.
 
-    Args:
-        project: From whoever sends the jobs.
-
     Raises:
         InputError: If the folder is another one or not shared, or code, versions or variables differ.
     """

@@ -99,15 +99,7 @@ def one_by_one(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
 
 
 def keep_going(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
-    """Does jobs in this process, in their order; after a failure, all that do not wait for what failed.
-
-    Args:
-        jobs: The jobs, each behind those that it waits for.
-        report: Receives one line of news at a time.
-
-    Yields:
-        What became of each.
-    """
+    """Does jobs in this process, in their order; after a failure, all that do not wait for what failed."""
     results: dict[str, Result] = {}
     for job in jobs:
         results[job.name] = left_out(job, results, report) or attempt(job, report)
@@ -118,13 +110,6 @@ def side_by_side(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
     """Does jobs like `one_by_one`, but those that do not wait for each other at once, in processes.
 
     Two at a time, and only where there are two cores, memory for both and no GPU that they would share.
-
-    Args:
-        jobs: The jobs, each behind those that it waits for.
-        report: Receives one line of news at a time.
-
-    Yields:
-        What became of each.
     """
     waiting, succeeded = list(jobs), set[str]()
     while waiting:

@@ -97,11 +97,7 @@ def evaluation_settings(
 
 
 def trained_methods(profile: str, trained: bool) -> tuple[str, ...]:
-    """Returns the network that 02 trained and 03 quantized, as a method in each precision.
-
-    Args:
-        profile: Whose 02 and 03.
-        trained: Whether it is taken at all; else there are none.
+    """Returns the network that 02 trained and 03 quantized, as a method in each precision, if it is taken.
 
     Raises:
         InputError: If a file of it is missing.
@@ -330,11 +326,7 @@ def photograph(image_sizes: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def photographs_folder(profile: config.Profile, folder: str = "") -> Path:
-    """Returns the folder of photographs to learn from and to calibrate with.
-
-    Args:
-        profile: Whose photographs are taken if no folder is named.
-        folder: The folder.
+    """Returns the folder of photographs to learn from and to calibrate with: that named, or the profile's.
 
     Raises:
         InputError: If there are none.

@@ -6,32 +6,13 @@ import shutil
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
 
-from kp2d import checks, config, files, paths
+from kp2d import checks, files, paths
 from kp2d.methods import learned, weights
 from kp2d.reproduce import chain, pipeline
 
 WRITE = "from kp2d import files, paths\nfiles.write_text(paths.results(profile) / 'own.txt', 'done')\n"
-
-
-@pytest.fixture
-def workshop(tmp_path, monkeypatch):
-    """A project folder with one stage of its own, whose notebook a test can write."""
-    monkeypatch.setenv("KP2D_HOME", str(tmp_path))
-    monkeypatch.setattr(config, "PROFILES", {"smoke": config.PROFILES["smoke"]})
-    stage = chain.Stage(name="07_own", outputs=("results/{profile}/own.txt",))
-    monkeypatch.setattr(chain, "STAGES", (stage,))
-
-    def write(code=WRITE):
-        cells = [nbformat.v4.new_code_cell('profile = "fast"  # which'), nbformat.v4.new_code_cell(code)]
-        cells[0].metadata["tags"] = ["parameters"]
-        stage.notebook.parent.mkdir(exist_ok=True)
-        nbformat.write(nbformat.v4.new_notebook(cells=cells), stage.notebook)
-        return tmp_path / "results/smoke/own.txt"
-
-    return write
 
 
 def reproduce():
@@ -59,7 +40,7 @@ def test_a_kernel_that_is_killed_in_the_middle_is_named_and_the_run_resumes(work
     with pytest.raises(pipeline.StageError, match=r"07_own: the kernel died.*memory.*07_own\.ipynb"):
         reproduce()
     assert not output.exists() and not (paths.runs("smoke") / "07_own.json").exists()
-    workshop()
+    workshop(WRITE)
     assert (reproduce().action, output.read_text()) == ("ran", "done")
     assert reproduce().action == "reused"
 
@@ -69,7 +50,7 @@ def test_a_kernel_that_is_killed_in_the_middle_is_named_and_the_run_resumes(work
 
 @pytest.mark.parametrize("where", ["the record", "the executed copy"])
 def test_a_full_disk_is_said_and_the_stage_runs_again(workshop, monkeypatch, where):
-    workshop()
+    workshop(WRITE)
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
@@ -95,7 +76,7 @@ def test_a_full_disk_is_said_and_the_stage_runs_again(workshop, monkeypatch, whe
 
 @pytest.mark.parametrize("error", [RuntimeError("Kernel didn't respond in 120 seconds"), KeyError("python3")])
 def test_a_kernel_that_does_not_start_is_said(workshop, monkeypatch, error):
-    workshop()
+    workshop(WRITE)
 
     def fail(*_, **__):
         raise error
@@ -110,7 +91,7 @@ def test_a_kernel_that_does_not_start_is_said(workshop, monkeypatch, error):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_named_before_anything_runs(workshop, tmp_path):
-    workshop()
+    workshop(WRITE)
     (tmp_path / "results").mkdir()
     (tmp_path / "results").chmod(0o500)
     with pytest.raises(checks.InputError, match=r"results.*Permission denied.*another folder"):
@@ -118,7 +99,7 @@ def test_a_read_only_folder_is_named_before_anything_runs(workshop, tmp_path):
 
 
 def test_a_read_only_disk_is_named_before_anything_runs(workshop, monkeypatch):
-    workshop()
+    workshop(WRITE)
 
     def refuse(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -132,7 +113,7 @@ def test_a_read_only_disk_is_named_before_anything_runs(workshop, monkeypatch):
 
 
 def test_one_profile_is_run_once_at_a_time(workshop, monkeypatch):
-    workshop()
+    workshop(WRITE)
     pretend(monkeypatch)
     with (
         files.alone(paths.runs("smoke"), "run"),
@@ -147,7 +128,7 @@ def test_one_profile_is_run_once_at_a_time(workshop, monkeypatch):
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"inputs": 3}', b"\0" * 50])
 def test_a_damaged_record_is_a_reason_to_run_again(workshop, monkeypatch, damage):
-    workshop()
+    workshop(WRITE)
     pretend(monkeypatch)
     assert reproduce().reason == pipeline.NO_RECORD
     (paths.runs("smoke") / "07_own.json").write_bytes(damage)
@@ -159,7 +140,7 @@ def test_a_damaged_record_is_a_reason_to_run_again(workshop, monkeypatch, damage
 
 
 def test_no_clock_decides_what_is_reused(workshop, monkeypatch):
-    output = workshop()
+    output = workshop(WRITE)
     pretend(monkeypatch)
     reproduce()
     record = paths.runs("smoke") / "07_own.json"

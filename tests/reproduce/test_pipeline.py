@@ -109,24 +109,6 @@ def test_a_lost_output_or_changed_parameter_reruns_only_what_depends_on_it(finis
     pd.testing.assert_frame_equal(after.drop(columns="config_hash"), before)
 
 
-@pytest.fixture
-def workshop(tmp_path, monkeypatch):
-    """A project folder with one stage of its own, whose notebook a test can write."""
-    monkeypatch.setenv("KP2D_HOME", str(tmp_path))
-    monkeypatch.setattr(config, "PROFILES", {"smoke": config.PROFILES["smoke"]})
-    stage = chain.Stage(name="07_own", outputs=("results/{profile}/own.txt",))
-    monkeypatch.setattr(chain, "STAGES", (stage,))
-
-    def write(code, parameters='profile = "fast"  # which\ncount = 1  # how many'):
-        cells = [nbformat.v4.new_code_cell(parameters), nbformat.v4.new_code_cell(code)]
-        cells[0].metadata["tags"] = ["parameters"]
-        stage.notebook.parent.mkdir(exist_ok=True)
-        nbformat.write(nbformat.v4.new_notebook(cells=cells), stage.notebook)
-        return tmp_path / "results/smoke/own.txt"
-
-    return write
-
-
 WRITE = "from kp2d import files, paths\nfiles.write_text(paths.results(profile) / 'own.txt', str(count))\n"
 
 
