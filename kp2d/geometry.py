@@ -85,14 +85,10 @@ def parse_homography(text: str) -> tuple[np.ndarray, str]:
 
 
 def facing(homography: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Returns the homography with the sign that puts the centre of image 0 in front of the camera.
+    """Returns a homography with the sign that puts the centre of image 0 in front of the camera.
 
     H and -H are the same map, but only one of them has positive depth for what both images see, and so has
     the inverse of that one.
-
-    Args:
-        homography: `[3, 3]`, image 0 to image 1.
-        image_size: (height, width) of image 0, px.
     """
     height, width = image_size
     depth = homography[2] @ [(width - 1) / 2, (height - 1) / 2, 1.0]
@@ -100,15 +96,7 @@ def facing(homography: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def inside(points: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Tells which points lie between the centres of an image's outermost pixels.
-
-    Args:
-        points: `[N, 2]` px; NaN counts as outside.
-        image_size: (height, width) px.
-
-    Returns:
-        bool `[N]`.
-    """
+    """Tells which points lie between the centres of an image's outermost pixels; bool `[N]`, NaN does not."""
     height, width = image_size
     x, y = points[:, 0], points[:, 1]
     return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)

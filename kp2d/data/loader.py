@@ -32,14 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def read_photo(path: str, max_side: int) -> np.ndarray:
-    """Reads a picture as RGB, no larger than needed.
-
-    Args:
-        path: File.
-        max_side: The longer side is shrunk to at most this, px.
-
-    Returns:
-        uint8 `[h, w, 3]`.
+    """Reads a picture as RGB, uint8 `[h, w, 3]`, its longer side shrunk to at most `max_side` px.
 
     Raises:
         InputError: If the file is no complete picture.

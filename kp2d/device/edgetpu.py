@@ -148,13 +148,7 @@ class Report:
 
 
 def lint(model: Model) -> Report:
-    """Forecasts what the compiler makes of a model.
-
-    Args:
-        model: Any; of a compiled one, the report says what the compiler did.
-
-    Returns:
-        The report.
+    """Forecasts what the compiler makes of a model; of a compiled one, says what it made.
 
     Raises:
         InputError: If an operator lacks what it needs.

@@ -181,9 +181,6 @@ RULES = {
 def judge(operator: Operator) -> tuple[str, str]:
     """Forecasts whether an operator is mapped, if all before it are.
 
-    Args:
-        operator: Of a model.
-
     Returns:
         The compiler's status, and in other words why and what to do (empty if it is mapped).
     """

@@ -26,14 +26,7 @@ def result_rows(
 ) -> pd.DataFrame:
     """Averages the scores of one method into result rows that repeat their whole protocol.
 
-    Args:
-        pairs: From `evaluation.evaluate`, of this method alone.
-        extractor: The method.
-        protocol: How it was scored.
-        profile: The profile's name, or "custom".
-
-    Returns:
-        The rows with the columns `tables.EVALUATION_COLUMNS`.
+    The pairs are from `evaluation.evaluate`, of this method alone; columns: `tables.EVALUATION_COLUMNS`.
     """
     binary = extractor.binary
     summary = summarize(pairs, drop_unrepeated=protocol.drop_unrepeated)
@@ -94,11 +87,9 @@ def by_setting(pairs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFra
 
 
 def counted(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataFrame:
-    """Returns the metrics of pairs as their means take them: NaN where a pair is left out of one.
+    """Returns the metrics of pairs that were read as their means take them: NaN where one leaves a pair out.
 
-    Args:
-        pairs: From `evaluation.evaluate`, those that were read.
-        drop_unrepeated: Leave pairs without a repeated point out of the repeatability.
+    With `drop_unrepeated`, pairs without a repeated point are out of the repeatability.
     """
     values = pairs[list(tables.METRICS)].astype(float)
     if drop_unrepeated:
@@ -163,13 +154,7 @@ def named_intervals(
 ) -> dict[str, float]:
     """Returns the intervals of the means of a table's columns as a row of results has them.
 
-    Args:
-        values: One row a pair, as for `intervals`.
-        groups: `[N]`, the sequence of each row.
-        minus: Columns in the same order, whose means are subtracted; None subtracts none.
-
-    Returns:
-        The ends by their names, `d1_low` and `d1_high` for a column `d1`.
+    Arguments as for `intervals`; the ends go by their names, `d1_low` and `d1_high` for a column `d1`.
     """
     subtracted = None if minus is None else minus.to_numpy()
     lows, highs = intervals(values.to_numpy(), list(groups), minus=subtracted)

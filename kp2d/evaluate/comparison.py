@@ -71,16 +71,7 @@ def evaluate_sizes(
     cache: Path | None = None,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores methods at several sizes.
-
-    Args:
-        methods: Names as for `extractors.create`.
-        image_sizes: (height, width) px.
-        sequences: From `datasets.load_sequences`.
-        protocol: How to score.
-        profile: The profile's name, for the rows.
-        cache: Folder for exported features.
-        progress: Whether to show progress bars.
+    """Scores methods at several sizes, (height, width) px; other arguments are those of `evaluate_methods`.
 
     Returns:
         Result rows (`tables.EVALUATION_COLUMNS`) of all sizes, and scores a pair at the protocol's own size.
@@ -103,11 +94,7 @@ def evaluate_sizes(
 
 
 def weight_bytes(methods: Sequence[str]) -> dict[tuple[str, str], int]:
-    """Returns the bytes of the file of each network's weights, by method and precision; others have none.
-
-    Args:
-        methods: As for `extractors.create`.
-    """
+    """Returns the bytes of the file of each network's weights, by method and precision; others have none."""
     chosen = [extractors.create(name) for name in methods]
     return {(extractor.name, extractor.precision): extractor.bytes for extractor in chosen if extractor.bytes}
 
@@ -157,12 +144,7 @@ def paired(pairs: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(joined: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Returns by how much metrics are above the reference's, pair by pair.
-
-    Args:
-        joined: From `paired`.
-        metrics: Columns.
-    """
+    """Returns by how much metrics are above the reference's, pair by pair; of rows from `paired`."""
     reference = joined[[f"{metric}_reference" for metric in metrics]].astype(float)
     return joined[list(metrics)].astype(float) - reference.set_axis(list(metrics), axis=1)
 
@@ -189,12 +171,7 @@ def _tally(joined: pd.DataFrame, metric: str) -> dict[str, float]:
 
 
 def failures(pairs: pd.DataFrame, method: str, *, top_k: int) -> pd.DataFrame:
-    """Returns the pairs whose homography a method does not find to 5 px, the worst first.
-
-    Args:
-        pairs: Scores a pair, from `evaluate_methods`.
-        method: As for `extractors.create`.
-        top_k: At which k.
+    """Returns the pairs whose homography a method does not find to 5 px at a k, the worst first.
 
     Returns:
         Columns dataset, pair, subset, reason (empty: a homography was found, but a wrong one), corner_error,
@@ -216,13 +193,7 @@ def _of(pairs: pd.DataFrame, method: str, top_k: int) -> pd.DataFrame:
 
 
 def extremes(pairs: pd.DataFrame, method: str, *, top_k: int, count: int = 3) -> pd.DataFrame:
-    """Returns the pairs on which a method gains and loses most against SIFT, by corner error.
-
-    Args:
-        pairs: Scores a pair, from `evaluate_methods`.
-        method: As for `extractors.create`.
-        top_k: At which k.
-        count: Pairs of either kind.
+    """Returns the pairs on which a method gains and loses most against SIFT, by corner error, `count` each.
 
     Returns:
         Columns pair, subset, sift and the method (corner error, px; NaN without a homography), and difference
@@ -263,15 +234,8 @@ def compare_protocols(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores the same features by our rules, the reference code's, and ours with one of its choices each.
 
-    Args:
-        rows: Results that hold those under `protocol`, which are not computed again.
-        pairs: The scores a pair they are the averages of.
-        methods: As for `evaluate_methods`.
-        sequences: From `datasets.load_sequences`.
-        protocol: Size, k and seed, which stay; the rules come from `config.PROTOCOLS`.
-        profile: For the rows.
-        cache: Folder for exported features; with it nothing is extracted twice.
-        progress: Whether to show progress bars.
+    What `rows` and `pairs`, from `evaluate_methods`, hold of the methods under `protocol` is not computed
+    again; the other protocols, `config.PROTOCOLS`, have its size, k and seed. Other arguments are as there.
 
     Returns:
         The result rows of all protocols, with the column `protocol` in front: "kp2d", "kp2dtiny", and of the
@@ -313,13 +277,7 @@ def _those_of(table: pd.DataFrame, methods: Sequence[str], protocol: Protocol) -
 def protocol_effect(
     pairs: pd.DataFrame, reference: pd.DataFrame, rules: Protocol, base: Protocol
 ) -> pd.DataFrame:
-    """Returns what other rules change: the metrics under them minus those under a reference's.
-
-    Args:
-        pairs: Scores a pair under the other rules.
-        reference: Scores of the same methods and pairs under the reference's rules.
-        rules: The other rules.
-        base: The reference's.
+    """Returns what other rules change: the metrics of pairs under them minus those under a reference's.
 
     Returns:
         One row a method × precision × runtime × data set × subset × k, the columns of the metrics holding

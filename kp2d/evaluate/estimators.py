@@ -120,13 +120,8 @@ def corner_errors(
 ) -> Iterator[dict[str, Any]]:
     """Yields the corner error of a pair by each estimator and order; by "accurate" also refined.
 
-    Args:
-        matched: The pair as it is scored.
-        image0: uint8 RGB `[H, W, 3]` at the protocol's size.
-        image1: Likewise.
-        protocol: RANSAC's threshold and iterations, and the size.
-        seeds: The orders, as for `registration.estimate_homography`; RANSAC in the
-            protocol's own is not computed again.
+    The images are uint8 RGB `[H, W, 3]` at the protocol's size, the seeds as for
+    `registration.estimate_homography`; RANSAC in the protocol's own is not computed again.
     """
     points0 = matched.features0.keypoints[matched.matches[:, 0]]
     points1 = matched.features1.keypoints[matched.matches[:, 1]]

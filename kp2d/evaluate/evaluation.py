@@ -157,16 +157,10 @@ def match_pair(
 def score_pair(
     features0: Features, features1: Features, homography: np.ndarray, protocol: Protocol
 ) -> list[dict[str, Any]]:
-    """Scores one pair at every k of the protocol.
+    """Scores one pair, as for `match_pair`, at every k of the protocol.
 
     Repeatability, localization error and homography use the k best of the points visible in both views; the
     matching score uses the k best of all (KP2D's rule).
-
-    Args:
-        features0: As for `match_pair`.
-        features1: Likewise.
-        homography: Likewise.
-        protocol: Sizes, thresholds and k.
 
     Returns:
         One dictionary a k: the metrics, counts, and `status` "ok" or "failed" with its `reason`. A pair fails
@@ -352,15 +346,7 @@ def export_features(
     workers: int | None = None,
     progress: bool = True,
 ) -> FeatureStore:
-    """Extracts the features of every image of some pairs.
-
-    Args:
-        extractor: The method.
-        pairs: Of a data set.
-        image_size: (height, width) px.
-        cache: Folder that keeps them; what lies there is not extracted again.
-        workers: Threads; None takes one a core.
-        progress: Whether to show a progress bar.
+    """Extracts the features of every image of some pairs; the arguments are those of `evaluate`.
 
     Returns:
         Where the features are; an image that cannot be read raises its error there.

@@ -15,15 +15,7 @@ MMA_THRESHOLDS = tuple(range(1, 11))  # px
 
 
 def nearest_distances(points0: np.ndarray, points1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how far each point's nearest neighbour in the other set is.
-
-    Args:
-        points0: `[N, 2]` px, N > 0.
-        points1: `[M, 2]` px, M > 0.
-
-    Returns:
-        float64 `[N]` and `[M]` px.
-    """
+    """Returns how far the nearest neighbour in the other set is of each point, `[N]` and `[M]` px."""
     squared = (points0[:, None, 0] - points1[None, :, 0]) ** 2
     squared += (points0[:, None, 1] - points1[None, :, 1]) ** 2
     return np.sqrt(squared.min(axis=1)), np.sqrt(squared.min(axis=0))

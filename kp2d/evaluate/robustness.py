@@ -121,14 +121,7 @@ def pyramid_study(
 ) -> pd.DataFrame:
     """Scores networks without and with an image pyramid: on views that differ in scale, and on real pairs.
 
-    Args:
-        methods: Networks, as for `extractors.create`.
-        sequences: The real pairs, from `datasets.load_sequences`.
-        photographs: As for `study`.
-        protocol: Size, k and thresholds.
-        profile: For the rows.
-        cache: Folder of exported features of the real pairs.
-        progress: Whether to show progress bars.
+    The arguments are those of `study`; with `sequences`, the real pairs, and a `cache` of their features.
 
     Returns:
         Rows as of `study`, those of real pairs without an amount, with a column `cpu_ms`: milliseconds of
@@ -220,12 +213,8 @@ def turned(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns two views `[3, 3]` (view to photograph, px) of which the second shows things turned.
 
-    Their size is such that a view fits inside the photograph however it is turned.
-
-    Args:
-        photograph_size: (height, width) px.
-        image_size: (height, width) of the views, px.
-        degrees: Counterclockwise as one sees it.
+    Their size is such that a view fits inside the photograph however it is turned: by degrees
+    counterclockwise as one sees it.
     """
     scale = (min(photograph_size) - 1) / np.hypot(*image_size)
     return tuple(_view(photograph_size, image_size, scale, angle) for angle in (0.0, degrees))
@@ -234,14 +223,9 @@ def turned(
 def scaled(
     photograph_size: tuple[int, int], image_size: tuple[int, int], factor: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns two views `[3, 3]` (view to photograph, px) of which the second shows things larger.
+    """Returns two views `[3, 3]` (view to photograph, px) of which the second shows things so much larger.
 
     The view that shows more is as large as the photograph allows.
-
-    Args:
-        photograph_size: (height, width) px.
-        image_size: (height, width) of the views, px.
-        factor: How much larger; below 1 smaller.
     """
     whole = min(side / wanted for side, wanted in zip(photograph_size, image_size, strict=True))
     return tuple(

@@ -140,12 +140,7 @@ def hloc(
 
 
 def hloc_configuration(method: str = "kp2d_tiny_s:int8", *, top_k: int = 1000) -> dict[str, Any]:
-    """Returns the entry of a method for the `confs` of `hloc.extract_features`.
-
-    Args:
-        method: As for `kp2d.load`.
-        top_k: Keypoints kept an image.
-    """
+    """Returns the entry of a method, as for `kp2d.load`, for the `confs` of `hloc.extract_features`."""
     return {
         "output": f"feats-{method.replace(':', '-').replace('/', '-')}-n{top_k}",
         "model": {"name": "kp2d", "method": method, "max_keypoints": top_k},

@@ -167,14 +167,8 @@ def _draw_trails(canvas: np.ndarray, trails: np.ndarray, unit: float) -> None:
 def _draw_match(canvas: np.ndarray, placement: Placement, match: Match, unit: float) -> np.ndarray:
     """Puts the reference picture at the left, lines to the keypoints found again, its outline in the frame.
 
-    Args:
-        canvas: uint8 RGB `[H, W, 3]`, the frame as shown.
-        placement: Where the frame lies on it.
-        match: The reference and what was found of it.
-        unit: Width of a fine line, px.
-
     Returns:
-        uint8 RGB `[H, W', 3]`, wider.
+        uint8 RGB `[H, W', 3]`, wider than the canvas, on which the frame is placed.
     """
     height, width = canvas.shape[:2]
     gap = max(2, round(8 * unit))
@@ -215,13 +209,8 @@ def _draw_text(
 ) -> None:
     """Writes lines, if there are any, on a dark box; smaller where the canvas is too narrow.
 
-    Args:
-        canvas: uint8 RGB `[H, W, 3]`, drawn on.
-        lines: Text; other characters than ASCII become their escapes.
-        corner: (x, y) in [0, 1]: where the box stands, (0, 0) top left, (1, 1) bottom right.
-        unit: Width of a fine line, px.
-        size: Of the letters, relative to the usual.
-        color: RGB of the letters.
+    The corner, (x, y) in [0, 1], says where the box stands, from top left to bottom right; other characters
+    than ASCII become their escapes; `size` is relative to the usual.
     """
     if not any(lines):
         return

@@ -53,14 +53,9 @@ class Settings:
 
 
 def seen_size(frame_size: tuple[int, int], cell: int) -> tuple[int, int]:
-    """Returns the size that a method sees by default: as many pixels as 240x320, not distorted.
+    """Returns the (height, width) px that a method sees by default: as many pixels as 240x320, not distorted.
 
-    Args:
-        frame_size: (height, width) px.
-        cell: What both sides must be divisible by, px.
-
-    Returns:
-        (height, width) px; 240x320 for a frame of 480x640.
+    Both are divisible by the cell; a frame of 480x640 is seen at 240x320.
     """
     scale = math.sqrt(PIXELS / (frame_size[0] * frame_size[1]))
     step = max(cell, 8)
@@ -256,13 +251,7 @@ class Demo:
 
 
 def plausible(homography: np.ndarray, image_size0: tuple[int, int], image_size1: tuple[int, int]) -> bool:
-    """Tells whether a homography shows a picture as a camera could: whole, not mirrored, not tiny.
-
-    Args:
-        homography: `[3, 3]`, picture 0 to 1.
-        image_size0: (height, width) px of picture 0.
-        image_size1: (height, width) px of picture 1.
-    """
+    """Tells whether a homography shows a picture as a camera could: whole, not mirrored, not tiny."""
     corners = np.column_stack([geometry.corners(image_size0), np.ones(4)]) @ homography.T
     if not (corners[:, 2] > 1e-6).all():
         return False

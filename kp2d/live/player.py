@@ -145,11 +145,7 @@ class Table(contextlib.AbstractContextManager):
         self.close()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Adds a row.
-
-        Args:
-            row: Values by column, the same columns every time; floats are kept to three decimals.
-        """
+        """Adds a row of values by column, the same columns every time; floats are kept to three decimals."""
         if self._writer is None:
             partial = self._open_files.enter_context(files.atomic(self.path))
             file = self._open_files.enter_context(partial.open("w", encoding="utf-8", newline=""))

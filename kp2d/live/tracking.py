@@ -143,15 +143,9 @@ class Tracker:
 
 
 def _in_company(points: np.ndarray, steps: np.ndarray, tolerance: float) -> np.ndarray:
-    """Tells which keypoints move as those around them do.
+    """Tells which keypoints `[K, 2]` px move as those around them do; all where there are too few to compare.
 
-    Args:
-        points: `[K, 2]` px.
-        steps: `[K, 2]` px, how far each moved.
-        tolerance: px; half of the neighbours' own motion is allowed on top.
-
-    Returns:
-        bool `[K]`; all True where there are too few to compare with.
+    Their steps `[K, 2]` may differ by a tolerance, px, and half of the neighbours' own motion.
     """
     if len(points) <= NEIGHBOURS:
         return np.ones(len(points), bool)

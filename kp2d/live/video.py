@@ -226,14 +226,9 @@ def as_rgb(frame: np.ndarray) -> np.ndarray:
 
 
 def fitted(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Brings a picture to a size without distorting it: scaled, in the middle, black around it.
+    """Brings a picture to a (height, width) px without distorting it: scaled, in the middle, black around it.
 
-    Args:
-        image: uint8 RGB `[H, W, 3]`.
-        image_size: (height, width) px.
-
-    Returns:
-        uint8 RGB `[height, width, 3]`; the same array if it has the size.
+    Both are uint8 RGB `[H, W, 3]`; it is the same array if it has the size.
     """
     height, width = image_size
     if image.shape[:2] == (height, width):

@@ -105,28 +105,12 @@ def pixels(image: np.ndarray, cell: int) -> np.ndarray:
 
 
 def normalized(batch: np.ndarray) -> np.ndarray:
-    """Scales pixels to what a float network reads.
-
-    Args:
-        batch: uint8 `[B, H, W, 3]`.
-
-    Returns:
-        float32 of the same shape in [−1, 1].
-    """
+    """Scales pixels, uint8 `[B, H, W, 3]`, to what a float network reads, float32 in [−1, 1]."""
     return batch.astype(np.float32) / 127.5 - 1.0
 
 
 def dequantize(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
-    """Undos the affine quantization of one tensor: `scale · (q − zero_point)`.
-
-    Args:
-        values: Integers of any shape.
-        scale: The tensor's own scale.
-        zero_point: The tensor's own zero point.
-
-    Returns:
-        float32 of the same shape.
-    """
+    """Undoes the affine quantization of integers of any shape: float32 `scale · (q − zero_point)`."""
     # Deviates from KP2Dtiny, which divides by fixed constants.
     numbers = values.astype(np.float32)
     numbers -= np.float32(zero_point)
@@ -178,11 +162,7 @@ def sharpen(scores, sharpness, *, xp=np):
 
 @functools.lru_cache(maxsize=16)
 def cell_centers(grid_size: tuple[int, int], cell: int) -> np.ndarray:
-    """Centre of every cell, `cell · (j, i) + (cell − 1) / 2`.
-
-    Args:
-        grid_size: (rows, columns) of cells.
-        cell: Cell side, px.
+    """Returns the centre of every cell, `cell · (j, i) + (cell − 1) / 2`, of a grid of (rows, columns).
 
     Returns:
         float32 `[Hc, Wc, 2]`, (x, y) px; read-only, for it is kept.
@@ -202,15 +182,9 @@ def interior_mask(grid_size: tuple[int, int]) -> np.ndarray:
 
 
 def keypoint_map(offset_map, cell: int, *, xp=np):
-    """Places the keypoint of every cell: `centre + offset · 2 · (cell − 1) / 2`, clipped.
+    """Places the keypoint of every cell: `centre + offset · 2 · (cell − 1) / 2`, clipped to the image.
 
-    Args:
-        offset_map: `[B, Hc, Wc, 2]` in [−1, 1], (x, y).
-        cell: Cell side, px.
-        xp: `numpy` or `keras.ops`.
-
-    Returns:
-        `[B, Hc, Wc, 2]`, (x, y) px, inside the image.
+    From offsets `[B, Hc, Wc, 2]` in [−1, 1], (x, y), to px of the same shape; `xp` is `numpy` or `keras.ops`.
     """
     _, rows, columns, _ = offset_map.shape
     centers = xp.array(cell_centers((rows, columns), cell))
@@ -290,15 +264,7 @@ def sample_bilinear(feature_map, keypoints, image_size: tuple[int, int], *, step
 
 
 def normalize(descriptors, *, xp=np):
-    """Scales descriptors to unit length, `d / sqrt(|d|² + 1e-12)`.
-
-    Args:
-        descriptors: `[..., D]`.
-        xp: `numpy` or `keras.ops`.
-
-    Returns:
-        `[..., D]` of unit length.
-    """
+    """Scales descriptors `[..., D]` to unit length, `d / sqrt(|d|² + 1e-12)`; `xp` as for `keypoint_map`."""
     return descriptors / xp.sqrt(xp.sum(descriptors**2, axis=-1, keepdims=True) + 1e-12)
 
 

@@ -193,12 +193,9 @@ def match_distances(descriptors0: np.ndarray, descriptors1: np.ndarray, matches:
 
 
 def nearest(distances: np.ndarray) -> np.ndarray:
-    """Pairs every row with its nearest column, without a cross-check.
+    """Pairs every row of distances `[N, M]` with its nearest column, without a cross-check.
 
     Convention: equal distances go to the lower index; an empty side gives no matches.
-
-    Args:
-        distances: `[N, M]`.
 
     Returns:
         int64 matches `[N, 2]`, (row, column); `[0, 2]` if N or M is 0.
@@ -209,14 +206,7 @@ def nearest(distances: np.ndarray) -> np.ndarray:
 
 
 def mutual(distances: np.ndarray) -> np.ndarray:
-    """Pairs rows and columns that are each other's nearest ("cross-check").
-
-    Args:
-        distances: `[N, M]`.
-
-    Returns:
-        int64 matches `[K, 2]`, (row, column), ordered by row.
-    """
+    """Pairs rows and columns of `[N, M]` that are each other's nearest: int64 `[K, 2]`, ordered by row."""
     matches = nearest(distances)
     back = distances.argmin(axis=0) if len(matches) else matches[:, 0]
     return matches[back[matches[:, 1]] == matches[:, 0]]

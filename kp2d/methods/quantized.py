@@ -104,16 +104,7 @@ class QuantizedConv2D(layers.Layer):
 
 
 def quantize_kernel(kernel, bits: int, *, per_channel: bool = True):
-    """Rounds a kernel to a symmetric grid of 2^bits − 1 values.
-
-    Args:
-        kernel: `[h, w, C, N]`.
-        bits: Of each value.
-        per_channel: Whether each of the N output channels has its own scale.
-
-    Returns:
-        The same shape.
-    """
+    """Rounds a kernel `[h, w, C, N]` to symmetric grids of 2^bits − 1 values, of each N or of all."""
     axes = (0, 1, 2) if per_channel else None
     largest = ops.maximum(ops.max(ops.abs(ops.stop_gradient(kernel)), axis=axes), 1e-8)
     return keras.quantizers.fake_quant_with_min_max_vars(

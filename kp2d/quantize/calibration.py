@@ -198,17 +198,7 @@ def choose_range(
 
 
 def round_to_grid(values: np.ndarray, low: float, high: float, bits: int = 8) -> np.ndarray:
-    """Rounds values to the grid of a range, as TFLite does: 0 lies on it.
-
-    Args:
-        values: Any shape.
-        low: Smallest value, at most 0.
-        high: Largest value, above 0.
-        bits: The grid has 2^bits values.
-
-    Returns:
-        The same shape.
-    """
+    """Rounds values of any shape to the 2^bits of a range, as TFLite does: 0 lies on the grid."""
     scale = (high - low) / (2**bits - 1)
     zero_point = np.clip(np.round(-low / scale), 0, 2**bits - 1)
     return (np.clip(np.round(values / scale) + zero_point, 0, 2**bits - 1) - zero_point) * scale

@@ -159,17 +159,7 @@ def calibrate(
     equalize: float | None = PostTraining.equalize,
     spread_scores: bool = PostTraining.spread_scores,
 ) -> Calibrated:
-    """Folds a float network and measures it; the part of `post_training` that takes time.
-
-    Args:
-        network: From `kp2d.methods.networks.build_network`, trained.
-        config: Its architecture.
-        images: Network inputs to calibrate with, float32 `[1, H, W, 3]` each.
-        equalize: See `PostTraining`.
-        spread_scores: See `PostTraining`.
-
-    Returns:
-        What `quantize` takes.
+    """Folds a float network and measures it; the part of `post_training` that takes time, with its options.
 
     Raises:
         InputError: If there is no image, or the network is not finite.

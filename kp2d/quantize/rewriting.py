@@ -43,12 +43,7 @@ _RAISED: dict[str, tuple[tuple[int, Callable[[Operator], bool]], ...]] = {
 
 
 def finish(model: Model, metadata: Mapping[str, Any]) -> None:
-    """Gives a converted model its signature, short names of tensors and our metadata.
-
-    Args:
-        model: From TensorFlow's converter: one subgraph, one input, three heads.
-        metadata: JSON object; see `kp2d.methods.tflite_file`.
-    """
+    """Gives a converter's model of one input and three heads its signature, short names and our metadata."""
     tables = model.edit()
     (graph,) = tables.subgraphs
     _name_tensors(graph)
@@ -148,12 +143,7 @@ def take_uint8(model: Model) -> None:
 
 
 def restore(model: Model, metadata: Mapping[str, Any]) -> None:
-    """Gives a compiled model what the compiler drops: our metadata and the signature.
-
-    Args:
-        model: The compiled one; what is for the Edge TPU is not touched.
-        metadata: Of the model that it was made of.
-    """
+    """Gives a compiled model what the compiler drops: the metadata of its source, and the signature."""
     tables = model.edit()
     (graph,) = tables.subgraphs
     names = {text(graph.tensors[index].name): int(index) for index in graph.outputs}
@@ -188,13 +178,9 @@ def _signature(image: int, outputs: Mapping[str, int]) -> schema.SignatureDefT:
 
 
 def needed_version(operator: Operator) -> int | None:
-    """Returns the oldest version of an operator's definition that means what the operator does.
+    """Returns the oldest version of an operator's definition that means what it does, on 8-bit tensors.
 
-    Args:
-        operator: With 8-bit tensors.
-
-    Returns:
-        The version; None where it is not known, as for floats and operators that no KeypointNet has.
+    None where that is not known, as for floats and operators that no KeypointNet has.
     """
     if operator.custom or operator.name not in _SIGNED:
         return None
@@ -266,10 +252,6 @@ def _transpose(model: Model, graph: schema.SubGraphT, operator: schema.OperatorT
 
 def copying_kernel(block: int, channels: int) -> np.ndarray:
     """Makes the kernel of the transposed convolution that copies what depth-to-space copies.
-
-    Args:
-        block: Side of the block that a pixel becomes.
-        channels: Of a pixel of the block.
 
     Returns:
         int8 `[channels, block, block, block² · channels]`: each row holds a power of two and zeros.

@@ -131,14 +131,7 @@ def check_card(path: str | Path, sha256: str | None) -> None:
 
 
 def add_metrics(path: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Adds results to a card; those on the same images at the same size and number of keypoints are replaced.
-
-    Args:
-        path: The card.
-        rows: Of a result table (`kp2d.evaluate.tables`), with at least the columns `METRIC_ROW`.
-
-    Returns:
-        The card.
+    """Adds rows of a result table to a card; those on the same images at the same size and k are replaced.
 
     Raises:
         InputError: If there is no such card.

@@ -178,13 +178,7 @@ class WarmUp(schedules.LearningRateSchedule):
     def __init__(
         self, schedule: schedules.LearningRateSchedule, warmup: int, *, delayed: bool = False
     ) -> None:
-        """Joins both.
-
-        Args:
-            schedule: The full rate of a step.
-            warmup: Steps of the rise.
-            delayed: Whether the schedule begins after the rise, not beneath it.
-        """
+        """Joins the full rate of a step and a rise of so many steps; `delayed`, it begins after the rise."""
         self._schedule, self._warmup, self._delay = schedule, warmup, warmup if delayed else 0
 
     def __call__(self, step):

@@ -6,6 +6,10 @@ split over devices. A pair without a valid point contributes 0.
 
 Notation: pair (image0, image1), homography 0 → 1, N = Hc · Wc points a view, p0 and p1 the
 keypoints, w0 the keypoints of image0 warped into image1, s0 and s1 the scores.
+
+Shapes, unless a function says others: points `[B, N, 2]`, (x, y) px; scores in [0, 1], distances in px and
+masks (bool, or weights ≥ 0) `[B, N]`; descriptors `[B, K, D]` of unit length, of K points that both views
+have row by row; `points` beside them are where descriptors1 were read. A loss is a scalar.
 """
 
 from __future__ import annotations
@@ -22,14 +26,9 @@ MASKED = -1e4  # similarity of what must not be matched
 
 
 def warp_points(points, homography):
-    """Maps points through homographies.
+    """Maps points through homographies `[B, 3, 3]`: column vectors, (x', y', 1) ~ H (x, y, 1).
 
-    Args:
-        points: `[B, N, 2]`, (x, y) px.
-        homography: `[B, 3, 3]`; column vectors, (x', y', 1) ~ H (x, y, 1).
-
-    Returns:
-        `[B, N, 2]` px. Points at or behind the horizon land far outside every image.
+    Points at or behind the horizon land far outside every image.
     """
     ones = ops.ones_like(points[..., :1])
     mapped = ops.matmul(ops.concatenate([points, ones], axis=-1), ops.swapaxes(homography, 1, 2))
@@ -37,30 +36,14 @@ def warp_points(points, homography):
 
 
 def inside(points, image_size: tuple[int, int]):
-    """Tells which points lie on the image.
-
-    Args:
-        points: `[B, N, 2]`, (x, y) px.
-        image_size: (height, width) px.
-
-    Returns:
-        bool `[B, N]`.
-    """
+    """Tells which points lie on an image of (height, width) px; bool `[B, N]`."""
     x, y = points[..., 0], points[..., 1]
     horizontal = ops.logical_and(x >= 0.0, x <= image_size[1] - 1.0)
     return ops.logical_and(horizontal, ops.logical_and(y >= 0.0, y <= image_size[0] - 1.0))
 
 
 def masked_mean(values, mask):
-    """Averages the valid entries of each pair, then the pairs.
-
-    Args:
-        values: `[B, N]`.
-        mask: `[B, N]`, bool or weights ≥ 0.
-
-    Returns:
-        A scalar; pairs without a valid entry count 0.
-    """
+    """Averages the valid entries of each pair, then the pairs; a pair without any counts 0."""
     return ops.mean(_pair_mean(values, mask))
 
 
@@ -105,18 +88,11 @@ def nearest_keypoint(points, keypoint_map, cell: int):
 
 
 def localization_loss(distance, mask, *, saturation: float = 0.0):
-    """Pulls corresponding keypoints together: mean of d = |w0 − nearest p1| (KP2D, L_loc).
+    """Pulls corresponding keypoints together: mean of d = |w0 − nearest p1| (KP2D, L_loc), px.
 
-    With a saturation σ it is the mean of 2σ d / (d + σ): what is placed well already counts most, and the
-    distances of points that have no place, at most 2σ, cannot drown it.
-
-    Args:
-        distance: `[B, N]` px, from `nearest_keypoint`.
-        mask: `[B, N]` valid correspondences, nearer than `MAX_DISTANCE`; or their weights ≥ 0.
-        saturation: σ, px; 0 for the distance itself.
-
-    Returns:
-        A scalar, px; 0 for a perfect pair.
+    With a saturation σ, px, it is the mean of 2σ d / (d + σ): what is placed well already counts most, and
+    the distances of points that have no place, at most 2σ, cannot drown it. The mask has what is nearer than
+    `MAX_DISTANCE`.
     """
     if saturation:
         distance = 2.0 * saturation * distance / (distance + saturation)
@@ -126,16 +102,8 @@ def localization_loss(distance, mask, *, saturation: float = 0.0):
 def usp_loss(scores0, scores1, distance, mask):
     """Raises the scores of pairs nearer than average: mean of (s0 + s1)(d − mean d) (UnsuperPoint).
 
-    The distances are constants here: the term teaches the scores only.
-
-    Args:
-        scores0: `[B, N]` in [0, 1].
-        scores1: `[B, N]`, score of the keypoint associated with each point of image0.
-        distance: `[B, N]` px.
-        mask: `[B, N]` valid correspondences.
-
-    Returns:
-        A scalar; 0 where all distances are equal.
+    s1 is the score of the keypoint associated with each point of image0. The distances are constants here:
+    the term teaches the scores only.
     """
     distance = ops.stop_gradient(distance)
     excess = distance - _pair_mean(distance, mask)[:, None]
@@ -145,14 +113,7 @@ def usp_loss(scores0, scores1, distance, mask):
 def consistency_loss(scores0, scores1, mask):
     """Asks both views for the same score: mean of (s0 − s1)² (KP2D).
 
-    Args:
-        scores0: `[B, N]` in [0, 1].
-        scores1: `[B, N]`, the other view's scores: its map read at the warped points (KP2D), or
-            those of the associated keypoints.
-        mask: `[B, N]` points seen by both views.
-
-    Returns:
-        A scalar; 0 for a perfect pair.
+    s1 is the other view's map read at the warped points (KP2D), or the scores of the associated keypoints.
     """
     return masked_mean(ops.square(scores0 - scores1), mask)
 
@@ -160,18 +121,8 @@ def consistency_loss(scores0, scores1, mask):
 def triplet_loss(descriptors0, descriptors1, points, mask, *, margin: float, relax: float):
     """Pushes the hardest negative away: mean of max(0, m + |a − p| − min |a − n|) (KP2D).
 
-    Negatives are points of the same image farther than `relax` px in x or in y.
-
-    Args:
-        descriptors0: `[B, K, D]` of unit length, the anchors a.
-        descriptors1: `[B, K, D]` of unit length, the positives p, row by row.
-        points: `[B, K, 2]`, where descriptors1 were read, px.
-        mask: `[B, K]` points seen by both views.
-        margin: m, in descriptor distance.
-        relax: px.
-
-    Returns:
-        A scalar; 0 when every positive is nearer than every negative by the margin.
+    Anchors a are descriptors0, positives p descriptors1; negatives are points of the same image farther than
+    `relax` px in x or in y; the margin m is a descriptor distance.
     """
     similarity = ops.matmul(descriptors0, ops.swapaxes(descriptors1, 1, 2))
     excluded = ops.logical_or(_near(points, relax), ops.logical_not(mask)[:, None, :])
@@ -185,22 +136,10 @@ def triplet_loss(descriptors0, descriptors1, points, mask, *, margin: float, rel
 def dual_softmax_loss(
     descriptors0, descriptors1, points, mask, *, temperature: float, relax: float, others: int = 0
 ):
-    """Matches both ways by soft nearest neighbours: mean of −½ (log P(i→i) + log P(i←i)) (XFeat).
+    """Matches both ways by soft nearest neighbours: mean of −½ (log P(i→i) + log P(i←i)) (XFeat), nats.
 
     P is the softmax of similarity / temperature over the points of the other view, those within
-    `relax` px of the true one left out.
-
-    Args:
-        descriptors0: `[B, K, D]` of unit length.
-        descriptors1: `[B, K, D]` of unit length, row i corresponding to row i.
-        points: `[B, K, 2]`, where descriptors1 were read, px.
-        mask: `[B, K]` points seen by both views.
-        temperature: Similarity that counts as one nat.
-        relax: px.
-        others: How many other pictures of the batch lend their points as further negatives.
-
-    Returns:
-        A scalar, nats; near 0 when every point is told apart.
+    `relax` px of the true one left out. So many `others`, pictures of the batch, lend further negatives.
     """
     similarity = ops.matmul(descriptors0, ops.swapaxes(descriptors1, 1, 2)) / temperature
     positive = ops.sum(descriptors0 * descriptors1, axis=-1) / temperature
@@ -223,18 +162,7 @@ def reliability_loss(scores, descriptors0, descriptors1, points, mask, *, temper
 
     m is the probability of a match within 3 px of the true one, by the softmax of similarity / temperature
     over the points of either view: the product of both ways. It is a constant here: the term teaches the
-    scores only.
-
-    Args:
-        scores: `[B, K]`, sum of the scores of both keypoints.
-        descriptors0: `[B, K, D]` of unit length.
-        descriptors1: `[B, K, D]` of unit length, row i corresponding to row i.
-        points: `[B, K, 2]`, where descriptors1 were read, px.
-        mask: `[B, K]` points seen by both views.
-        temperature: Similarity that counts as one nat.
-
-    Returns:
-        A scalar; 0 where all points match alike.
+    scores only, of which s `[B, K]` is the sum of both keypoints'.
     """
     similarity = ops.matmul(descriptors0, ops.swapaxes(descriptors1, 1, 2)) / temperature
     valid = ops.logical_and(mask[:, None, :], mask[:, :, None])
@@ -254,9 +182,6 @@ def steer(descriptors, turns):
     Args:
         descriptors: `[B, K, D]`, D divisible by 4.
         turns: int `[B]`, quarter turns, 0 to 3.
-
-    Returns:
-        `[B, K, D]`.
     """
     batch, count, dim = descriptors.shape
     if dim % TURNS:
@@ -269,15 +194,8 @@ def steer(descriptors, turns):
 def corner_offset_loss(offset_map, corner_map):
     """Imitates where a classical corner detector puts keypoints: Σ σ |offset − target|² / Σ σ.
 
-    The detector is a temporary teacher that opens the training; σ is its saliency.
-
-    Args:
-        offset_map: `[B, Hc, Wc, 2]` in [−1, 1].
-        corner_map: `[B, Hc, Wc, 4]` from `kp2d.data.augment.corner_targets`: offset (x, y) in [−1, 1],
-            saliency and score in [0, 1].
-
-    Returns:
-        A scalar; 0 for a perfect pupil.
+    The detector is a temporary teacher that opens the training; σ is its saliency. Offsets are
+    `[B, Hc, Wc, 2]` in [−1, 1], corners `[B, Hc, Wc, 4]` from `kp2d.data.augment.corner_targets`.
     """
     saliency = corner_map[..., 2]
     error = ops.sum(ops.square(offset_map - corner_map[..., :2]), axis=-1)
@@ -286,30 +204,15 @@ def corner_offset_loss(offset_map, corner_map):
 
 
 def corner_score_loss(score_map, corner_map):
-    """Imitates how sure a classical corner detector is: mean of (score − target)².
-
-    Args:
-        score_map: `[B, Hc, Wc, 1]` in [0, 1].
-        corner_map: `[B, Hc, Wc, 4]`, as in `corner_offset_loss`.
-
-    Returns:
-        A scalar; 0 for a perfect pupil.
-    """
+    """Imitates how sure the corner detector is: mean of (score − target)², scores `[B, Hc, Wc, 1]`."""
     return ops.mean(ops.square(score_map[..., 0] - corner_map[..., 3]))
 
 
 def distillation_loss(heads, wanted):
-    """Distance of a network's outputs from those that a teacher gives for the same images.
+    """Distance of a network's heads from those that a teacher gives for the same images, `[B, h, w, C]` each.
 
     Scores and offsets count by their squared difference, descriptors by 1 − cosine. Offsets count by the
     teacher's score, and scores, on which the choice of keypoints hangs, ten times.
-
-    Args:
-        heads: `score_map`, `offset_map` and `descriptor_map`, each `[B, h, w, C]`.
-        wanted: The teacher's.
-
-    Returns:
-        A scalar.
     """
     score = ops.mean(ops.square(heads["score_map"] - wanted["score_map"]))
     share = wanted["score_map"] / (ops.mean(wanted["score_map"]) + 1e-6)
@@ -319,14 +222,7 @@ def distillation_loss(heads, wanted):
 
 
 def point_pairs(points0, points1, descriptors0, descriptors1, image_size: tuple[int, int]):
-    """Matches every point of image0 to its nearest descriptor, as IO-Net wants to see it.
-
-    Args:
-        points0: `[B, K, 2]` px.
-        points1: `[B, K, 2]` px.
-        descriptors0: `[B, K, D]` of unit length.
-        descriptors1: `[B, K, D]` of unit length.
-        image_size: (height, width) px.
+    """Matches every point of image0 `[B, K, 2]` px to its nearest descriptor, as IO-Net wants to see it.
 
     Returns:
         `[B, K, 5]`: both points normalized to [−1, 1] and the descriptor distance; and the
@@ -342,17 +238,9 @@ def point_pairs(points0, points1, descriptors0, descriptors1, image_size: tuple[
 
 
 def inlier_loss(prediction, warped0, matched1):
-    """Judges IO-Net: mean of (r − y)², y = +1 where |w0 − matched p1| < 4 px, else −1 (KP2D, L_IO).
+    """Judges IO-Net's r `[B, K]`: mean of (r − y)², y = +1 where |w0 − matched p1| < 4 px, else −1 (KP2D).
 
     A pair with at most ten inliers counts 0.
-
-    Args:
-        prediction: `[B, K]`, IO-Net's r.
-        warped0: `[B, K, 2]` px.
-        matched1: `[B, K, 2]` px.
-
-    Returns:
-        A scalar; 0 for a perfect critic.
     """
     # Deviates from KP2Dtiny: +1 marks what is near, and the distance is that of points.
     error = ops.sum(ops.square(ops.stop_gradient(warped0 - matched1)), axis=-1)
@@ -362,15 +250,7 @@ def inlier_loss(prediction, warped0, matched1):
 
 
 def gather_points(values, index):
-    """Picks rows of each batch entry.
-
-    Args:
-        values: `[B, N, D]`.
-        index: int `[B, K]` into N.
-
-    Returns:
-        `[B, K, D]`.
-    """
+    """Picks the rows `[B, K, D]` of values `[B, N, D]` that an index, int `[B, K]`, names."""
     batch, count, dim = values.shape
     start = ops.array(np.arange(batch, dtype=np.int32)[:, None] * count)
     flat = ops.reshape(ops.cast(index, "int32") + start, (-1,))

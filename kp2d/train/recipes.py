@@ -206,14 +206,7 @@ class TrainConfig:
 
 
 def replace(config: TrainConfig, **changes: Any) -> TrainConfig:
-    """Changes fields of a run, nested ones by a dotted name.
-
-    Args:
-        config: The run to start from; it is not modified.
-        **changes: New values, e.g. `steps=100` or `**{"loss.descriptor": 1.0}`.
-
-    Returns:
-        The changed run.
+    """Changes fields of a run, nested ones by a dotted name: `steps=100`, `**{"loss.descriptor": 1.0}`.
 
     Raises:
         InputError: If a name is unknown (the nearest one is named) or a value is refused.
@@ -307,16 +300,7 @@ RECIPES = {"kp2d": KP2D, "kp2d_plus": KP2D_PLUS, "kp2d_int8": KP2D_INT8}
 
 
 def from_recipe(recipe: str, *, data: str, output: str, **changes: Any) -> TrainConfig:
-    """Configures a run from a recipe.
-
-    Args:
-        recipe: A key of `RECIPES`.
-        data: Folder of photographs.
-        output: Folder of the run.
-        **changes: Fields to change, as in `replace`.
-
-    Returns:
-        The run.
+    """Configures a run from a recipe, a key of `RECIPES`, with changes as in `replace`.
 
     Raises:
         InputError: If the recipe or a field is unknown, or a value is refused.

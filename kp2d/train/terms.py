@@ -167,13 +167,8 @@ def locate(heads, batch, config: LossConfig, cell: int, ionet=None, *, steered: 
 def crowding(keypoint_map, score_map, radius: float):
     """Tells how near each keypoint has a better-scored one of a cell close by: cells may share a corner.
 
-    Args:
-        keypoint_map: `[B, Hc, Wc, 2]`, (x, y) px.
-        score_map: `[B, Hc, Wc, 1]` in [0, 1].
-        radius: Reach, px.
-
-    Returns:
-        `[B, Hc · Wc]`: 1 for a keypoint on top of a better one, 0 where none is within the reach; a constant.
+    From keypoints `[B, Hc, Wc, 2]` px, scores `[B, Hc, Wc, 1]` and a reach, px, to `[B, Hc · Wc]`: 1 on top
+    of a better one, 0 where none is within the reach; a constant.
     """
     keypoints, scores = ops.stop_gradient(keypoint_map), ops.stop_gradient(score_map[..., 0])
     _, rows, columns, _ = keypoint_map.shape

@@ -76,15 +76,7 @@ def train_recipes(
 
 
 def keep_last(folders: Mapping[str, Path], target: Path) -> Path:
-    """Copies the weights of the last of some runs, and its settings, to where a fixed name finds them.
-
-    Args:
-        folders: From `train_recipes`.
-        target: Folder for the copies; the weights are named after it, as a method is after its weights.
-
-    Returns:
-        The weights.
-    """
+    """Copies the weights of the last of some runs, and its settings, to the folder they are named after."""
     folder = list(folders.values())[-1]
     files.write_bytes(target / "config.json", (folder / "config.json").read_bytes())
     return files.write_bytes(target / f"{target.name}{weights.WEIGHTS}", weights.find(folder).read_bytes())

@@ -213,14 +213,9 @@ def _has(name: str, sign: str) -> bool:
 
 
 def method_style(method: str, precision: str = "float32") -> dict[str, Any]:
-    """Returns the colour, marker and line style of a method, the same in every picture.
+    """Returns the colour, marker and line style of a method for `Axes.plot`, the same in every picture.
 
-    Args:
-        method: Name of a method; an unknown one gets a colour and marker from its name alone.
-        precision: float32 (solid), int8 (dashed) or another (dotted).
-
-    Returns:
-        Keyword arguments for `Axes.plot`: `color`, `marker`, `linestyle`.
+    float32 is solid, int8 dashed, another precision dotted; an unknown method is told by its name alone.
     """
     place, color = divmod(zlib.crc32(str(method).encode()), len(_OTHER_COLORS))
     other = {"color": _OTHER_COLORS[color], "marker": _OTHER_MARKERS[place % len(_OTHER_MARKERS)]}

@@ -226,14 +226,9 @@ def match_views(
     names: tuple[str, str] = ("image 0", "image 1"),
     **rules: Any,
 ) -> Match:
-    """Matches two images whose keypoints are found.
+    """Matches two images whose keypoints an extractor found, from `registration.view_image`.
 
-    Args:
-        view0: From `kp2d.methods.registration.view_image`.
-        view1: Likewise.
-        extractor: What found them.
-        names: What the images are called.
-        **rules: `ransac_threshold` and `refine` of `kp2d.methods.registration.register_views`.
+    The rules are `ransac_threshold` and `refine` of `kp2d.methods.registration.register_views`.
     """
     registered = registration.register_views(view0, view1, extractor, **rules)
     method = f"{extractor.name}:{extractor.precision}" if extractor.probabilistic else extractor.name

@@ -141,13 +141,10 @@ def photograph(
     extent: tuple[float, float, float, float] | None = None,
     share: float = 1.0,
 ) -> None:
-    """Shows a photograph, reduced first to about the resolution at which it is drawn.
+    """Shows a photograph, uint8 RGB `[H, W, 3]`, reduced first to about the resolution at which it is drawn.
 
-    Args:
-        axes: Where to draw.
-        image: uint8 RGB `[H, W, 3]`.
-        extent: Left, right, bottom, top in display coordinates; the pixels' own by default.
-        share: Part of the width of the axes that the photograph takes.
+    The extent is left, right, bottom, top in display coordinates, by default the pixels' own; `share` is the
+    part of the width of the axes that it takes.
     """
     height, width = image.shape[:2]
     extent = extent or (-0.5, width - 0.5, height - 0.5, -0.5)
@@ -161,13 +158,7 @@ def photograph(
 
 
 def paint_pair(axes: Axes, pair: DrawnPair, max_matches: int, *, thin: float = 1.0) -> dict[str, Artist]:
-    """Paints photographs, match lines and frames; sets no limits, title or legend.
-
-    Args:
-        axes: Where to draw, in display coordinates of `pair`.
-        pair: What to draw.
-        max_matches: At most this many lines.
-        thin: Factor on line widths.
+    """Paints photographs, at most so many match lines and frames; sets no limits, title or legend.
 
     Returns:
         The artists by kind: "outliers", "inliers" or "matches", "true frame", "estimated frame";
@@ -353,12 +344,12 @@ def grid(
     top: float = 0.0,
     bottom: float = 0.0,
 ) -> tuple[float, list[tuple[float, float, float, float]]]:
-    """Places pictures in rows; each row is as high as its tallest picture.
+    """Places pictures in rows; each row is as high as its tallest picture. All lengths are in inches.
 
     Args:
         shapes: Height / width of each picture, row by row; 0 for an empty slot.
         columns: Pictures in a row.
-        width: Of the whole, in inches, like all that follows.
+        width: Of the whole.
         left: Room at the left of each row.
         title: Room above each picture.
         gap: Between neighbours.

@@ -119,13 +119,7 @@ def set_limits(panel: Axes, x: tuple, y: tuple, ticks: Iterable[float], xlabel: 
 
 
 def log_axis(axis: Axis, ticks: Sequence[float], labels: Sequence[str] | None = None) -> None:
-    """Makes an axis logarithmic, with ticks at the values given and nowhere between.
-
-    Args:
-        axis: A panel's `xaxis` or `yaxis`.
-        ticks: Where.
-        labels: What stands there; None writes the values.
-    """
+    """Makes an axis logarithmic, with ticks at the values given, by default named so, and none between."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_ticks(ticks, labels=labels or [f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())

@@ -89,14 +89,7 @@ def _resized(path: Path, image_size: tuple[int, int]) -> np.ndarray:
 def ranked_pairs(
     scores: pd.DataFrame, sequences: Sequence[datasets.Sequence], method: str, *, top_k: int
 ) -> list[ImagePair]:
-    """Returns a method's pairs from the smallest corner error to the largest, those without homography last.
-
-    Args:
-        scores: Scores a pair, from `evaluation.evaluate`.
-        sequences: The pairs to choose from.
-        method: As for `extractors.create`.
-        top_k: At which k.
-    """
+    """Returns a method's pairs by corner error at a k, the smallest first, those without a homography last."""
     chosen = tables.of_method(scores, method)
     chosen = chosen[(chosen["top_k"] == top_k) & (chosen["status"] != "skipped")]
     errors = chosen.set_index(["sequence", "index"])["corner_error"].fillna(np.inf)
@@ -105,12 +98,9 @@ def ranked_pairs(
 
 
 def describe_failures(failed: pd.DataFrame, pairs: Sequence[ImagePair], protocol: Protocol) -> pd.DataFrame:
-    """Adds to failures what the true homography does: rotation (degrees) and scale.
+    """Adds to failures, from `comparison.failures`, the rotation (degrees) and scale of the true homography.
 
-    Args:
-        failed: From `comparison.failures`.
-        pairs: Among them those that failed; pairs of others are left out of the result.
-        protocol: The size.
+    Those of none of the pairs are left out.
     """
     known = {pair.name: pair for pair in pairs}
     rows = failed[failed["pair"].isin(known)].reset_index(drop=True)
@@ -131,12 +121,7 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def gallery_pairs(ranked: Sequence[ImagePair], count: int) -> list[ImagePair]:
-    """Returns pairs at even ranks and, of each sequence that these miss, the middle one; best first.
-
-    Args:
-        ranked: All pairs, from the best to the worst.
-        count: How many at even ranks; more are returned where sequences would be missing.
-    """
+    """Returns `count` pairs at even ranks and, of each sequence they miss, the middle one; best first."""
     chosen = spread(ranked, count)
     seen = {pair.sequence for pair in chosen}
     by_sequence: dict[str, list[ImagePair]] = {}
@@ -182,12 +167,7 @@ def sequence_sheet(sequences: Sequence[datasets.Sequence]) -> Figure:
 
 
 def draw_training_pairs(views0: np.ndarray, views1: np.ndarray) -> Figure:
-    """Draws up to six training pairs, the first views above the second ones.
-
-    Args:
-        views0: uint8 RGB `[B, H, W, 3]`.
-        views1: The same pairs' second views.
-    """
+    """Draws up to six training pairs, uint8 RGB `[B, H, W, 3]`, the first views above the second ones."""
     rows = [list(views[:6]) for views in (views0, views1)]
     titles = [f"pair {number}" for number in range(1, len(rows[0]) + 1)]
     return pictures.contact_sheet(rows, row_titles=["first view", "second view"], column_titles=titles)
