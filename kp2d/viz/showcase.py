@@ -89,7 +89,7 @@ def _resized(path: Path, image_size: tuple[int, int]) -> np.ndarray:
 def ranked_pairs(
     scores: pd.DataFrame, sequences: Sequence[datasets.Sequence], method: str, *, top_k: int
 ) -> list[ImagePair]:
-    """Returns a method's pairs by corner error at a k, the smallest first, those without a homography last."""
+    """Returns a method's pairs by corner error at a k, the smallest first, those without one last."""
     chosen = tables.of_method(scores, method)
     chosen = chosen[(chosen["top_k"] == top_k) & (chosen["status"] != "skipped")]
     errors = chosen.set_index(["sequence", "index"])["corner_error"].fillna(np.inf)
