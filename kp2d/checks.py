@@ -49,15 +49,12 @@ class RunError(RuntimeError):
 
 
 def problem(expected: str, received: Any, remedy: str = "") -> InputError:
-    """Builds an `InputError` in the house form: what was expected, what was received, what to do.
+    """Builds an `InputError` in the house form, for the caller to raise.
 
     Args:
         expected: What should have been there, as a noun phrase ("an image of at least 8x8 px").
         received: What was there instead; a value, a shape or a path.
         remedy: What to do, as an imperative sentence.
-
-    Returns:
-        The error, for the caller to raise.
     """
     message = f"expected {expected}; received {received}. {remedy}".rstrip()
     return InputError(message, expected=expected, received=str(received), remedy=remedy)
@@ -66,8 +63,7 @@ def problem(expected: str, received: Any, remedy: str = "") -> InputError:
 def assumed(what: str) -> None:
     """Logs, once a process, what was taken for granted to read a file that does not follow its format.
 
-    Args:
-        what: As a sentence without its end ("white is 4095 in a.tif").
+    It is a sentence without its end ("white is 4095 in a.tif").
     """
     if what not in _assumed and len(_assumed) <= MAX_ASSUMED:
         _assumed.add(what)
@@ -76,10 +72,9 @@ def assumed(what: str) -> None:
 
 
 def left_out(what: str) -> None:
-    """Logs, once a process, what of a user's data is not used.
+    """Logs, once a process, what of a user's data is not used, with where and why.
 
-    Args:
-        what: With where and why ("3 files of kinds that are not read in photos").
+    It is a noun phrase ("3 files of kinds that are not read in photos").
     """
     if what not in _left_out:
         _left_out.add(what)
@@ -195,15 +190,12 @@ def is_image_size(size: Iterable[int], name: str = "image_size") -> tuple[int, i
 
 
 def fits_cells(image_size: Iterable[int], cell: int, name: str = "image_size") -> tuple[int, int]:
-    """Refuses a size that the cells of a network do not tile.
+    """Returns a size (height, width) in px as integers, and refuses one that cells do not tile.
 
     Args:
         image_size: (height, width) px.
         cell: Cell side, px; 1 takes any size.
         name: Of the setting that gives the size, for the message.
-
-    Returns:
-        The same size, as integers.
 
     Raises:
         InputError: If a side is not a positive multiple of the cell with at least 3 cells.

@@ -28,13 +28,7 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """Reads settings written as NAME=VALUE on a command line.
-
-    Args:
-        texts: The assignments; a value is a Python literal, or else taken as a word.
-
-    Returns:
-        Values by name.
+    """Reads settings written as NAME=VALUE; a value is a Python literal, or else taken as a word.
 
     Raises:
         InputError: If an assignment has no "=".
@@ -141,11 +135,7 @@ PROTOCOLS = {
 
 
 def protocol(name: str = "kp2d", **overrides: Any) -> Protocol:
-    """Returns a named protocol with some settings replaced.
-
-    Args:
-        name: A key of `PROTOCOLS`.
-        **overrides: Fields of `Protocol`.
+    """Returns a protocol by its name in `PROTOCOLS`, with some fields of `Protocol` replaced.
 
     Raises:
         InputError: If the name or a field is unknown, or a value is out of range.

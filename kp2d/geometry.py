@@ -51,9 +51,6 @@ def parse_homography(text: str) -> tuple[np.ndarray, str]:
     Separated by white space, commas or semicolons; in brackets of any kind, as NumPy, MATLAB, JSON or C write
     them; behind a name ("H ="), with comments behind #, % or //.
 
-    Args:
-        text: The text.
-
     Returns:
         float64 `[3, 3]`, as written; and what was assumed to read it, "" for nothing.
 
@@ -179,15 +176,10 @@ def is_convex(quad: np.ndarray) -> bool:
 
 
 def corner_error(estimated: np.ndarray, truth: np.ndarray, image_size: tuple[int, int]) -> float:
-    """Returns the mean distance of the four corners under two homographies.
+    """Returns the mean distance of the four corners of image 0 under two homographies, px of image 1.
 
-    Args:
-        estimated: `[3, 3]`, image 0 to image 1.
-        truth: `[3, 3]`, likewise.
-        image_size: (height, width) of image 0, px.
-
-    Returns:
-        Pixels of image 1; infinite if an estimate throws a corner behind the horizon or is singular.
+    It is infinite if an estimate throws a corner behind the horizon or is singular. Both matrices are
+    `[3, 3]`, image 0 to image 1; the size is image 0's (height, width), px.
 
     Source: DeTone et al., SuperPoint, 2018, section 6.
     """

@@ -166,15 +166,9 @@ def _unpacked(content: bytes, path: Path) -> np.ndarray:
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> Path:
-    """Writes a picture under a temporary name and renames it, so that no reader sees half a file.
+    """Writes uint8 RGB `[H, W, 3]` under a temporary name and renames it, so that no reader sees half a file.
 
-    Args:
-        path: The file to write; its suffix chooses PNG, PPM or JPEG (quality 95). Missing folders
-            are made.
-        image: uint8 `[H, W, 3]` RGB.
-
-    Returns:
-        The path that was written.
+    The suffix chooses PNG, PPM or JPEG (quality 95). Missing folders are made. Returns the path.
 
     Raises:
         InputError: If the suffix is not one that is written, the image is not uint8 RGB, or the
@@ -193,17 +187,10 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> Path:
 
 
 def resize_image(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Resizes a picture; areas are averaged when it gets smaller, bilinear when it gets larger.
+    """Resizes uint8 RGB `[H, W, 3]` to (height, width) px: area average to smaller, bilinear to larger.
 
     Convention: pixel centres are respected, so x becomes `(x + 0.5) * scale - 0.5`; the same size
     returns the same array.
-
-    Args:
-        image: uint8 `[H, W, 3]` RGB.
-        image_size: (height, width), px.
-
-    Returns:
-        uint8 `[height, width, 3]` RGB.
 
     Raises:
         InputError: If the image is not uint8 RGB or the size is below 8x8 px.
@@ -291,12 +278,9 @@ def _unreadable(content: bytes, path: Path) -> checks.InputError:
 
 
 def _to_uint8(image: np.ndarray, path: Path, declared: int | None = None) -> np.ndarray:
-    """Returns 8-bit values `[H, W, 3]`, to the nearest integer.
+    """Returns 8-bit values `[H, W, 3]` of any type's, to the nearest integer; messages name the path.
 
-    Args:
-        image: `[H, W, 3]`, of any type.
-        path: For messages.
-        declared: The value of white, where the file says it; None leaves it to the type and the values.
+    `declared` is the value of white, where the file says it; None leaves it to the type and the values.
 
     Raises:
         InputError: If it cannot be told which value is white.

@@ -127,9 +127,6 @@ def make_view_pair(
         config: Ranges.
         rng: Source of all randomness.
         strength: Multiplies the extent of the homography, in [0, 1].
-
-    Returns:
-        The pair.
     """
     if rng.random() < config.flip:
         photo = np.ascontiguousarray(photo[:, ::-1])
@@ -192,16 +189,7 @@ def sample_homography(
 
 
 def change_appearance(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Changes light, colour and sharpness; geometry stays.
-
-    Args:
-        image: uint8 RGB `[H, W, 3]`.
-        config: Ranges.
-        rng: Source of randomness.
-
-    Returns:
-        uint8 RGB `[H, W, 3]`.
-    """
+    """Changes light, colour and sharpness of uint8 RGB `[H, W, 3]`; geometry stays."""
     x = image.astype(np.float32) / 255
     if rng.random() < config.gray:
         x = np.repeat(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)

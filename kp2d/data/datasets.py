@@ -104,11 +104,8 @@ class Sequence:
 def load_sequences(root: str | os.PathLike) -> list[Sequence]:
     """Finds the sequences in a folder with the layout of HPatches; reads homographies but no image.
 
-    Args:
-        root: The folder of the sequences, or a folder that holds only that folder.
-
-    Returns:
-        The sequences sorted by name. What cannot be used is recorded in `Sequence.problems`.
+    The folder holds the sequences, or only the folder that does. They are sorted by name; what cannot be used
+    is recorded in `Sequence.problems`.
 
     Raises:
         InputError: If the folder is missing, is a file, is empty, or has no usable pair.
@@ -129,13 +126,9 @@ def load_sequences(root: str | os.PathLike) -> list[Sequence]:
 
 
 def read_homography(path: str | os.PathLike) -> np.ndarray:
-    """Reads a homography from a text file of nine numbers.
+    """Reads float64 `[3, 3]` from a text file of nine numbers, as stored (not normalized).
 
-    Args:
-        path: The file; see `kp2d.geometry.parse_homography`. What is assumed to read it is noted in the log.
-
-    Returns:
-        float64 `[3, 3]`, as stored (not normalized).
+    The text is as for `kp2d.geometry.parse_homography`; what is assumed to read it is noted in the log.
 
     Raises:
         InputError: If the file is missing or unreadable, has other than nine numbers, or the matrix

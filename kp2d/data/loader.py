@@ -68,10 +68,7 @@ class PairSource:
     augment: AugmentConfig
 
     def batch(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        """Makes the batch of one step.
-
-        Args:
-            step: Number of the step, from 0.
+        """Makes the batch of one step, counted from 0.
 
         Returns:
             The fields of `ViewPair`, each stacked along a first axis; and the paths that could not be

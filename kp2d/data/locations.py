@@ -85,11 +85,7 @@ def _datasets_in(folder: Path) -> list[Path]:
 
 
 def load(name: str | os.PathLike, profile: str) -> list[datasets.Sequence]:
-    """Returns the sequences of all data sets of a profile, each data set's sorted by name.
-
-    Args:
-        name: As for `folders`, like the following.
-        profile: The profile.
+    """Returns the sequences of all `folders` of a profile, each data set's sorted by name.
 
     Raises:
         InputError: If a data set is missing or has no usable pair, or two of them cannot be told apart.

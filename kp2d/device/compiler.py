@@ -168,14 +168,10 @@ def version(compiler: Path) -> str:
 
 
 def compile_model(path: Path, output: Path, *, time_limit: int = TIME_LIMIT) -> Compilation:
-    """Compiles an int8 model for the Edge TPU.
+    """Compiles an int8 model, a `.tflite` file with integers from end to end, for the Edge TPU.
 
-    The output appears whole or not at all. Two runs differ in a few bytes: the compiler writes a token anew.
-
-    Args:
-        path: A `.tflite` model with integers from end to end.
-        output: The compiled model to write; its folder is created.
-        time_limit: Seconds after which the compiler is killed, at least 1.
+    The output appears whole or not at all, its folder is created. Two runs differ in a few bytes: the
+    compiler writes a token anew. After the time limit, at least 1 s, the compiler is killed.
 
     Returns:
         What was done; `status` is "skipped" if there is no compiler.

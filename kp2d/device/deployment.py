@@ -154,14 +154,10 @@ def compiler_status() -> str:
 
 
 def same_integers(models: pd.DataFrame, photograph: np.ndarray) -> bool:
-    """Tells whether rewriting changed no integer of any head.
+    """Tells whether rewriting changed no integer of any head, with the kernels that repeat to the bit.
 
-    Args:
-        models: From `write_models`.
-        photograph: uint8 RGB `[H, W, 3]`, at least as large as the models' images, which are cut out of it.
-
-    Returns:
-        True if all heads are equal, with the kernels that repeat to the bit.
+    The models are from `write_models`; the photograph, uint8 RGB `[H, W, 3]`, is at least as large as their
+    images, which are cut out of it.
     """
     for model in models[models["precision"] != "float32"].to_dict("records"):
         height, width = model["image_height"], model["image_width"]

@@ -79,14 +79,8 @@ def read_pair(
 ) -> tuple[Features, Features, np.ndarray]:
     """Returns what of a pair is matched and scored.
 
-    Args:
-        pair: The pair.
-        store: The method's features at the protocol's size.
-        protocol: The score threshold, and how homographies are carried through the resize.
-
-    Returns:
-        The confident features of image 0 (turned to image 1 where the method steers) and of image 1, best
-        first, and the true homography `[3, 3]` at the protocol's size.
+    Of the store, it is the confident features of image 0 (turned to image 1 where the method steers) and of
+    image 1, best first, and the true homography `[3, 3]` at the protocol's size.
 
     Raises:
         InputError: If an image or the homography cannot be read.

@@ -109,16 +109,10 @@ def match_errors(
 
 
 def matching_accuracy(errors: np.ndarray, thresholds: tuple[float, ...] = MMA_THRESHOLDS) -> np.ndarray:
-    """Returns the fraction of matches that are right within each threshold.
+    """Returns the fraction of matches that are right within each threshold (T of them, px).
 
-    Averaged over pairs this is the mean matching accuracy (MMA).
-
-    Args:
-        errors: `[K]` px, as from `match_errors`.
-        thresholds: T thresholds, px.
-
-    Returns:
-        float64 `[T]` in [0, 1]; zeros if there are no matches.
+    Averaged over pairs this is the mean matching accuracy (MMA). Errors are `[K]` px, as from `match_errors`;
+    the fractions float64 `[T]` in [0, 1], zeros if there are no matches.
 
     Source: Dusmanu et al., D2-Net, CVPR 2019, section 4.
     """
@@ -130,12 +124,8 @@ def matching_accuracy(errors: np.ndarray, thresholds: tuple[float, ...] = MMA_TH
 def area_under_curve(errors: np.ndarray, threshold: float) -> float:
     """Returns the area under the curve "fraction of pairs with an error of at most e", e up to a threshold.
 
-    Args:
-        errors: `[P]` px; infinite or NaN for pairs that failed.
-        threshold: px.
-
-    Returns:
-        The area divided by the threshold, in [0, 1]; NaN without pairs.
+    Errors are `[P]` px, infinite or NaN for pairs that failed. The area is divided by the threshold, in px,
+    so that it lies in [0, 1]; it is NaN without pairs.
     """
     if len(errors) == 0:
         return float("nan")

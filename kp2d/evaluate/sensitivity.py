@@ -109,10 +109,6 @@ class Study:
     def run(self, chosen: Sequence[Variant], *, progress: bool = True) -> pd.DataFrame:
         """Measures the float network and every variant.
 
-        Args:
-            chosen: The variants.
-            progress: Whether to show a progress bar.
-
         Returns:
             One row a variant: group, variant, the metrics over all pairs, `delta_<metric>` against the float
             network under the same score threshold, most with the ends of their 95 % interval, and
@@ -278,12 +274,9 @@ def write_models(
     Args:
         source: The float network.
         made: Quantized networks by precision, "int8_ptq" and "int8".
-        folder: Where to.
+        folder: Where to; returned is how each was made ("float16", "int8, here") to its file.
         image_size: (height, width) px.
         made_as: Name of the method that those made of it are.
-
-    Returns:
-        How each was made ("float16", "int8, here") to its file.
 
     Raises:
         InputError: If a file cannot be written.

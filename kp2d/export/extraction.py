@@ -54,16 +54,13 @@ class Summary:
 def extract_picture(
     image: np.ndarray, extractor: Extractor, *, top_k: int = 1000, image_size: tuple[int, int] | None = None
 ) -> Features:
-    """Finds the features of a picture of any size, as `kp2d match` does.
+    """Finds the features of a picture of any size, as `kp2d match` does: in its own pixels, best first.
 
     Args:
         image: uint8 RGB `[H, W, 3]`.
         extractor: Any method.
         top_k: Keypoints kept.
         image_size: (height, width) px at which the method sees it; None takes `registration.seen_size`.
-
-    Returns:
-        The features in the picture's own pixels, best first.
     """
     view = registration.view_image(image, extractor, top_k=top_k, image_size=image_size)
     return registration.carried(view.features, view.back)
@@ -89,15 +86,10 @@ def find_pictures(folder: str | Path) -> list[str]:
 
 
 def pairs_of(rule: str, names: list[str]) -> list[tuple[str, str]]:
-    """Lists the pairs to match.
+    """Lists the pairs to match, of the names of pictures, in order: different ones, each once.
 
-    Args:
-        rule: One out of `RULES`, or the path of a text with two names a line, as hloc has it; with a tab
-            between names that have spaces.
-        names: Of the pictures, in order.
-
-    Returns:
-        Pairs of different names, each once.
+    The rule is one out of `RULES`, or the path of a text with two names a line, as hloc has it; with a tab
+    between names that have spaces.
 
     Raises:
         InputError: If there is no such rule or text, or it names a picture that is not there.

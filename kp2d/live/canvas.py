@@ -106,11 +106,7 @@ def _zoom(frame_size: tuple[int, int]) -> int:
 
 
 def paint(frame: np.ndarray, scene: Scene) -> np.ndarray:
-    """Paints a scene over a frame; the frame stays as it is.
-
-    Args:
-        frame: uint8 RGB `[H, W, 3]`.
-        scene: What to paint.
+    """Paints a scene over a frame, uint8 RGB `[H, W, 3]`, which stays as it is.
 
     Returns:
         uint8 RGB `[H', W', 3]`: the frame, enlarged if it is small, at its left the reference picture if

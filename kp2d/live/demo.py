@@ -77,12 +77,7 @@ class Demo:
     def __init__(
         self, extractor: Extractor, settings: Settings | None = None, *, reference: np.ndarray | None = None
     ) -> None:
-        """Looks at the reference, if there is one.
-
-        Args:
-            extractor: Any method.
-            settings: What is looked for.
-            reference: uint8 RGB `[H, W, 3]`, a picture to find in the frames.
+        """Looks at the reference, uint8 RGB `[H, W, 3]`, a picture to find in the frames, if there is one.
 
         Raises:
             InputError: If the reference has too few keypoints, or a size does not fit the method.

@@ -177,16 +177,10 @@ class Window(contextlib.AbstractContextManager):
         cv2.destroyAllWindows()
 
     def attend(self, painted: np.ndarray, demo: Demo, pace: float, snapshot: Path) -> float:
-        """Shows a frame and answers keys; stays while paused.
+        """Shows a painted frame, uint8 RGB, and answers keys, which act upon the demo; stays while paused.
 
-        Args:
-            painted: uint8 RGB `[H, W, 3]`.
-            demo: What keys act upon.
-            pace: Seconds the frame should stay.
-            snapshot: Where a picture would be saved.
-
-        Returns:
-            Seconds that were spent waiting.
+        The frame should stay for `pace` seconds; a picture would be saved as `snapshot`. Returns the seconds
+        that were spent waiting.
         """
         self._show(painted)
         started = time.perf_counter()

@@ -64,12 +64,8 @@ class Tracker:
     def update(self, features: Features, image_size: tuple[int, int]) -> Tracks:
         """Continues the tracks into the next frame: some go on, some wait or die, new ones are born.
 
-        Args:
-            features: Of the frame; none is fine.
-            image_size: (height, width) of the frame, px.
-
-        Returns:
-            The tracks, those that wait to be seen again among them.
+        The frame, (height, width) px, may have no features. Returned are the tracks, those that wait to be
+        seen again among them.
 
         Raises:
             InputError: If the descriptors are of another kind than those before.

@@ -91,13 +91,9 @@ class VideoSource(Source):
     """A camera, a video file or a stream, read by OpenCV."""
 
     def __init__(self, target: int | str, name: str, *, live: bool = False, loop: bool = False) -> None:
-        """Opens it and reads the first frame.
+        """Opens a camera (by its number), file or stream, and reads the first frame.
 
-        Args:
-            target: Number of a camera, path of a file, or address of a stream.
-            name: What it is called.
-            live: Whether it is a camera or stream.
-            loop: Whether a file begins again at its end.
+        `live` tells of a camera or stream; with `loop` a file begins again at its end.
 
         Raises:
             InputError: If it cannot be opened or gives no frame.
@@ -172,13 +168,8 @@ class VideoSource(Source):
 def open_source(source: str | int, *, loop: bool = False) -> Source:
     """Opens what a user named.
 
-    Args:
-        source: Number of a camera ("0"), device ("/dev/video0"), address of a stream ("http://…",
-            "rtsp://…"), or path of a video, of a picture, or of a folder of pictures.
-        loop: Whether files begin again at the end.
-
-    Returns:
-        The source.
+    It is the number of a camera ("0"), a device ("/dev/video0"), the address of a stream ("http://…",
+    "rtsp://…"), or the path of a video, of a picture, or of a folder of pictures; files may loop.
 
     Raises:
         InputError: If it does not exist or cannot be opened; the message says what to do.
@@ -203,14 +194,9 @@ def open_source(source: str | int, *, loop: bool = False) -> Source:
 
 
 def as_rgb(frame: np.ndarray) -> np.ndarray:
-    """Turns what a camera or video gives into RGB.
+    """Turns what a camera or video gives into uint8 RGB `[H, W, 3]`.
 
-    Args:
-        frame: uint8 or uint16 `[H, W]`, `[H, W, 1]`, `[H, W, 3]` BGR or `[H, W, 4]` BGRA, whose alpha is
-            dropped.
-
-    Returns:
-        uint8 `[H, W, 3]` RGB.
+    It is uint8 or uint16 `[H, W]`, `[H, W, 1]`, `[H, W, 3]` BGR or `[H, W, 4]` BGRA, whose alpha is dropped.
 
     Raises:
         InputError: If it has another type or shape.

@@ -57,14 +57,9 @@ def add_tpu(parser: argparse.ArgumentParser) -> None:
 def extractor_from(
     options: argparse.Namespace, method: extractors.Method | None = None
 ) -> extractors.Extractor:
-    """Makes the method that was asked for.
+    """Makes the method that was asked for, or the one that is told, with the options of `add_arguments`.
 
-    Args:
-        options: From a parser with `add_arguments`; and `threads`, of a verb that has it.
-        method: Which that is; None asks the options.
-
-    Returns:
-        The extractor.
+    `threads` counts too, of a verb that has it.
 
     Raises:
         InputError: As `kp2d.methods.extractors.create`; or if the method does not take the size asked for.

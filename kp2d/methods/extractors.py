@@ -88,14 +88,9 @@ class Method:
 
     @classmethod
     def parse(cls, text: str, precision: str | None = None) -> Method:
-        """Reads "METHOD", "METHOD:PRECISION" or a path.
+        """Reads "METHOD", "METHOD:PRECISION" or a path, and the precision given beside it.
 
-        Args:
-            text: What was given.
-            precision: What was given beside it.
-
-        Returns:
-            The method, which need not exist: `create` checks that.
+        The method need not exist: `create` checks that.
 
         Raises:
             InputError: If a part is missing, or two different precisions are given.

@@ -87,13 +87,7 @@ class NetworkExtractor:
         return settings
 
     def extract(self, image: np.ndarray) -> Features:
-        """Finds keypoints in an image.
-
-        Args:
-            image: uint8 RGB `[H, W, 3]`, both sides divisible by the cell.
-
-        Returns:
-            Features in the image's own pixels, best score first.
+        """Finds keypoints in uint8 RGB `[H, W, 3]`, both sides divisible by the cell; best score first.
 
         Raises:
             InputError: If the image is no such array, or too small for the smallest level of the pyramid.

@@ -176,15 +176,9 @@ def mutual_nearest(descriptors0: np.ndarray, descriptors1: np.ndarray) -> np.nda
 
 
 def match_distances(descriptors0: np.ndarray, descriptors1: np.ndarray, matches: np.ndarray) -> np.ndarray:
-    """Computes the distances of matched descriptors only.
+    """Computes the distances of matched descriptors only: float32 `[K]`, as `descriptor_distances` has them.
 
-    Args:
-        descriptors0: `[N, D]`, float or uint8, as for `descriptor_distances`.
-        descriptors1: `[M, D]`, of the same kind.
-        matches: int `[K, 2]` indices into both.
-
-    Returns:
-        float32 `[K]`: L2, or the Hamming distance of packed bits.
+    The descriptors are `[N, D]` and `[M, D]`, the matches int `[K, 2]` indices into both.
     """
     first, second = descriptors0[matches[:, 0]], descriptors1[matches[:, 1]]
     if descriptors0.dtype == np.uint8:

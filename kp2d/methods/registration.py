@@ -119,15 +119,10 @@ class Registration:
 
 
 def seen_size(own_size: tuple[int, int], cell: int) -> tuple[int, int]:
-    """Returns the size at which a method sees a picture by default.
+    """Returns the size at which a method sees a picture by default, both as (height, width) px.
 
-    Args:
-        own_size: (height, width) of the picture, px.
-        cell: What both sides must be divisible by, px.
-
-    Returns:
-        (height, width) px: the picture's own, rounded to what cells can tile; less, not distorted, for a
-        picture of more than `MAX_SEEN` pixels.
+    It is the picture's own, rounded to what cells (px a side) can tile; less, not distorted, for a picture of
+    more than `MAX_SEEN` pixels.
     """
     scale = min(1.0, (MAX_SEEN / (own_size[0] * own_size[1])) ** 0.5)
     height, width = (max(round(side * scale / cell), 3) * cell for side in own_size)
@@ -153,11 +148,11 @@ def estimator_settings(estimator: str, protocol: Protocol) -> dict[str, Any]:
 def register_features(
     features0: Features, features1: Features, *, top_k: int, protocol: Protocol, estimator: str = "ransac"
 ) -> Registration:
-    """Matches two sets of features and estimates the homography between them.
+    """Matches two sets of features, best first, and estimates the homography between them.
 
     Args:
-        features0: Of image 0, best first.
-        features1: Of image 1, best first.
+        features0: Of image 0.
+        features1: Of image 1.
         top_k: Features kept an image.
         protocol: RANSAC's threshold, iterations and seed.
         estimator: As for `estimate_homography`.
@@ -177,18 +172,11 @@ def register_features(
 def estimate_from_matches(
     features0: Features, features1: Features, matches: np.ndarray, **how: Any
 ) -> Estimate:
-    """Finds a homography from matches in KP2D's order, the weakest first.
+    """Finds a homography from matches (int64 `[K, 2]`, best first) in KP2D's order, the weakest first.
 
     The order decides which samples RANSAC draws, and on real pairs that alone can move d1 by several points.
-
-    Args:
-        features0: Of image 0.
-        features1: Of image 1.
-        matches: int64 `[K, 2]` indices into both, best first.
-        **how: As for `estimate_homography`.
-
-    Returns:
-        The estimate, its inliers in the order of the matches.
+    Further arguments are as for `estimate_homography`. The estimate's inliers are in the order of the
+    matches.
     """
     weakest_first = matches[::-1]
     points0, points1 = features0.keypoints[weakest_first[:, 0]], features1.keypoints[weakest_first[:, 1]]
@@ -199,12 +187,8 @@ def estimate_from_matches(
 def match_features(features0: Features, features1: Features) -> np.ndarray:
     """Pairs features that are each other's nearest; of several equally near ones the weakest (KP2D's rule).
 
-    Args:
-        features0: Of image 0, best first.
-        features1: Of image 1, best first.
-
-    Returns:
-        int64 matches `[K, 2]`, indices into both, best score of image 0 first.
+    Both are sorted, best first. Returns int64 matches `[K, 2]`, indices into both, best score of image 0
+    first.
     """
     # Ties go to the lower index, so descriptors are compared from the weakest on, and indices turned back.
     matches = matching.mutual_nearest(features0.descriptors[::-1], features1.descriptors[::-1])
@@ -267,11 +251,11 @@ def register_views(
     ransac_threshold: float = THRESHOLD,
     refine: bool = True,
 ) -> Registration:
-    """Matches and explains the keypoints of two images.
+    """Matches and explains the keypoints of two images, seen by one method with `view_image`.
 
     Args:
-        view0: From `view_image`.
-        view1: From `view_image`, by the same method.
+        view0: Of image 0.
+        view1: Of image 1.
         extractor: The method.
         ransac_threshold: Largest error of an inlier, px at the size that the method sees.
         refine: Whether a homography that can be trusted is refined by the pictures themselves.
@@ -309,11 +293,7 @@ def textured(features: Features, image: np.ndarray) -> Features:
     """Returns the features that have something to describe: contrast within some pixels around them.
 
     What lies in a black frame or on an empty wall looks the same in any two pictures, and agrees on a
-    homography that says nothing of them.
-
-    Args:
-        features: In pixels of the image.
-        image: uint8 RGB `[H, W, 3]`.
+    homography that says nothing of them. Features are in pixels of the image, uint8 RGB `[H, W, 3]`.
     """
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     mean, squares = (cv2.blur(values, (CONTRAST_WINDOW,) * 2) for values in (gray, gray * gray))

@@ -239,11 +239,9 @@ def _explained(path: str | Path, runtime: str, metadata: dict[str, Any]) -> Iter
 
 
 def choose(runtime: str | None, *, use_tpu: bool = False) -> str:
-    """Returns the name of a runtime that is installed.
+    """Returns the name of a runtime that is installed: the best, unless one of `RUNTIMES` is given.
 
-    Args:
-        runtime: A key of `RUNTIMES`, or "pycoral" for an Edge TPU; None takes the best.
-        use_tpu: Whether it is for an Edge TPU.
+    For an Edge TPU that may be "pycoral", too.
 
     Raises:
         InputError: If it is unknown or not installed.

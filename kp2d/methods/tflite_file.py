@@ -31,13 +31,7 @@ _BUFFERS, _METADATA = 4, 6  # fields of the table Model
 
 
 def read(path: str | Path) -> bytes:
-    """Reads a model file.
-
-    Args:
-        path: A `.tflite` file.
-
-    Returns:
-        Its bytes.
+    """Reads the bytes of a `.tflite` file.
 
     Raises:
         InputError: If there is no such file, or it is no TFLite model.
@@ -55,14 +49,9 @@ def read(path: str | Path) -> bytes:
 
 
 def metadata(data: bytes, source: str | Path = "the model") -> dict[str, Any]:
-    """Returns what a model of ours says of itself.
+    """Returns what a model of ours says of itself: an object with the keys `REQUIRED`.
 
-    Args:
-        data: The file's bytes.
-        source: Names the file in errors.
-
-    Returns:
-        The JSON object; it has the keys `REQUIRED`.
+    `source` names the file in errors.
 
     Raises:
         InputError: If the file is cut off, or is not one of ours.
@@ -94,14 +83,10 @@ def _not_ours(source: str | Path, remedy: str) -> InputError:
 
 
 def open_model(path: str | Path) -> tuple[bytes, dict[str, Any]]:
-    """Reads a model of ours and what it says of itself.
+    """Reads a model of ours: its bytes, and the object of `metadata`.
 
-    Args:
-        path: A `.tflite` file. What the Edge TPU compiler made, which drops the latter, is taken for what the
-            file without "_edgetpu" in its name says, where that lies beside it.
-
-    Returns:
-        Its bytes, and the object of `metadata`.
+    What the Edge TPU compiler made, which drops the latter, is taken for what the file without "_edgetpu" in
+    its name says, where that lies beside it.
 
     Raises:
         InputError: As `read` and `metadata`.

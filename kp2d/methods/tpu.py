@@ -69,14 +69,9 @@ def has_pycoral() -> bool:
 
 
 def pycoral_interpreter(data: bytes, device: str | None = None) -> Any:
-    """Makes an interpreter by pycoral, which finds library and stick by itself.
+    """Makes TFLite's interpreter by pycoral, which finds library and stick by itself.
 
-    Args:
-        data: A compiled model's bytes.
-        device: "usb", "pci", ":1", "usb:0" …; None takes the first.
-
-    Returns:
-        TFLite's interpreter, its tensors not yet allocated.
+    The device is "usb", "pci", ":1", "usb:0" …; None takes the first. Tensors are not yet allocated.
 
     Raises:
         InputError: If there is no stick, or it cannot be used.
@@ -89,14 +84,10 @@ def pycoral_interpreter(data: bytes, device: str | None = None) -> Any:
 
 
 def delegate(module: Any, device: str | None = None) -> Any:
-    """Loads libedgetpu into a runtime.
+    """Loads libedgetpu for an interpreter's `experimental_delegates`.
 
-    Args:
-        module: With `load_delegate`, as `ai_edge_litert.interpreter`.
-        device: As for `pycoral_interpreter`.
-
-    Returns:
-        For an interpreter's `experimental_delegates`.
+    The module is a runtime with `load_delegate`, as `ai_edge_litert.interpreter`; the device is as for
+    `pycoral_interpreter`.
 
     Raises:
         InputError: If library or stick are missing, or the stick may not be used.
@@ -118,12 +109,8 @@ def library() -> str:
 def explained(error: Exception, root: Path = Path("/")) -> InputError:
     """Says what is missing: the library, the stick, or the right to use it.
 
-    Args:
-        error: Of a runtime that could not load libedgetpu, which gives no reasons.
-        root: Of the file system.
-
-    Returns:
-        The error to raise.
+    The error is of a runtime that could not load libedgetpu, which gives no reasons; `root` is of the file
+    system. Returns the error to raise.
     """
     cause, seen = first_line(error), devices(root)
     if isinstance(error, OSError) or "cannot open shared" in cause:

@@ -111,13 +111,9 @@ def resolve(name: str | Path, precision: str | None = None) -> Weights:
 
 
 def find(path: str | Path) -> Path:
-    """Finds a model, or the weights of a training run.
+    """Finds the file, absolute, of a model or of a training run's weights.
 
-    Args:
-        path: The folder of the run, or the `.weights.h5` or `.tflite` file itself.
-
-    Returns:
-        The file, absolute.
+    The path is the folder of the run, or the `.weights.h5` or `.tflite` file itself.
 
     Raises:
         InputError: If there is none, or a folder holds several.
@@ -230,12 +226,8 @@ def card_of(path: Path) -> Path:
 def check(path: str | Path, data: bytes | None = None) -> str:
     """Checks weights, if this package ships them, before anything interprets them.
 
-    Args:
-        path: Any file of weights; those that are not shipped have nothing to be compared with.
-        data: What was read from it, if it was.
-
-    Returns:
-        The sha256 of the file, 64 hexadecimal digits.
+    `data` is what was read from the file, if it was. Files that are not shipped have nothing to be compared
+    with. Returns the file's sha256, 64 hexadecimal digits.
 
     Raises:
         InputError: If shipped weights are missing or not those that their card describes.
@@ -266,13 +258,9 @@ def load_network(preset: str, path: str | Path) -> tuple[keras.Model, networks.N
 
 
 def load_weights(network: keras.Model, path: str | Path) -> None:
-    """Reads weights into a network.
+    """Overwrites the weights of a network with those of a `.weights.h5` file.
 
     The format holds arrays only, and no other is accepted: nothing in such a file is ever executed.
-
-    Args:
-        network: What to overwrite.
-        path: A `.weights.h5` file.
 
     Raises:
         InputError: If there is no such file, or it holds another architecture.

@@ -129,9 +129,6 @@ def measure(
         run: From float32 `[1, H, W, 3]` to the tensors by name, each `[1, h, w, C]`.
         images: Network inputs.
 
-    Returns:
-        Name to its statistics.
-
     Raises:
         InputError: If there is no image, or a tensor is not finite.
     """
@@ -214,14 +211,10 @@ def merged(statistics: Iterable[TensorStatistics]) -> TensorStatistics:
 
 
 def fold(weights: Mapping[str, np.ndarray]) -> Weights:
-    """Folds every batch normalization into the convolution before it.
+    """Folds every batch normalization of a float network into the convolution before it.
 
-    Args:
-        weights: Of a float network, by path: "conv1a/kernel", "conv1a_bn/gamma" …
-
-    Returns:
-        Kernel and bias of every convolution, for images that enter as (p − 127) / 127.5;
-        and a sharpness of 1.
+    Weights go by path: "conv1a/kernel", "conv1a_bn/gamma" … Returns kernel and bias of every convolution, for
+    images that enter as (p − 127) / 127.5; and a sharpness of 1.
     """
     folded = {"score_sharpen/sharpness": np.float32(1)}
     for path, kernel in weights.items():
@@ -245,9 +238,6 @@ def fold(weights: Mapping[str, np.ndarray]) -> Weights:
 
 def consumers(config: NetworkConfig) -> dict[str, list[tuple[str, np.ndarray]]]:
     """Tells who reads the output of each convolution that an activation follows.
-
-    Args:
-        config: Architecture.
 
     Returns:
         Layer to its readers; each with the index `[inputs]` of the producer's channel behind each of the

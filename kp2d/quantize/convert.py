@@ -219,16 +219,11 @@ def require_tensorflow() -> Any:
 
 @backend.own_settings()
 def to_onnx(network: keras.Model, config: NetworkConfig, image_size: tuple[int, int]) -> bytes:
-    """Converts a float network to ONNX.
-
-    Args:
-        network: From `kp2d.methods.networks.build_network`.
-        config: Its architecture.
-        image_size: (height, width) px.
+    """Converts a float network, from `kp2d.methods.networks.build_network`, to ONNX.
 
     Returns:
-        The bytes of a file whose model goes from "image", float32 `[1, H, W, 3]` in [−1, 1], to "score",
-        "offset" and "descriptor".
+        The bytes of a file whose model goes from "image", float32 `[1, H, W, 3]` in [−1, 1], (H, W) being the
+        size, to "score", "offset" and "descriptor".
 
     Raises:
         InputError: If TensorFlow or tf2onnx is missing, or the size does not suit the network.

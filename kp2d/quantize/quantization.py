@@ -114,16 +114,13 @@ def post_training(
     *,
     options: PostTraining | None = None,
 ) -> keras.Model:
-    """Quantizes a float network without training.
+    """Quantizes a trained float network without training.
 
     Args:
-        network: From `kp2d.methods.networks.build_network`, trained.
+        network: From `kp2d.methods.networks.build_network`.
         config: Its architecture.
         images: Network inputs to calibrate with, float32 `[1, H, W, 3]` each.
         options: How; None takes the best known.
-
-    Returns:
-        The quantized network; save its weights, train it further or convert it.
 
     Raises:
         InputError: If there is no image, or the network is not finite.

@@ -59,11 +59,9 @@ def finish(model: Model, metadata: Mapping[str, Any]) -> None:
 
 
 def resize(model: Model, image_size: tuple[int, int]) -> None:
-    """Changes the size of the image that a model of ours takes; no number of it changes.
+    """Changes the size (height, width) px of the image that a model of ours takes; no number of it changes.
 
-    Args:
-        model: The model; of no use after an error.
-        image_size: (height, width) px.
+    The model is of no use after an error.
 
     Raises:
         InputError: If it is no model of ours, the cell does not divide the size, or it cannot take it.

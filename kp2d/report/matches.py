@@ -57,16 +57,11 @@ def choose_pairs(sequences: Sequence[datasets.Sequence], count: int = MAX_PAIRS)
 
 
 def write_browser(folder: Path, profile: config.Profile, *, progress: bool = True) -> Browser:
-    """Writes pictures and matches for the page that draws them.
+    """Writes pictures and matches, below the folder of the site, for the page that draws them.
 
     A page opened from the file system may not fetch anything, so the data are scripts: `matches/index.js`
-    says what there is, and each pair's script is loaded once it is chosen.
-
-    Args:
-        folder: The site.
-        profile: Whose data set, size, methods and numbers of keypoints are taken. Features that its notebooks
-            extracted are reused.
-        progress: Whether to show progress bars.
+    says what there is, and each pair's script is loaded once it is chosen. Data set, size, methods and
+    numbers of keypoints are the profile's; features that its notebooks extracted are reused.
 
     Returns:
         What can be chosen; without data or methods, why there is nothing.

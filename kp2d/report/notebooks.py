@@ -173,11 +173,9 @@ def _exporter(problems: list[str]) -> Any:
 
 
 def mathml(formula: str, *, block: bool = False) -> str:
-    """Typesets a formula, so that a browser shows it without a script.
+    """Typesets LaTeX without dollar signs, so that a browser shows it without a script.
 
-    Args:
-        formula: LaTeX without dollar signs.
-        block: Whether it stands on a line of its own.
+    With `block` it stands on a line of its own.
 
     Raises:
         InputError: If docutils is not installed, or does not understand the formula.

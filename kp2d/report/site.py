@@ -63,14 +63,7 @@ class Report:
 def build(profile: str = "fast", folder: str | Path | None = None, *, progress: bool = True) -> Report:
     """Writes the report of a profile. What has not been made yet is named, with the command that makes it.
 
-    Args:
-        profile: A key of `config.PROFILES`.
-        folder: Where the site goes, a new folder or that of an earlier report; None takes
-            `results/runs/<profile>/report`.
-        progress: Whether to show progress bars.
-
-    Returns:
-        The site that was written.
+    The site goes to a new folder, or that of an earlier report; None takes `results/runs/<profile>/report`.
 
     Raises:
         InputError: If the profile is unknown, or the folder holds anything but an earlier report.
@@ -81,13 +74,7 @@ def build(profile: str = "fast", folder: str | Path | None = None, *, progress: 
 
 
 def build_trial(folder: str | Path) -> Report:
-    """Writes the page "Try it" alone, as a site of one page.
-
-    Args:
-        folder: Where the site goes, a new folder or that of an earlier report.
-
-    Returns:
-        The site that was written.
+    """Writes the page "Try it" alone, as a site of one page, to a new folder or that of an earlier report.
 
     Raises:
         InputError: If LiteRT.js cannot be had, or the folder holds anything but an earlier report.

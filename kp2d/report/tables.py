@@ -151,9 +151,7 @@ def _cell(name: str, record: dict[str, object], winner: float | None, columns: S
 def headline(path: Path, top_k: int) -> list[tuple[str, Table]]:
     """Lays out the averages at 240×320, or at the largest size there is, a table a data set and subset.
 
-    Args:
-        path: An `evaluation.csv`.
-        top_k: At which k; the largest there is if it was not evaluated.
+    The path is an `evaluation.csv`; `top_k` is which k, the largest there is if it was not evaluated.
 
     Returns:
         Titles ("bench: viewpoint, 15 pairs from 3 scenes") and tables, the best values marked.

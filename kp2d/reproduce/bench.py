@@ -37,17 +37,10 @@ def latencies(
     precision: Sequence[str] | None = None,
     **running: Any,
 ) -> pd.DataFrame:
-    """Times networks beside SIFT and ORB.
+    """Times networks beside SIFT and ORB, with the rows of `kp2d.device.latency.bench_latency`.
 
-    Args:
-        preset: Networks or .tflite files; empty takes all that are shipped.
-        image_size: (height, width) px.
-        threads: Of the runtime.
-        precision: Of the networks; None takes all.
-        **running: `repeats`, `runtime` and `use_tpu` of `kp2d.device.latency.bench_latency`.
-
-    Returns:
-        Its rows.
+    Networks may be `.tflite` files; empty takes all that are shipped. Sizes are (height, width) px, threads
+    of the runtime; no precision takes all. `repeats`, `runtime` and `use_tpu` are handed on.
     """
     backend.quiet()
     from kp2d.device import latency
@@ -196,9 +189,6 @@ def _ranked(
 
 def stages(profile: str) -> pd.DataFrame:
     """Returns what the stages of a profile took when they ran last, out of their records.
-
-    Args:
-        profile: Its name.
 
     Returns:
         One row a stage: seconds; processor seconds, and the memory (MiB) at its peak, of the process that ran

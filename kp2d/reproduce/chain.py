@@ -129,12 +129,9 @@ STAGES = (
 
 
 def select(names: Sequence[str] | None, profile: str | None = None, *, trained: bool = False) -> list[Stage]:
-    """Returns stages in their order.
+    """Returns stages in their order: those named, or all of the profile, or all there are.
 
-    Args:
-        names: Names or numbers ("05" or "05_evaluate"); None takes all of the profile.
-        profile: Name of the profile; None has all stages.
-        trained: Whether they take the network that 02 trains.
+    Names may be numbers ("05" or "05_evaluate"). `trained`: whether they take the network that 02 trains.
 
     Raises:
         InputError: If there is no such stage.

@@ -112,12 +112,10 @@ class Cluster:
     """The workers of a Dask scheduler, as something that does jobs."""
 
     def __init__(self, address: str, *, worker_timeout: float = WORKER_TIMEOUT) -> None:
-        """Names the cluster; nothing is sent before `execute`.
+        """Names the cluster by its scheduler's address, "tcp://host:port"; nothing is sent before `execute`.
 
-        Args:
-            address: Of the scheduler, "tcp://host:port"; for "tls://…" Dask's own configuration has the
-                certificates.
-            worker_timeout: Seconds to wait for the first worker.
+        For "tls://…" Dask's own configuration has the certificates. The first worker has `worker_timeout`
+        seconds.
 
         Raises:
             InputError: If that is no address.

@@ -166,11 +166,7 @@ def _in_processes(jobs: Sequence[Job], report: Report) -> Iterator[Result]:
 
 
 def raise_failures(results: Iterable[Result], what: str) -> None:
-    """Raises the error of the jobs that failed, if any did.
-
-    Args:
-        results: What became of the jobs.
-        what: What they are called together, in the plural ("stages").
+    """Raises the error of the jobs that failed, if any did; together they are called `what` ("stages").
 
     Raises:
         Exception: The error of the only job that failed.

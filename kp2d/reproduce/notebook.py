@@ -158,13 +158,7 @@ def show(rows: pd.DataFrame, columns: Sequence[str] = ()) -> Markdown:
 
 
 def check(**claims: bool) -> Markdown:
-    """Checks what a notebook claims about its results.
-
-    Args:
-        **claims: Whether each claim holds, the claim as a name ("d1_at_most_d3").
-
-    Returns:
-        The list of claims, for display.
+    """Lists, for display, what a notebook claims about its results, each as a name ("d1_at_most_d3").
 
     Raises:
         InputError: If a claim does not hold; all that fail are named.

@@ -34,12 +34,8 @@ class Parameter:
 def read(name: str, value: Any) -> Any:
     """Reads a parameter, as 300, "300", [300, 1000], "300,1000", "sift", "[sift, orb]" or "240x320".
 
-    Args:
-        name: Of the parameter; of one that no notebook of this package has, the value is returned as it is.
-        value: As a command line, YAML or a notebook's cell gives it.
-
-    Returns:
-        The value as notebooks take it.
+    The value, as a command line, YAML or a notebook's cell gives it, becomes what notebooks take; of a
+    parameter that no notebook of this package has, it is returned as it is.
 
     Raises:
         InputError: If it is of another kind or out of range; the message says how to write it.

@@ -41,14 +41,9 @@ class Outcome:
 
 
 def assign_parameters(stages: Sequence[chain.Stage], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Decides which notebook gets which parameter.
+    """Decides which notebook gets which parameter, by stage.
 
-    Args:
-        stages: The stages to run.
-        given: Values by "NAME" (for every notebook that has it) or "STAGE.NAME" (for one).
-
-    Returns:
-        Parameters by stage.
+    Given are values by "NAME" (for every notebook that has it) or "STAGE.NAME" (for one).
 
     Raises:
         InputError: If no selected notebook, or not the one named, has a parameter of that name, or a value is
@@ -198,17 +193,7 @@ def run_stage(
 ) -> Outcome:
     """Runs one stage, or reuses it; any process that sees the project's folder can do so.
 
-    Args:
-        stage: The stage.
-        profile: Name of the profile.
-        parameters: Of its notebook.
-        force: As for `reproduce`, like the following.
-        cell_timeout: Seconds.
-        progress: Whether to show a progress bar.
-        report: Receives a line when it begins and one when it ends.
-
-    Returns:
-        What became of it.
+    The parameters are its notebook's; other arguments are as for `reproduce`.
 
     Raises:
         InputError: If an input is missing.

@@ -215,13 +215,8 @@ class Int8Settings:
     def compare_trained(self, profile: str, trained: bool, cache: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Quantizes the network that 02 trained, for 04 to 06, and measures the models.
 
-        Args:
-            profile: Whose 02.
-            trained: Whether that is wanted at all; else the tables are empty.
-            cache: Folder for features.
-
-        Returns:
-            As `kp2d.evaluate.sensitivity.Study.compare`; each kind says that it was trained here.
+        Unless it is wanted (`trained`), the tables are empty. They are those of
+        `kp2d.evaluate.sensitivity.Study.compare`; each kind says that it was trained here.
 
         Raises:
             InputError: If 02 has left no weights, or a file cannot be written.

@@ -259,10 +259,7 @@ def score(combination: Combination, sweep: Sweep, *, report: jobs.Report) -> lis
 
 
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
-    """Averages rows that differ in their seed only.
-
-    Args:
-        rows: From `run`.
+    """Averages rows of `run` that differ in their seed only.
 
     Returns:
         One row a method × precision × size × subset × k: `num_seeds`, and of each metric the mean and the

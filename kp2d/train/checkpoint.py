@@ -75,15 +75,9 @@ def save_checkpoint(folder: Path, step: int, learner: keras.Model, average: Weig
 
 
 def load_checkpoint(path: Path, learner: keras.Model, average: WeightAverage) -> int:
-    """Restores a run.
+    """Restores a run from `save_checkpoint`, and returns the steps done.
 
-    Args:
-        path: From `save_checkpoint`.
-        learner: Compiled learner of the same configuration, its optimizer built.
-        average: Overwritten.
-
-    Returns:
-        Steps done.
+    The learner is compiled, of the same configuration, and its optimizer built; the average is overwritten.
 
     Raises:
         InputError: If the file is damaged, or belongs to another architecture; nothing is changed then.
@@ -167,9 +161,9 @@ class RunLog:
         """Opens the destinations.
 
         Args:
-            folder: Folder of the run.
+            folder: Folder of the run; event files go to its `tensorboard`.
             first_step: Steps done; later rows of an interrupted run are dropped.
-            tensorboard: Write event files to `folder/tensorboard`.
+            tensorboard: Write event files.
             wandb: Log to Weights & Biases, offline when there is no account or no network.
             name: Display name of the run.
             config: The run's settings.
@@ -218,14 +212,9 @@ class RunLog:
 
 
 def read_rows(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
-    """Reads a log.
+    """Reads a `log.csv`, up to a step: column to number, or to "" where a row has no value.
 
-    Args:
-        path: A `log.csv`; a missing one has no rows, and damaged lines count as missing.
-        last_step: Rows after this step are left out; None reads all.
-
-    Returns:
-        Column to number, or to "" where a row has no value.
+    A missing log has no rows, and damaged lines count as missing.
 
     Raises:
         InputError: If it is no table at all.

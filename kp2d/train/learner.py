@@ -39,10 +39,7 @@ class KeypointLearner(keras.Model):
     def __init__(self, network_config: NetworkConfig, config: TrainConfig, *, replicas: int = 1) -> None:
         """Builds the networks with fresh weights.
 
-        Args:
-            network_config: Architecture.
-            config: The run; its loss, image size and dropout are used.
-            replicas: Copies whose gradients will be summed.
+        Of the run, loss, image size and dropout are used; replicas are copies whose gradients will be summed.
 
         Raises:
             InputError: If the image size does not suit the network.
@@ -73,11 +70,7 @@ class KeypointLearner(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        """Runs both views as one batch.
-
-        Args:
-            inputs: A batch of pairs.
-            training: Whether BatchNorm and dropout train.
+        """Runs both views as one batch; `training` lets BatchNorm and dropout train.
 
         Returns:
             The heads of both views, image0's in the first half of the batch; the teacher's, if there is one,
@@ -92,17 +85,9 @@ class KeypointLearner(keras.Model):
         return heads
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # noqa: ARG002
-        """Weighs and adds the loss terms of a batch.
+        """Weighs and adds the loss terms of a batch `x` with the heads `y_pred`, to a scalar.
 
-        Args:
-            x: A batch of pairs.
-            y: Unused; the losses are self-supervised.
-            y_pred: The heads, from `call`.
-            sample_weight: Unused.
-            training: Passed on to IO-Net.
-
-        Returns:
-            The total, a scalar.
+        The losses are self-supervised: `y` and `sample_weight` are unused. `training` is passed on to IO-Net.
         """
         ionet = None
         if self.ionet is not None:

@@ -82,13 +82,6 @@ class TrainResult:
 def train(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     """Trains a network, or goes on with an interrupted run.
 
-    Args:
-        config: The run.
-        progress: Show a progress bar with pairs/s and time left.
-
-    Returns:
-        The network, its log and its speed.
-
     Raises:
         InputError: If the folder, the size or the preset does not work, or `output` lies in the folder of
             photographs, or holds a run of another configuration, or one that is under way.
@@ -274,11 +267,7 @@ class Validation:
     """A fixed set of pairs and a learner that never learns."""
 
     def __init__(self, config: TrainConfig, network_config: NetworkConfig) -> None:
-        """Makes the pairs, at full homography strength.
-
-        Args:
-            config: The run; `validation` names the folder.
-            network_config: Its architecture.
+        """Makes the pairs of the run's validation folder, at full homography strength.
 
         Raises:
             InputError: If the folder holds no readable picture.

@@ -30,17 +30,11 @@ def train_recipes(
     progress: bool = True,
     **settings: Any,
 ) -> dict[str, Path]:
-    """Trains one network by several recipes, from the same fresh weights.
+    """Trains one network by several recipes, each for its steps, from the same fresh weights.
 
     An interrupted run goes on where it stopped, and a finished one is not repeated, as long as settings, data
-    and code are the same.
-
-    Args:
-        steps: Recipe to its optimizer steps.
-        data: Folder of photographs.
-        output: Folder for all runs; those of other settings are removed.
-        progress: Whether to show progress bars.
-        **settings: Changes of every recipe, as in `kp2d.train.recipes.from_recipe`.
+    and code are the same. Runs of other settings in the folder `output` are removed; `settings` change every
+    recipe, as in `kp2d.train.recipes.from_recipe`.
 
     Returns:
         Name to folder: "untrained", the fresh weights, then every recipe.
@@ -87,12 +81,7 @@ def example_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes training pairs to look at, as a recipe makes them at the end of a run.
 
-    Args:
-        recipe: A key of `kp2d.train.recipes.RECIPES`.
-        data: Folder of photographs.
-        image_size: (height, width) px of a view.
-        seed: Of the pairs.
-        **settings: Further changes, as in `kp2d.train.recipes.from_recipe`.
+    Settings are as in `kp2d.train.recipes.from_recipe`; the size is a view's (height, width), px.
 
     Returns:
         The first and the second views of a batch, uint8 RGB `[B, H, W, 3]`.
@@ -108,13 +97,9 @@ def example_pairs(
 def example_step(
     recipe: str, data: str | Path, *, step: int = 0, **settings: Any
 ) -> tuple[Any, dict[str, np.ndarray]]:
-    """Makes what a step computes with, to look into it: a learner and a single pair.
+    """Makes what a step of a recipe computes with, to look into it: a learner and a single pair.
 
-    Args:
-        recipe: A key of `kp2d.train.recipes.RECIPES`.
-        data: Folder of photographs.
-        step: Which step of the run makes the pair.
-        **settings: Changes, as in `kp2d.train.recipes.from_recipe`.
+    Settings are as in `kp2d.train.recipes.from_recipe`.
 
     Returns:
         The `KeypointLearner`, its network with the weights that come with the package if there are any;
@@ -160,10 +145,7 @@ def _write_untrained(config: TrainConfig, folder: Path) -> Path:
 
 
 def loss_table(folders: Mapping[str, str | Path]) -> pd.DataFrame:
-    """Reads the logs of training runs.
-
-    Args:
-        folders: Name to folder of each run; folders without a log are left out.
+    """Reads the logs of training runs, name to folder, into one table; folders without a log are left out.
 
     Returns:
         One row a run and logged step: recipe, step, pairs, and the mean of every unweighted loss term since

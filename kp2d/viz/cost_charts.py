@@ -30,13 +30,9 @@ _TIMES = ["method", "precision", *_SIZE, "threads", *(f"{part}_ms" for part in P
 
 
 def plot_robustness(rows: pd.DataFrame) -> Figure:
-    """Plots accuracy over rotation and over scale, a line a method.
+    """Plots accuracy over rotation (left) and over scale (right), a line a method, a row a metric.
 
-    Args:
-        rows: From `kp2d.evaluate.robustness.study`, of one k.
-
-    Returns:
-        The figure: a row a metric, rotation on the left and scale on the right.
+    The rows are from `kp2d.evaluate.robustness.study`, of one k.
 
     Raises:
         InputError: If columns or rows are missing, or a method has an amount twice.
@@ -168,14 +164,10 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
 
 
 def plot_networks(rows: pd.DataFrame) -> Figure:
-    """Plots what architectures reach after the same training over the time of an image.
+    """Plots what architectures reach after the same training over the time of an image, a panel a metric.
 
-    Args:
-        rows: From `kp2d.reproduce.bench.networks`, of one subset.
-
-    Returns:
-        The figure, a panel a metric: a network is a marker with its 95 % interval. Networks that were not
-        trained are left out; without any, the figure says what trains them.
+    The rows are from `kp2d.reproduce.bench.networks`, of one subset. A network is a marker with its 95 %
+    interval. Networks that were not trained are left out; without any, the figure says what trains them.
 
     Raises:
         InputError: If columns are missing, or a network is there twice.
@@ -210,9 +202,6 @@ def plot_times(times: pd.DataFrame, mapping: pd.DataFrame | None = None) -> Figu
     Args:
         times: From `kp2d.device.latency.bench_latency`; the largest number of threads is shown.
         mapping: From `kp2d.device.deployment.deploy`; adds the least time on an Edge TPU as a diamond.
-
-    Returns:
-        The figure.
 
     Raises:
         InputError: If columns or rows are missing.

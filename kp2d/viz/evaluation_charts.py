@@ -30,12 +30,8 @@ _CORNER_LIMITS = 0.1, 100.0  # px; beyond it a homography is as useless as none
 def plot_mma(rows: pd.DataFrame) -> Figure:
     """Plots mean matching accuracy over 1-10 px, one line a method, one panel a subset.
 
-    Args:
-        rows: One row a method × precision × subset, with columns `method`, `subset`, `mma_1` …
-            `mma_10` and where given `precision`, `num_pairs`.
-
-    Returns:
-        The figure.
+    There is one row a method × precision × subset, with columns `method`, `subset`, `mma_1` … `mma_10` and
+    where given `precision`, `num_pairs`.
 
     Raises:
         InputError: If columns or rows are missing, or a method has several rows for one subset.
@@ -59,14 +55,9 @@ def plot_mma(rows: pd.DataFrame) -> Figure:
 def plot_correctness(pairs: pd.DataFrame) -> Figure:
     """Plots the fraction of pairs whose mean corner error is within a threshold of 0-10 px.
 
-    Dotted guides at 1, 3 and 5 px mark where the curves read d1, d3 and d5.
-
-    Args:
-        pairs: One row a method × precision × pair, with columns `method`, `corner_error` (px; NaN:
-            no homography, counts as a failure) and where given `precision`, `subset`, `pair`.
-
-    Returns:
-        The figure.
+    Dotted guides at 1, 3 and 5 px mark where the curves read d1, d3 and d5. There is one row a method ×
+    precision × pair, with columns `method`, `corner_error` (px; NaN: no homography, counts as a failure) and
+    where given `precision`, `subset`, `pair`.
 
     Raises:
         InputError: If columns or rows are missing, or a method has a pair twice.
@@ -96,13 +87,8 @@ def plot_correctness(pairs: pd.DataFrame) -> Figure:
 def plot_estimators(rows: pd.DataFrame) -> Figure:
     """Plots what the estimator of the homography does to d1, a line a method, one panel a subset.
 
-    Bars reach from the least to the most of the orders in which the estimator got the matches.
-
-    Args:
-        rows: From `kp2d.evaluate.estimators.study`.
-
-    Returns:
-        The figure.
+    The rows are from `kp2d.evaluate.estimators.study`. Bars reach from the least to the most of the orders in
+    which the estimator got the matches.
 
     Raises:
         InputError: If columns or rows are missing, or a method has several rows for one estimator.
@@ -138,15 +124,10 @@ def _estimator_label(estimator: str, threshold: float, refine: bool) -> str:
 
 
 def plot_repeatability(rows: pd.DataFrame) -> Figure:
-    """Plots repeatability and localization error by the number of keypoints kept.
+    """Plots repeatability and localization error by the number of keypoints kept, a row of panels a subset.
 
-    Args:
-        rows: One row a method × precision × subset × top_k, with columns `method`, `subset`,
-            `top_k`, `repeatability`, `localization_error` (px) and where given `precision`,
-            `num_pairs`.
-
-    Returns:
-        The figure, one row of panels a subset.
+    There is one row a method × precision × subset × top_k, with columns `method`, `subset`, `top_k`,
+    `repeatability`, `localization_error` (px) and where given `precision`, `num_pairs`.
 
     Raises:
         InputError: If columns or rows are missing, or a method has a subset and top_k twice.
@@ -182,9 +163,6 @@ def plot_against(pairs: pd.DataFrame, metric: str, method: str, reference: str =
         metric: A column, such as `repeatability` or `corner_error` (logarithmic; NaN is "failed").
         method: On the vertical axis; as "METHOD:PRECISION" where the table holds several precisions.
         reference: On the horizontal axis.
-
-    Returns:
-        The figure.
 
     Raises:
         InputError: If columns, rows or shared pairs are missing, or a method has a pair twice.

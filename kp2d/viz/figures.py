@@ -244,18 +244,11 @@ def to_array(figure: Figure) -> np.ndarray:
 def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     """Writes a figure, SVG for charts or PNG (150 dpi) for photographs, or JPEG, as the suffix says.
 
-    The file appears whole or not at all, and a second call writes the same bytes. Missing folders
-    are made.
-
-    Args:
-        figure: Any Matplotlib figure.
-        path: Where to; must end in `.svg`, `.png` or `.jpg`.
-
-    Returns:
-        The absolute path written.
+    The file appears whole or not at all, and a second call writes the same bytes. Missing folders are made.
+    Returns the absolute path written.
 
     Raises:
-        InputError: If the suffix is another, or the folder cannot be made or written.
+        InputError: If the suffix is not `.svg`, `.png` or `.jpg`, or the folder cannot be made or written.
     """
     path = Path(path).expanduser().absolute()
     kind = checks.one_of("picture suffix", path.suffix.lower(), (".svg", ".png", ".jpg", ".jpeg"))

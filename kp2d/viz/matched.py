@@ -121,13 +121,9 @@ class Match(registration.Registration):
         return figures.to_png(self.figure())
 
     def draw(self, path: str | os.PathLike | None = None) -> np.ndarray:
-        """Draws both images, the matches, and the frame of image 0 in image 1.
+        """Draws both images, the matches, and the frame of image 0 in image 1, as uint8 RGB `[H, W, 3]`.
 
-        Args:
-            path: Where to save the picture too: `.png`, `.jpg` or `.svg`.
-
-        Returns:
-            uint8 RGB `[H, W, 3]`.
+        With a path the picture is saved there, too: `.png`, `.jpg` or `.svg`.
 
         Raises:
             InputError: If the suffix is another, the file cannot be written, or Matplotlib is not installed.
@@ -144,11 +140,7 @@ class Match(registration.Registration):
     def save(self, path: str | os.PathLike) -> Path:
         """Writes the picture or the matches, as the suffix says; docs/matching.md has columns and names.
 
-        Args:
-            path: Ends in one of `PICTURES` or `TABLES`. Missing folders are made.
-
-        Returns:
-            The absolute path written.
+        The path ends in one of `PICTURES` or `TABLES`; missing folders are made. Returns it, absolute.
 
         Raises:
             InputError: If the suffix is another, or the file cannot be written.

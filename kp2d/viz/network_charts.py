@@ -37,13 +37,9 @@ _ACTIVATIONS = 5  # panels a row of `plot_activations`
 
 
 def plot_losses(log: pd.DataFrame) -> Figure:
-    """Plots every unweighted loss term over the pairs seen, one line a recipe.
+    """Plots every unweighted loss term over the pairs seen, one line a recipe, one panel a term.
 
-    Args:
-        log: From `kp2d.train.trials.loss_table`.
-
-    Returns:
-        The figure, one panel for each term that any of the recipes has.
+    The log is from `kp2d.train.trials.loss_table`.
 
     Raises:
         InputError: If there are no rows, or none of the terms.
@@ -78,12 +74,8 @@ def plot_losses(log: pd.DataFrame) -> Figure:
 def plot_recipes(rows: pd.DataFrame) -> Figure:
     """Plots what variants of a recipe reach in the same time, the best matching score on top.
 
-    Args:
-        rows: From `kp2d.evaluate.ranking.rank`; of the subset "all", all at one k.
-
-    Returns:
-        The figure: a line a variant, in each panel one metric with its 95 % interval; without rows it says
-        what makes them.
+    The rows are from `kp2d.evaluate.ranking.rank`, of the subset "all", all at one k. A line is a variant, a
+    panel one metric with its 95 % interval; without rows the figure says what makes them.
 
     Raises:
         InputError: If columns are missing, or a variant is there twice.
@@ -112,11 +104,7 @@ def plot_recipes(rows: pd.DataFrame) -> Figure:
 def plot_sensitivity(rows: pd.DataFrame) -> Figure:
     """Plots what each variant of the quantization changes against float32, one line a variant.
 
-    Args:
-        rows: From `kp2d.evaluate.sensitivity.Study.run`.
-
-    Returns:
-        The figure; what lies outside a panel is written at its edge.
+    The rows are from `kp2d.evaluate.sensitivity.Study.run`; what lies outside a panel is written at its edge.
 
     Raises:
         InputError: If columns or rows are missing.
@@ -157,11 +145,7 @@ def plot_sensitivity(rows: pd.DataFrame) -> Figure:
 def plot_layer_errors(rows: pd.DataFrame) -> Figure:
     """Plots signal to quantization noise of every tensor, in the order of computation.
 
-    Args:
-        rows: From `kp2d.evaluate.sensitivity.layer_errors`.
-
-    Returns:
-        The figure.
+    The rows are from `kp2d.evaluate.sensitivity.layer_errors`.
 
     Raises:
         InputError: If columns or rows are missing.
@@ -204,14 +188,11 @@ def plot_layer_errors(rows: pd.DataFrame) -> Figure:
 
 
 def plot_activations(statistics: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> Figure:
-    """Plots the histogram of every tensor and where its range cuts it off.
+    """Plots the histogram of every tensor, a panel each, and where its range cuts it off.
 
     Args:
         statistics: From `kp2d.quantize.calibration.measure`.
         ranges: Tensor to (smallest, largest) of its int8 grid.
-
-    Returns:
-        The figure, one panel a tensor.
 
     Raises:
         InputError: If there is no tensor, or one has no range.
