@@ -40,10 +40,10 @@ def load(name: str, *, precision: str | None = None, **running: Any) -> Extracto
 def match(
     image0: np.ndarray | str | os.PathLike,
     image1: np.ndarray | str | os.PathLike,
-    *,
-    method: str | Extractor = "kp2d_tiny_s:int8",
+    method: str | os.PathLike | Extractor = "kp2d_tiny_s:int8",
     top_k: int = 1000,
     image_size: tuple[int, int] | None = None,
+    *,
     refine: bool = True,
 ) -> Match:
     """Matches two images and estimates the homography between them.
@@ -63,13 +63,13 @@ def match(
         (`.save("matches.csv")`, `.json`, `.npz`).
 
     Raises:
-        InputError: If there is no such method or picture.
+        InputError: If there is no such method or picture, or a value is out of range.
     """
     from kp2d.methods import extractors, registration
     from kp2d.viz import matched
 
     pair = [matched.image_of(image, f"image {side}") for side, image in enumerate((image0, image1))]
-    extractor = extractors.create(method) if isinstance(method, str) else method
+    extractor = method if hasattr(method, "extract") else extractors.create(method)
     views = [
         registration.view_image(image, extractor, top_k=top_k, image_size=image_size) for image, _ in pair
     ]

@@ -36,7 +36,8 @@ def image_size(text: str) -> tuple[int, int]:
     try:
         return checks.is_image_size(text.lower().split("x"))
     except checks.InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        told = checks.problem(error.expected, repr(text), "Write for example 240x320.")
+        raise argparse.ArgumentTypeError(str(told)) from None
 
 
 SIZE = {"type": image_size, "metavar": "HxW"}  # of an option that takes one

@@ -103,19 +103,20 @@ def lacks_memory(error: BaseException | None) -> bool:
     return False
 
 
-def one_of(kind: str, value: str, choices: Iterable[str]) -> str:
+def one_of(kind: str, value: str, choices: Iterable[str], meant: Iterable[str] = ()) -> str:
     """Returns `value` if it is one of `choices`.
 
     Raises:
-        InputError: If it is not; the nearest choice is named.
+        InputError: If it is not; the nearest is named, of the choices and of what else may be `meant`.
     """
     choices = list(choices)
     if value in choices:
         return value
-    folded = {str(choice).casefold(): choice for choice in choices}
+    folded = {str(choice).casefold(): choice for choice in (*choices, *meant)}
     near = difflib.get_close_matches(str(value).strip().casefold(), folded, n=1)
     hint = f"Did you mean '{folded[near[0]]}'?" if near else ""
-    raise problem(f"a {kind} out of {', '.join(map(str, choices))}", repr(value), hint)
+    article = "an" if kind.startswith(tuple("aeio")) else "a"
+    raise problem(f"{article} {kind} out of {', '.join(map(str, choices))}", repr(value), hint)
 
 
 def is_image(image: np.ndarray, name: str = "image") -> np.ndarray:
@@ -181,7 +182,7 @@ def is_image_size(size: Iterable[int], name: str = "image_size") -> tuple[int, i
         values = [int(value) if isinstance(value, str) else operator.index(value) for value in size]
         height, width = values if not isinstance(size, str) else ()
     except (TypeError, ValueError):
-        raise problem(f"{name} as (height, width)", repr(size), "Write for example 240x320.") from None
+        raise problem(f"{name} as (height, width)", repr(size), "Write for example (240, 320).") from None
     if max(height, width) > 8192:
         raise problem(f"{name} of at most 8192 px a side", f"{height}x{width}")
     if min(height, width) < 8:

@@ -42,6 +42,8 @@ def test_one_of_returns_a_choice_or_names_the_nearest():
     assert "Did you mean" not in str(caught.value)
     with pytest.raises(checks.InputError, match="None"):
         checks.one_of("method", None, ["sift"])
+    with pytest.raises(checks.InputError, match=r"an option out of a; .*Did you mean 'bee:c'"):
+        checks.one_of("option", "bee_c", ["a"], ["bee:c"])
 
 
 def test_an_image_is_uint8_rgb_and_comes_back_itself():

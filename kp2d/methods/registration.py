@@ -125,7 +125,8 @@ def seen_size(own_size: tuple[int, int], cell: int) -> tuple[int, int]:
     more than `MAX_SEEN` pixels.
     """
     scale = min(1.0, (MAX_SEEN / (own_size[0] * own_size[1])) ** 0.5)
-    height, width = (max(round(side * scale / cell), 3) * cell for side in own_size)
+    least = max(3, -(-images.MIN_SIDE // cell))  # cells
+    height, width = (max(round(side * scale / cell), least) * cell for side in own_size)
     return height, width
 
 
@@ -234,12 +235,12 @@ def view_image(
     Raises:
         InputError: If the image is no such array, or a value is out of range.
     """
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 4:
+    if not isinstance(top_k, (int, np.integer)) or top_k < 4:
         raise checks.problem("`top_k` as a whole number of at least 4", repr(top_k))
     if image_size is not None:
-        checks.fits_cells(image_size, extractor.cell)
+        image_size = checks.fits_cells(checks.is_image_size(image_size), extractor.cell)
     size = seen_size(checks.is_image(image).shape[:2], extractor.cell)
-    seen = images.resize_image(image, tuple(image_size or size))
+    seen = images.resize_image(image, image_size or size)
     return View(image=image, seen=seen, features=textured(extractor.extract(seen), seen).take(slice(top_k)))
 
 

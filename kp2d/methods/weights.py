@@ -67,11 +67,15 @@ def is_path(name: str) -> bool:
 
 
 def check_name(kind: str, name: str, names: Iterable[str]) -> None:
-    """Refuses a name that is none of `names`; where a file or folder is called so, says how to name that."""
+    """Refuses a name that is none of `names`; where a file or folder is called so, says how to name that.
+
+    Of a method, the hint knows precisions too: "kp2d_tiny_s_int8" means "kp2d_tiny_s:int8".
+    """
     if name and name not in names and Path(name).exists():
         remedy = f"Write ./{name}, if it holds weights."
         raise checks.problem(f"a {kind} out of {', '.join(names)}, or a path", repr(name), remedy)
-    checks.one_of(kind, name, names)
+    spelled = (f"{network}:{precision}" for network in shipped() for precision in SUFFIXES)
+    checks.one_of(kind, name, names, spelled if kind == "method" else ())
 
 
 def resolve(name: str | Path, precision: str | None = None) -> Weights:

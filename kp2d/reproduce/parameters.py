@@ -140,7 +140,9 @@ def _method(value: Any) -> str:
         method, _ = extractors.Method.parse(word).split()
         if not method.is_path:
             weights.check_name("method", method.name, extractors.methods())
-            if method.precision is not None:
+            if method.name not in weights.shipped():
+                extractors.create(word)  # costs nothing, and refuses what is for networks only
+            elif method.precision is not None:
                 checks.one_of(f"precision of {method.name}", method.precision, weights.SUFFIXES)
     return word
 

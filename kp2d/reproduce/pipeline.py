@@ -53,6 +53,8 @@ def assign_parameters(stages: Sequence[chain.Stage], given: Mapping[str, Any]) -
     assigned: dict[str, dict[str, Any]] = {stage.name: {} for stage in stages}
     for key, value in given.items():
         where, _, name = key.rpartition(".")
+        if name == "profile":
+            raise checks.problem("the profile by itself", f"{key}={value}", f"Write --profile {value}.")
         candidates = [stage.name for stage in chain.select([where])] if where else list(declared)
         for stage in candidates:
             checks.one_of(f"stage that runs, for {key}", stage, declared)

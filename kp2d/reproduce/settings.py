@@ -85,6 +85,8 @@ def evaluation_settings(
         seed=seed,
     )
     sizes = [checks.is_image_size(size) for size in image_sizes]
+    if image_size:  # the study of pyramids has its own networks
+        checks.fits_cells(rules.image_size, max(extractors.create(name).cell for name in defaults.pyramids))
     for cell in cells:
         checks.fits_cells(rules.image_size, cell)
         for size in sizes:

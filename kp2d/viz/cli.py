@@ -117,7 +117,8 @@ def _pictures(names: Sequence[str]) -> list[Path]:
         if not held:
             remedy = f"Name pictures ({', '.join(images.SUFFIXES)})."
             raise checks.problem("a folder or pattern with pictures", name, remedy)
-        pictures += [child for child in held if child not in pictures]
+        known = {picture.resolve() for picture in pictures}
+        pictures += [child for child in held if child.resolve() not in known]
     if len(pictures) < 2:
         remedy = "Name a second picture, or a folder with some."
         raise checks.problem("two pictures or more", f"only {pictures[0]}", remedy)
@@ -148,6 +149,10 @@ def _targets(outputs: Sequence[str] | None, others: Sequence[Path]) -> list[list
     for output in outputs or ["matches/" if several else "matches.png"]:
         path = Path(output).expanduser()
         folder = path.is_dir() or output.endswith(("/", os.sep))
+        if not (folder or path.suffix):
+            suffixes = ", ".join((*matched.PICTURES, *matched.TABLES))
+            remedy = f"Write {output}/, if a folder is meant."
+            raise checks.problem(f"an output that ends in {suffixes}", repr(output), remedy)
         for own, name in zip(targets, names, strict=True):
             if folder:
                 own.append(path / f"{name}.png")

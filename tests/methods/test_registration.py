@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -40,6 +41,8 @@ def test_match_takes_paths_and_loaded_methods_too(shifted, tmp_path):
     by_array = kp2d.match(*shifted[:2], method="sift")
     by_path = kp2d.match(str(tmp_path / "a.png"), tmp_path / "b.png", method=kp2d.load("sift"))
     np.testing.assert_array_equal(by_path.matches, by_array.matches)
+    by_place = kp2d.match(*shifted[:2], "sift", np.int64(1000), None)
+    np.testing.assert_array_equal(by_place.matches, by_array.matches)
 
 
 def test_match_at_a_size_answers_in_the_images_own_pixels(shifted):
@@ -49,7 +52,17 @@ def test_match_at_a_size_answers_in_the_images_own_pixels(shifted):
 
 @pytest.mark.parametrize(
     ("change", "match"),
-    [({"method": "shift"}, "Did you mean 'sift'"), ({"image0": "no.png"}, "no.png"), ({"top_k": 0}, "top_k")],
+    [
+        ({"method": "shift"}, "Did you mean 'sift'"),
+        ({"method": "kp2d_tiny_s_int8"}, "Did you mean 'kp2d_tiny_s:int8'"),
+        ({"method": None}, "a method out of"),
+        ({"method": Path("no.tflite")}, "no.tflite"),
+        ({"image0": "no.png"}, "no.png"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": True}, "top_k"),
+        ({"image_size": 240}, r"Write for example \(240, 320\)"),
+        ({"image_size": "240x320"}, r"Write for example \(240, 320\)"),
+    ],
 )
 def test_match_refuses_what_it_cannot_use(shifted, change, match):
     given = {"image0": shifted[0], "image1": shifted[1], "method": "sift", **change}
@@ -179,6 +192,7 @@ def test_large_pictures_are_reduced_for_the_method_and_answered_in_their_own_pix
     assert registration.seen_size((480, 640), 8) == (480, 640)
     assert registration.seen_size((3024, 4032), 4) == (888, 1184)
     assert registration.seen_size((101, 5), 4) == (100, 12)
+    assert registration.seen_size((1, 3), 1) == (8, 8)
     scene = images.resize_image(textured((300, 400)), (1500, 2000))
     found = kp2d.match(scene[:1400, :1900], scene[40:1440, 64:1964], method="sift")
     expected = np.array([[1, 0, -64], [0, 1, -40], [0, 0, 1.0]])

@@ -175,6 +175,8 @@ def test_unknown_names_are_refused_before_anything_runs(home):
         reproduce(parameters={"topk": 3})
     with pytest.raises(checks.InputError, match="parameter of 01_prepare_data"):
         reproduce(parameters={"01.top_k": [3]})
+    with pytest.raises(checks.InputError, match="Write --profile fast"):
+        reproduce(parameters={"profile": "fast"})
     assert not (home / "results" / "runs").exists()
 
 

@@ -126,6 +126,7 @@ def test_all_outputs_tell_the_same_in_pixels_of_the_pictures(pair, tmp_path, com
         (["-o", "m.csv", "--pyramid", "2"], "a network for --pyramid; received sift"),
         (["-o", "m.csv", "--ransac-threshold", "-1"], "a positive ransac_threshold"),
         (["-o", "taken.csv/m.png"], "taken.csv"),
+        (["-o", "found"], "Write found/, if a folder is meant"),
     ],
 )
 def test_wrong_options_are_refused_before_any_picture_is_written(
@@ -135,6 +136,14 @@ def test_wrong_options_are_refused_before_any_picture_is_written(
     (tmp_path / "taken.csv").write_text("a file")
     code, _, err = command("match", *pair, "--method", "sift", *words)
     assert code == 2 and said in err and not (tmp_path / "m.csv").exists()
+
+
+def test_the_first_picture_is_not_matched_with_itself_however_its_folder_is_named(
+    pair, tmp_path, command, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = command("match", "a.png", tmp_path, "--method", "sift", "-o", "m.csv")
+    assert code == 0 and out.count("inliers") == 1
 
 
 def test_one_picture_or_a_folder_without_any_is_explained(pair, tmp_path, command):
