@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,22 +40,26 @@ def plot_robustness(rows: pd.DataFrame) -> Figure:
     """
     rows = panels.checked_table(rows, ["method", "subset", "amount", *SHOWN], once_by=["subset", "amount"])
     with figures.style():
-        drawn = list(itertools.product(panels.datasets_of(rows), SHOWN, ("rotation", "scale")))
-        axes = panels.make_panels(len(drawn), 2, height=2.3)
-        ends = {}
-        for panel, ((prefix, part), metric, kind) in zip(axes, drawn, strict=True):
+        drawn_in, ends = _by_metric(rows, ("rotation", "scale"), height=2.3), {}
+        for panel, part, metric, kind in drawn_in:
             part = part[part["subset"] == kind].sort_values("amount")
             for method, precision, line in panels.by_method(part):
                 panel.plot(line["amount"], line[metric], **figures.method_style(method, precision))
                 ends[panel, method, precision] = line[metric].iloc[-1]
             (_rotation_axis if kind == "rotation" else _scale_axis)(panel, part["amount"])
-            _metric_label(panel, prefix, metric)
-        return panels.finish(axes[1], rows, ends)
+        return panels.finish(drawn_in[1][0], rows, ends)
 
 
-def _metric_label(panel: Axes, prefix: str, metric: str) -> None:
-    """Names the vertical axis; its data set, where there are several, stands on a line of its own."""
-    panel.set_ylabel(prefix.replace(": ", ":\n") + SHOWN[metric], fontsize=7)
+def _by_metric(rows: pd.DataFrame, *further: Sequence[str], height: float) -> list[tuple[Any, ...]]:
+    """Returns a panel for each data set and metric (and what is told further), its rows, and those names.
+
+    The vertical axis has its label; a data set, where there are several, stands on a line of its own.
+    """
+    drawn = list(itertools.product(panels.datasets_of(rows), SHOWN, *further))
+    axes = panels.make_panels(len(drawn), 2, height=height)
+    for panel, ((prefix, _), metric, *_) in zip(axes, drawn, strict=True):
+        panel.set_ylabel(prefix.replace(": ", ":\n") + SHOWN[metric], fontsize=7)
+    return [(panel, part, *names) for panel, ((_, part), *names) in zip(axes, drawn, strict=True)]
 
 
 def _rotation_axis(panel: Axes, amounts: pd.Series) -> None:
@@ -93,10 +98,8 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
     joined["marker"] = _LARGEST * (area / area.max()) ** 0.25
     span = (joined["extract_ms"].min() / 1.3, joined["extract_ms"].max() * 1.3)
     with figures.style():
-        drawn = list(itertools.product(panels.datasets_of(joined), SHOWN))
-        axes = panels.make_panels(len(drawn), 2, height=2.9)
-        ends = {}
-        for panel, ((prefix, part), metric) in zip(axes, drawn, strict=True):
+        drawn_in, ends = _by_metric(joined, height=2.9), {}
+        for panel, part, metric in drawn_in:
             for method, precision, line in panels.by_method(part):
                 line = line.sort_values("extract_ms")
                 look = figures.method_style(method, precision)
@@ -105,11 +108,10 @@ def plot_speed(rows: pd.DataFrame, times: pd.DataFrame) -> Figure:
                     panel.plot(x, y, **{**look, "linestyle": "none", "markersize": size, "clip_on": False})
                 ends[panel, method, precision] = line[metric].iloc[-1]
             _decade_axis(panel, span, "milliseconds an image (log scale)")
-            _metric_label(panel, prefix, metric)
         sizes = joined.sort_values("marker").drop_duplicates(_SIZE)
         names = ", ".join(f"{width}×{height}" for height, width in sizes[_SIZE].itertuples(index=False))
-        axes[0].set_title(f"from the smallest marker to the largest: {names}", fontsize=7)
-        return panels.finish(axes[-1], joined, ends)
+        drawn_in[0][0].set_title(f"from the smallest marker to the largest: {names}", fontsize=7)
+        return panels.finish(drawn_in[-1][0], joined, ends)
 
 
 def _decade_axis(panel: Axes, span: tuple[float, float], label: str) -> None:
@@ -137,10 +139,8 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
     sizes = [size / 2**20 for size in num_bytes.values()] or [1.0]
     span = (min(sizes) / 1.6, max(sizes) * 1.6)
     with figures.style():
-        drawn = list(itertools.product(panels.datasets_of(rows), SHOWN))
-        axes = panels.make_panels(len(drawn), 2, height=2.6)
-        ends = {}
-        for panel, ((prefix, part), metric) in zip(axes, drawn, strict=True):
+        drawn_in, ends = _by_metric(rows, height=2.6), {}
+        for panel, part, metric in drawn_in:
             joined: dict[str, list[tuple[float, float]]] = {}
             for method, precision, line in panels.by_method(part):
                 value = line[metric].iloc[0]
@@ -159,8 +159,7 @@ def plot_size(rows: pd.DataFrame, num_bytes: Mapping[tuple[str, str], int]) -> F
                 color = figures.method_style(method)["color"]
                 panel.plot(*zip(*points, strict=True), color=color, linewidth=0.6, zorder=1)
             _decade_axis(panel, span, "weights (MiB, log scale)")
-            _metric_label(panel, prefix, metric)
-        return panels.finish(axes[-1], rows, ends)
+        return panels.finish(drawn_in[-1][0], rows, ends)
 
 
 def plot_networks(rows: pd.DataFrame) -> Figure:
@@ -182,18 +181,17 @@ def plot_networks(rows: pd.DataFrame) -> Figure:
     rows = panels.checked_table(rows, wanted, once_by=[])
     span = (rows[_NETWORK_TIME].min() / 1.3, rows[_NETWORK_TIME].max() * 1.3)
     with figures.style():
-        axes = panels.make_panels(len(SHOWN), 2, height=2.9)
-        ends = {}
-        for panel, (metric, (low, high)) in zip(axes, ends_of.items(), strict=True):
-            for method, precision, line in panels.by_method(rows):
+        drawn_in, ends = _by_metric(rows, height=2.9), {}
+        for panel, part, metric in drawn_in:
+            low, high = ends_of[metric]
+            for method, precision, line in panels.by_method(part):
                 (row,) = line.to_dict("records")
                 look = {**figures.method_style(method, precision), "linestyle": "none", "elinewidth": 0.6}
                 spread = [[row[metric] - row[low]], [row[high] - row[metric]]]
                 panel.errorbar([row[_NETWORK_TIME]], [row[metric]], yerr=spread, **look)
                 ends[panel, method, precision] = row[metric]
             _decade_axis(panel, span, "milliseconds of the network in int8 (log scale)")
-            _metric_label(panel, "", metric)
-        return panels.finish(axes[-1], rows, ends)
+        return panels.finish(drawn_in[-1][0], rows, ends)
 
 
 def plot_times(times: pd.DataFrame, mapping: pd.DataFrame | None = None) -> Figure:
