@@ -150,7 +150,7 @@ def is_points(points: np.ndarray, name: str = "keypoints") -> np.ndarray:
     return points
 
 
-def is_homography(matrix: np.ndarray, name: str = "homography") -> np.ndarray:
+def is_homography(matrix: np.ndarray) -> np.ndarray:
     """Checks that `matrix` is a finite, invertible `[3, 3]` and returns it as float64.
 
     Raises:
@@ -159,15 +159,15 @@ def is_homography(matrix: np.ndarray, name: str = "homography") -> np.ndarray:
     try:
         matrix = np.asarray(matrix, dtype=np.float64)
     except (TypeError, ValueError):
-        raise problem(f"{name} as 3x3 numbers", repr(matrix)) from None
+        raise problem("homography as 3x3 numbers", repr(matrix)) from None
     if matrix.shape != (3, 3):
-        raise problem(f"{name} as a [3, 3] matrix", f"shape {list(matrix.shape)}")
+        raise problem("homography as a [3, 3] matrix", f"shape {list(matrix.shape)}")
     if not np.isfinite(matrix).all():
-        raise problem(f"a finite {name}", "NaN or infinite values")
+        raise problem("a finite homography", "NaN or infinite values")
     # Each row is normalized: translations in pixels make the plain determinant meaningless.
     rows = np.linalg.norm(matrix, axis=1, keepdims=True)
     if (rows == 0).any() or abs(np.linalg.det(matrix / rows)) < 1e-12:
-        raise problem(f"an invertible {name}", f"determinant {np.linalg.det(matrix):.3g}")
+        raise problem("an invertible homography", f"determinant {np.linalg.det(matrix):.3g}")
     return matrix
 
 

@@ -110,7 +110,7 @@ def load_sequences(root: str | os.PathLike) -> list[Sequence]:
     Raises:
         InputError: If the folder is missing, is a file, is empty, or has no usable pair.
     """
-    root = _existing_folder(root, f"a data set is {LAYOUT}.")
+    root = existing_folder(root, f"a data set is {LAYOUT}.")
     folders = subfolders(root)
     if len(folders) == 1 and not is_sequence(folders[0]):
         folders = subfolders(folders[0])
@@ -164,7 +164,7 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     Raises:
         InputError: If the folder is missing, is a file, or holds no picture.
     """
-    folder = _existing_folder(folder, "Name a folder of pictures.")
+    folder = existing_folder(folder, "Name a folder of pictures.")
     pictures = images.find_pictures(folder)
     if not pictures:
         raise checks.problem(f"pictures ({', '.join(images.SUFFIXES)})", f"none in {folder}")
@@ -257,10 +257,10 @@ def resolve(name: str | os.PathLike, profile: str) -> Path:
     else:
         folder = Path(name).expanduser()
         remedy = "Name an existing folder, or one of: sample, hpatches, coco."
-    return _existing_folder(folder, remedy)
+    return existing_folder(folder, remedy)
 
 
-def _existing_folder(folder: str | os.PathLike, remedy: str) -> Path:
+def existing_folder(folder: str | os.PathLike, remedy: str) -> Path:
     """Returns the folder as a path, or raises an error that ends with the remedy."""
     folder = Path(folder)
     if folder.is_dir():

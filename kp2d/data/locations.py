@@ -44,11 +44,9 @@ def folders(name: str | os.PathLike, profile: str) -> list[Path]:
         raise checks.problem("image pairs to measure on", f"no variable {VARIABLE}", remedy)
     if not paths:
         return [datasets.resolve(name, profile)]
-    for path in paths:
-        if not path.is_dir():
-            received = f"the file {path}" if path.exists() else f"{path}, which does not exist"
-            raise checks.problem("a folder", received, f"Correct or unset the variable {VARIABLE}.")
-    roots = [folder for path in paths for folder in _datasets_in(path.resolve())]
+    remedy = f"Correct or unset the variable {VARIABLE}."
+    existing = [datasets.existing_folder(path, remedy) for path in paths]
+    roots = [folder for path in existing for folder in _datasets_in(path.resolve())]
     _check_different("data sets", [(root.name, root) for root in roots])
     return roots
 

@@ -36,14 +36,16 @@ def test_float_distances_agree_with_brute_force():
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 @pytest.mark.parametrize("limit", [1, 7 * 40 * 32, 2**18])
-def test_nearest_without_a_matrix_are_those_of_the_matrix(kind, limit, monkeypatch):
+def test_one_thread_finds_the_distances_and_matches_of_all(kind, limit, monkeypatch):
     monkeypatch.setattr(matching, "ONE_THREAD", limit)  # blocks of one row, of some, of all
     rng = np.random.default_rng(4)
-    for counts in ((50, 40), (40, 50), (1, 30), (30, 1)):
+    for counts in ((50, 40), (40, 50), (1, 30), (30, 1), (0, 30), (30, 0)):
         first, second = ((100 * rng.random((count, 32))).astype(kind) for count in counts)
-        expected = matching.mutual(matching.descriptor_distances(first, second))
+        distances = matching.descriptor_distances(first, second)
+        blocks = matching.descriptor_distances(first, second, one_thread=True)
+        assert blocks.shape == distances.shape and blocks == pytest.approx(distances, rel=1e-4, abs=1e-3)
         found = matching.mutual_nearest(first, second)
-        assert found.tolist() == expected.tolist() and found.dtype == np.int64
+        assert found.tolist() == matching.mutual(distances).tolist() and found.dtype == np.int64
 
 
 @pytest.mark.parametrize("limit", [1, 2**14, 2**18])
@@ -69,18 +71,6 @@ def test_products_under_way_at_the_same_time_do_not_share_their_memory():
         (one, other), *_ = ((rows0.copy(), rows1.copy()) for rows0, rows1 in pairs)
         assert one == pytest.approx(first[: len(one)] @ second.T, abs=1e-6)
         assert other == pytest.approx(first[: len(other)] @ third.T, abs=1e-6)
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.float32])
-@pytest.mark.parametrize("limit", [1, 7 * 40 * 32, 2**18])
-def test_distances_on_one_thread_are_those_of_all(kind, limit, monkeypatch):
-    monkeypatch.setattr(matching, "ONE_THREAD", limit)
-    rng = np.random.default_rng(5)
-    for counts in ((50, 40), (1, 30), (0, 30), (30, 0)):
-        first, second = ((100 * rng.random((count, 32))).astype(kind) for count in counts)
-        expected = matching.descriptor_distances(first, second)
-        found = matching.descriptor_distances(first, second, one_thread=True)
-        assert found.shape == expected.shape and found == pytest.approx(expected, rel=1e-4, abs=1e-3)
 
 
 @settings(max_examples=200, deadline=None)

@@ -5,6 +5,7 @@ Laws of a single function stand beside its other tests; these tie functions to e
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -178,17 +179,19 @@ def test_scores_do_not_depend_on_the_order_of_keypoints_and_are_fractions(seed, 
     assert results[1] == pytest.approx(results[0], abs=1e-9, nan_ok=True)
 
 
+def shifted_pair(seed, count, shift, noise):
+    """Returns features, the same shifted and then moved by up to `noise` px, and the homography."""
+    rng = np.random.default_rng(seed)
+    one = features(rng, count)
+    moved = one.keypoints + shift + rng.uniform(-noise, noise, (count, 2))
+    other = dataclasses.replace(one, keypoints=moved)
+    return one, other, np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]])
+
+
 @LAW
 @given(seed=SEEDS, shift=st.tuples(st.integers(-40, 40), st.integers(-40, 40)), noise=st.floats(0, 2))
 def test_a_pair_scores_alike_from_either_side(seed, shift, noise):
-    rng = np.random.default_rng(seed)
-    matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]])
-    one = features(rng, 40)
-    other = Features(
-        keypoints=one.keypoints + shift + rng.uniform(-noise, noise, (40, 2)),
-        scores=one.scores,
-        descriptors=one.descriptors,
-    )
+    one, other, matrix = shifted_pair(seed, 40, shift, noise)
     distances = matching.descriptor_distances(one.descriptors, other.descriptors)
     forth = metrics.matching_score(one.keypoints, other.keypoints, distances, matrix, SIZE)
     back = metrics.matching_score(other.keypoints, one.keypoints, distances.T, np.linalg.inv(matrix), SIZE)
@@ -209,14 +212,7 @@ def test_correctness_never_falls_with_its_limit(errors):
 @settings(LAW, max_examples=15)
 @given(seed=SEEDS, shift=st.tuples(st.integers(-20, 20), st.integers(-20, 20)))
 def test_a_whole_pair_keeps_the_order_of_d1_d3_d5(seed, shift):
-    rng = np.random.default_rng(seed)
-    matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]], [0, 0, 1.0]])
-    one = features(rng, 60)
-    other = Features(
-        keypoints=one.keypoints + shift + rng.normal(0, 1.5, (60, 2)),
-        scores=one.scores,
-        descriptors=one.descriptors,
-    )
+    one, other, matrix = shifted_pair(seed, 60, shift, noise=2.5)
     rows = evaluation.score_pair(one, other, matrix, config.protocol(image_size=SIZE, top_k=(50,)))
     for row in rows:
         assert row["d1"] <= row["d3"] <= row["d5"]
