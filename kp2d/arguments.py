@@ -46,12 +46,8 @@ SIZE = {"type": image_size, "metavar": "HxW"}  # of an option that takes one
 def with_flags(text: str, options: argparse.Namespace) -> str:
     """Turns settings as the library names them into options of a verb that has them.
 
-    Args:
-        text: A message with settings in backticks, as "`use_tpu=True`" or "`image_size=(240, 320)`".
-        options: Parsed arguments of the verb.
-
-    Returns:
-        The message, as with "--use-tpu" and "--image-size 240x320".
+    In a message, "`use_tpu=True`" or "`image_size=(240, 320)`" (with the backticks) becomes "--use-tpu" or
+    "--image-size 240x320".
     """
 
     def flag(setting: re.Match) -> str:

@@ -136,10 +136,7 @@ _ON_PYPI = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-        arguments: The command line without the program's name; None takes the process's own.
+    """Runs one command line, without the program's name; by default the process's own.
 
     Returns:
         0 on success, 1 if a stage failed or a check found a difference, 2 if an input cannot be used, 130 if
@@ -245,8 +242,7 @@ def _missing(error: ModuleNotFoundError, verb: str) -> Exception | None:
 def parser_for(words: Container[str]) -> argparse.ArgumentParser:
     """Returns the parser of the command line, in which the verbs among some words have their arguments.
 
-    Args:
-        words: A command line, or `VERBS` for a parser of all verbs.
+    The words are a command line, or `VERBS` for a parser of all verbs.
     """
     parser = argparse.ArgumentParser(
         prog="kp2d",

@@ -184,8 +184,7 @@ class Profile:
     def takes_trained(self, asked: bool | str = "auto") -> bool:
         """Tells whether 03 to 06 take the network that 02 trains, as a further one.
 
-        Args:
-            asked: True, False, or "auto" for the profile's own choice.
+        Asked is for True, False, or "auto", the profile's own choice.
 
         Raises:
             InputError: If it is asked for, but the profile leaves 02 out.

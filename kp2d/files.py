@@ -31,8 +31,7 @@ log = logging.getLogger(__name__)
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it takes `path`'s place, on error nothing is left.
 
-    Args:
-        path: The file to write; its folder is created.
+    The folder is created.
 
     Raises:
         InputError: If the folder cannot be created or written, or the disk is full.
@@ -85,10 +84,7 @@ def written(name: str) -> str:
 def check_outside(path: Path | str, folder: Path | str, *, below: bool = True) -> None:
     """Checks that an output does not lie where pictures are searched: the next run would read it as one.
 
-    Args:
-        path: The file or folder to write.
-        folder: That in which pictures are searched.
-        below: Whether all folders in it are searched, too.
+    They are searched in the folder and, if `below`, in all folders in it.
 
     Raises:
         InputError: If it does.
@@ -143,11 +139,8 @@ def alone(folder: Path | str, what: str) -> Iterator[None]:
     """Keeps other runs out of a folder, on this machine and on others that share its disk.
 
     The operating system holds the lock and drops it when its process ends, however that ends: a killed run
-    leaves nothing to clean up. The file only tells others who it is.
-
-    Args:
-        folder: The folder; it is created.
-        what: What is to run alone, for the message ("kp2d reproduce --profile fast").
+    leaves nothing to clean up. The file only tells others who it is. The folder is created; messages say what
+    is to run alone ("kp2d reproduce --profile fast").
 
     Raises:
         InputError: If another run holds the lock, or the folder cannot be written.

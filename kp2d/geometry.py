@@ -195,11 +195,8 @@ def corner_error(estimated: np.ndarray, truth: np.ndarray, image_size: tuple[int
 def similarity(homography: np.ndarray, image_size: tuple[int, int]) -> tuple[float, float]:
     """Returns the rotation (degrees, counterclockwise as one sees it) and the scale of a homography.
 
-    Convention: those of its derivative at the middle of image 0.
-
-    Args:
-        homography: `[3, 3]`, image 0 to image 1.
-        image_size: (height, width) of image 0, px.
+    Convention: those of its derivative at the middle of image 0, whose size is (height, width) px. The matrix
+    is `[3, 3]`, image 0 to image 1.
     """
     centre = (np.array(image_size[::-1], dtype=float) - 1) / 2
     around = centre + np.array([[0, 0], [0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])

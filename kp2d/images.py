@@ -50,11 +50,8 @@ def find_pictures(folder: Path, *, below: bool = True) -> list[Path]:
 
     A folder counts once, by its own name rather than by that of a link to it; a link to a folder that holds
     the link is a circle and not followed. Hidden files and folders are left out: `._NAME.jpg` beside each
-    picture is left in archives by some systems, and no picture at all.
-
-    Args:
-        folder: An existing folder.
-        below: Whether the folders below it are searched.
+    picture is left in archives by some systems, and no picture at all. `below=False` searches the folder
+    only.
     """
     if below:
         held = sorted(place / name for place, names in _folders_below(folder) for name in names)

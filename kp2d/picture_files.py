@@ -135,11 +135,8 @@ def _tiff_has_pages(content: bytes) -> bool:
 def declared_size(content: bytes) -> tuple[int, int] | None:
     """Returns the size that a file declares whose few bytes may unpack to more than any memory holds.
 
-    Args:
-        content: The file. Of PNG, BMP, JPEG and TIFF, that is; Netpbm is not packed and WebP never so large.
-
-    Returns:
-        (height, width) px; None for other formats and damaged files, which decoders refuse.
+    That is PNG, BMP, JPEG and TIFF; Netpbm is not packed and WebP never so large. It is (height, width) px;
+    None for other formats and damaged files, which decoders refuse.
     """
     try:
         if content.startswith(_PNG):

@@ -50,12 +50,9 @@ def _commit_of(checkout: Path) -> str:
 def code_hash(*modules: str, source: str | None = None) -> str:
     """Returns 12 hexadecimal digits that change with any line of code that a result depends on.
 
-    Args:
-        *modules: Full names, `__name__` of a module; what they import counts too, and what that imports.
-        source: Python code outside the library, such as a notebook's, that depends on what it imports.
-
-    Returns:
-        The hash; of the whole library if nothing is named.
+    Modules go by their full names, `__name__`; what they import counts too, and what that imports. `source`
+    is Python code outside the library, such as a notebook's, that depends on what it imports. If nothing is
+    named, the whole library counts.
     """
     if modules or source is not None:
         files = {_module_file(name) for name in closure({*modules, *_imported(source or "")})}
@@ -112,8 +109,7 @@ def _module_file(name: str) -> Path | None:
 def device(runtime: str = "keras") -> str:
     """Returns what computes, without naming the machine: "cpu-x86_64", "gpu-nvidia-l4" or "edgetpu".
 
-    Args:
-        runtime: Of the method that computes ("opencv", "litert+edgetpu"); only Keras computes on a GPU.
+    The runtime is the method's ("opencv", "litert+edgetpu"); only Keras computes on a GPU.
     """
     if "edgetpu" in runtime:
         return "edgetpu"

@@ -191,13 +191,10 @@ def fingerprint(sequences: Iterable[Sequence]) -> str:
 
 
 def label(sequences: Iterable[Sequence]) -> str:
-    """Returns the name under which results on these sequences are reported.
+    """Returns the name under which results on sequences, at least one of them with a pair, are reported.
 
     Results are called "hpatches" only if they are on the whole release, wherever it lies; anything else goes
     by the name of its folder, so that no number can pass for one on HPatches that is not.
-
-    Args:
-        sequences: From `load_sequences`, at least one of them with a pair.
     """
     sequences = list(sequences)
     if Counter(sequence.subset for sequence in sequences if len(sequence.pairs) == 5) == HPATCHES:

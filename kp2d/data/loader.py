@@ -117,13 +117,7 @@ class PairLoader:
     """
 
     def __init__(self, source: PairSource, *, workers: int = 1, first_step: int = 0) -> None:
-        """Starts the workers.
-
-        Args:
-            source: What to make.
-            workers: Processes; 0 makes each batch on demand in this process.
-            first_step: Number of the first batch.
-        """
+        """Starts the worker processes; 0 of them make each batch on demand in this process."""
         self.corrupt: dict[str, str] = {}
         self.wait_seconds = 0.0
         self._source = source

@@ -34,8 +34,7 @@ def add_lint(parser: argparse.ArgumentParser) -> None:
 def run_lint(options: argparse.Namespace) -> int:
     """Forecasts which operators of a model the Edge TPU would compute.
 
-    Returns:
-        1 if something stays on the CPU and that was to fail, else 0.
+    Returns 1 if something stays on the CPU and that was to fail, else 0.
 
     Raises:
         InputError: If there is no such model, or it is damaged.

@@ -135,10 +135,7 @@ class Compilation:
 
 
 def find() -> Path | None:
-    """Finds the compiler: where `EDGETPU_COMPILER` points, else on the PATH.
-
-    Returns:
-        The program, or None if there is none.
+    """Finds the compiler: where `EDGETPU_COMPILER` points, else on the PATH; None if there is none.
 
     Raises:
         InputError: If the variable names no file.

@@ -181,8 +181,7 @@ RULES = {
 def judge(operator: Operator) -> tuple[str, str]:
     """Forecasts whether an operator is mapped, if all before it are.
 
-    Returns:
-        The compiler's status, and in other words why and what to do (empty if it is mapped).
+    Returns the compiler's status, and in other words why and what to do (empty if it is mapped).
     """
     if operator.name == COMPILED:
         return MAPPED, ""

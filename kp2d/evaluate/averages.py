@@ -74,9 +74,7 @@ def summarize(pairs: pd.DataFrame, *, drop_unrepeated: bool = False) -> pd.DataF
 def by_setting(pairs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Yields what one average is taken over (method, precision, runtime, data set, subset, k) and its pairs.
 
-    Args:
-        pairs: From `evaluation.evaluate`; several methods may be concatenated. Without the column `dataset`,
-            all pairs belong to one.
+    Several methods may be concatenated. Without the column `dataset`, all pairs belong to one.
     """
     names = [name for name in ("method", "precision", "runtime", "dataset") if name in pairs]
     for key, group in pairs.groupby(names, sort=False):

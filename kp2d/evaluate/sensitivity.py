@@ -55,9 +55,7 @@ class Variant:
 def variants(num_images: int = calibration.NUM_IMAGES, most_images: int = 500) -> list[Variant]:
     """Lists the variants of the study, those of one question together.
 
-    Args:
-        num_images: To calibrate with, where a variant does not change it.
-        most_images: Largest calibration set.
+    They calibrate with `num_images`, but for those that change it, up to `most_images`.
     """
     plain = {"correct_bias": False, "equalize": None, "spread_scores": False, "refine": False}
 

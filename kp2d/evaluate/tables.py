@@ -143,13 +143,9 @@ def _same_results(old: str, new: str) -> bool:
 
 
 def readable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Adds columns that are easier to read to a table that has their sources.
+    """Returns a copy with columns that are easier to read, where it has their sources.
 
-    Args:
-        rows: The table.
-
-    Returns:
-        A copy with `size` ("320×240", width first), `parameter_kib` and `gmacs`, where they apply.
+    They are `size` ("320×240", width first), `parameter_kib` and `gmacs`.
     """
     rows = rows.copy()
     if {"image_height", "image_width"} <= set(rows):
@@ -203,10 +199,8 @@ def with_intervals(
 ) -> pd.DataFrame:
     """Returns a table whose metrics are text with their 95 % intervals: "0.834 (0.790–0.871)".
 
-    Args:
-        rows: A table with `<metric>`, `<metric>_low` and `<metric>_high`.
-        metrics: Which columns.
-        form: What value and interval are put into, where there is an interval.
+    The ends are in `<metric>_low` and `<metric>_high`; `form` is what value and interval are put into, where
+    there is an interval.
     """
     rows = rows.copy()
     for metric in metrics:

@@ -29,14 +29,10 @@ class Feature2D:
     def detectAndCompute(  # noqa: N802, as OpenCV has it
         self, image: np.ndarray, mask: np.ndarray | None
     ) -> tuple[tuple[cv2.KeyPoint, ...], np.ndarray]:
-        """Finds keypoints and descriptors.
+        """Finds keypoints, best first, and their descriptors `[N, D]`.
 
-        Args:
-            image: uint8, gray `[H, W]` or BGR `[H, W, 3]`, as `cv2.imread` returns it.
-            mask: uint8 `[H, W]`, 0 where no keypoints are wanted; or None.
-
-        Returns:
-            Keypoints, best first, and their descriptors `[N, D]`.
+        The image is uint8, gray `[H, W]` or BGR `[H, W, 3]`, as `cv2.imread` returns it; the mask uint8 `[H,
+        W]`, 0 where no keypoints are wanted, or None.
         """
         features = self._features(image)
         if mask is not None:

@@ -67,10 +67,7 @@ def extract_picture(
 
 
 def find_pictures(folder: str | Path) -> list[str]:
-    """Lists the pictures in a folder, as `kp2d.images.find_pictures`.
-
-    Returns:
-        Their paths below the folder, with "/", in order.
+    """Lists the pictures in a folder, as `kp2d.images` does: their paths below it, with "/", in order.
 
     Raises:
         InputError: If there is no such folder, or no picture in it.

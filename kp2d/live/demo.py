@@ -101,10 +101,7 @@ class Demo:
             self.refer_to(reference)
 
     def refer_to(self, image: np.ndarray) -> None:
-        """Makes a picture the reference.
-
-        Args:
-            image: uint8 RGB `[H, W, 3]`.
+        """Makes a picture, uint8 RGB `[H, W, 3]`, the reference.
 
         Raises:
             InputError: If it has too few keypoints to be found again; an earlier reference stays.
@@ -122,14 +119,11 @@ class Demo:
         self._reference_seen = images.resize_image(image, size)
 
     def step(self, frame: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        """Looks at the next frame.
+        """Looks at the next frame, uint8 RGB `[H, W, 3]`.
 
-        Args:
-            frame: uint8 RGB `[H, W, 3]`; of another size than the first, it is fitted into that, and a larger
-                one than 4K into `images.bounded_size`.
-
-        Returns:
-            The painted frame, uint8 RGB, and a row of numbers: counts, and milliseconds a step.
+        One of another size than the first is fitted into that, and a larger one than 4K into
+        `images.bounded_size`. Returns the painted frame, and a row of numbers: counts, and milliseconds a
+        step.
         """
         self._frame_size = self._frame_size or images.bounded_size(checks.is_image(frame).shape[:2])
         self._frame = video.fitted(frame, self._frame_size)

@@ -127,10 +127,7 @@ class Table(contextlib.AbstractContextManager):
     """Writes rows to a CSV file, which takes its name when it is closed."""
 
     def __init__(self, path: str | Path) -> None:
-        """Names the table; it is opened by the first row, whose keys become its columns.
-
-        Args:
-            path: `.csv`.
+        """Names the table, a `.csv`; it is opened by the first row, whose keys become its columns.
 
         Raises:
             InputError: If the suffix is another, or the folder cannot be written.

@@ -243,13 +243,10 @@ class Recorder(contextlib.AbstractContextManager):
     """Writes frames to a video; the file takes its name when it is closed, so that it always plays."""
 
     def __init__(self, path: Path, *, fps: float, live: bool = False) -> None:
-        """Names the video; it is opened by the first frame, whose size it takes.
+        """Names the video, from `check_video`; it is opened by the first frame, whose size it takes.
 
-        Args:
-            path: From `check_video`.
-            fps: Frames a second.
-            live: Whether frames come when they come, as from a camera: each is then repeated until the next,
-                so that the video runs as fast as the world did.
+        Of a live source, as a camera, frames come when they come: each is repeated until the next, so that
+        the video runs as fast as the world did.
         """
         self.path = path
         self.frames = 0
@@ -264,10 +261,7 @@ class Recorder(contextlib.AbstractContextManager):
         self.close()
 
     def write(self, image: np.ndarray) -> None:
-        """Adds a frame.
-
-        Args:
-            image: uint8 RGB `[H, W, 3]`; of another size than the first, it is fitted into that.
+        """Adds a frame, uint8 RGB `[H, W, 3]`; of another size than the first, it is fitted into that.
 
         Raises:
             RunError: If OpenCV cannot write such a video here.

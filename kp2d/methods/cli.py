@@ -13,12 +13,10 @@ DEFAULT = "kp2d_tiny_s:int8"
 def add_arguments(
     parser: argparse.ArgumentParser, *, method: str | None = None, precision: str = "float32"
 ) -> None:
-    """Adds the arguments.
+    """Adds the arguments to the parser of a verb.
 
-    Args:
-        parser: Parser of a verb.
-        method: The method if none is given; None takes `DEFAULT`, in the precision that is asked for.
-        precision: What the help says a network has if none is given; to do so is up to the verb.
+    Without a method, `DEFAULT` is taken, in the precision that is asked for. `precision` is what the help
+    says a network has if none is given; to do so is up to the verb.
     """
     parser.add_argument(
         "--method",

@@ -53,23 +53,12 @@ class Extractor(Protocol):
         """Returns everything that determines the result; part of the key of exported features."""
 
     def extract(self, image: np.ndarray) -> Features:
-        """Finds keypoints in an image.
-
-        Args:
-            image: uint8 RGB `[H, W, 3]`.
-
-        Returns:
-            Features in the image's own pixels, best score first.
-        """
+        """Finds keypoints in uint8 RGB `[H, W, 3]`: in the image's own pixels, best score first."""
 
     def timed(self, image: np.ndarray) -> tuple[Features, dict[str, float]]:
-        """Finds keypoints and says how long that took.
+        """Finds keypoints as `extract`, and says how long that took.
 
-        Args:
-            image: As for `extract`.
-
-        Returns:
-            The features, and milliseconds: "network" and "decode", or "extract" where a method is one step.
+        The milliseconds are of "network" and "decode", or of "extract" where a method is one step.
         """
 
 

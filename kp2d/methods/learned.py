@@ -143,11 +143,7 @@ class NetworkExtractor:
 def halved(batch: np.ndarray) -> np.ndarray:
     """Halves images: a pixel is the rounded mean of four; of an odd side the last row or column is repeated.
 
-    Args:
-        batch: uint8 `[B, H, W, C]`.
-
-    Returns:
-        uint8 `[B, ⌈H/2⌉, ⌈W/2⌉, C]`.
+    From uint8 `[B, H, W, C]` to `[B, ⌈H/2⌉, ⌈W/2⌉, C]`.
     """
     height, width = batch.shape[1:3]
     even = np.pad(batch, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -262,11 +258,7 @@ def _only_keras(
 def compile_predict(network: Any) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Makes a function of NumPy arrays from a network, compiled where the backend can.
 
-    Args:
-        network: From `kp2d.methods.networks.build_network`.
-
-    Returns:
-        From float32 `[B, H, W, 3]` in [−1, 1] to the network's outputs by name.
+    It goes from float32 `[B, H, W, 3]` in [−1, 1] to the network's outputs by name.
     """
     import keras
     from keras import ops

@@ -344,10 +344,7 @@ def carried(features: Features, matrix: np.ndarray) -> Features:
 def turned_to(features0: Features, features1: Features, extractor: Extractor) -> Features:
     """Returns the features of image 0 as they compare with those of image 1: turned, if the method steers.
 
-    Args:
-        features0: Of image 0, best first.
-        features1: Of image 1, best first.
-        extractor: Their method.
+    Both are sorted, best first.
     """
     if not extractor.steered:
         return features0

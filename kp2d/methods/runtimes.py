@@ -109,13 +109,9 @@ class TFLiteModel:
             return module.Interpreter(model_content=data, **options)
 
     def heads(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs the network.
+        """Runs the network on uint8 RGB `[1, H, W, 3]`, both sides divisible by the cell.
 
-        Args:
-            pixels: uint8 RGB `[1, H, W, 3]`, both sides divisible by the cell.
-
-        Returns:
-            `score_map`, `offset_map` and `descriptor_map`, float32, for `kp2d.methods.decode.decode`.
+        Returns `score_map`, `offset_map` and `descriptor_map`, float32, for `kp2d.methods.decode.decode`.
         """
         heads = self.decodable(pixels)
         if isinstance(kept := heads["descriptor_map"], QuantizedMap):

@@ -198,13 +198,7 @@ class Table:
     at: int
 
     def scalar(self, number: int, kind: str, default: int = 0) -> int:
-        """Returns a number.
-
-        Args:
-            number: Of the field, as in the schema.
-            kind: Letter of the module `struct`, as "I".
-            default: If the field is absent.
-        """
+        """Returns the number in a field of the schema; the kind is a letter of module `struct`, as "I"."""
         offset = self._offset(number)
         return _read(self.data, self.at + offset, kind) if offset else default
 

@@ -328,10 +328,7 @@ def _match_joined(weights: Weights, largest, factors, config: NetworkConfig) -> 
 def input_mean(layer: str, means: Mapping[str, np.ndarray], config: NetworkConfig) -> np.ndarray:
     """Returns the mean of each input channel `[inputs]` of a convolution; that pooling raises it is left out.
 
-    Args:
-        layer: The convolution.
-        means: Tensor to the mean of each of its channels `[C]`, measured.
-        config: Architecture.
+    Measured is, of each tensor, the mean of each of its channels `[C]`.
     """
     if layer == "conv1a":
         return means["image"]

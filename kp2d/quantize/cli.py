@@ -127,8 +127,7 @@ def _check_cards(options: argparse.Namespace) -> list[Path]:
 def _model(options: argparse.Namespace) -> tuple[Model, dict[str, Any]]:
     """Takes a finished model where there is one, at the size that is wanted; else converts weights.
 
-    Returns:
-        The model, and its origin, as `kp2d.train.cards.write_model_card` takes it.
+    Returns the model, and its origin, as `kp2d.train.cards.write_model_card` takes it.
     """
     precision, finished = options.precision or "int8", None
     asked = {"--input uint8": options.input == "uint8", "--target edgetpu": options.target == "edgetpu"}

@@ -48,9 +48,7 @@ class Browser:
 def choose_pairs(sequences: Sequence[datasets.Sequence], count: int = MAX_PAIRS) -> list[ImagePair]:
     """Returns the first and the last pair of each sequence: of `sample`, a mild and a strong change.
 
-    Args:
-        sequences: What may be shown.
-        count: At most this many pairs; with more sequences than fit, they are chosen at even distances.
+    There are at most `count` pairs; with more sequences than fit, they are chosen at even distances.
     """
     chosen = showcase.spread([sequence for sequence in sequences if sequence.pairs], max(count // 2, 1))
     return [pair for sequence in chosen for pair in showcase.spread(sequence.pairs, 2)]

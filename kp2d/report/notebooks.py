@@ -54,12 +54,7 @@ class Page:
 
 
 def render_pages(folder: Path, profile: str) -> list[Page]:
-    """Renders every notebook of the reproduction.
-
-    Args:
-        folder: The site; pictures go to its folder `pictures`.
-        profile: Whose executed copies are taken.
-    """
+    """Renders the profile's copies of all notebooks; pictures go to the folder `pictures` of the site."""
     return [_page(folder, stage.name, profile) for stage in chain.STAGES]
 
 
@@ -110,10 +105,8 @@ def _plain_title(name: str) -> str:
 def _html(content: Any, folder: Path, name: str) -> tuple[str, str]:
     """Renders cells with nbconvert's plain template; our own page goes around it.
 
-    Words in a picture's place are the last heading above its cell.
-
-    Returns:
-        The HTML, and what is to be said of formulas that could not be typeset.
+    Words in a picture's place are the last heading above its cell. Returned is also what is to be said of
+    formulas that could not be typeset.
     """
     pictures, words = 0, "Picture made by this cell"
     for cell in content.cells:
@@ -135,8 +128,7 @@ def _html(content: Any, folder: Path, name: str) -> tuple[str, str]:
 def _exporter(problems: list[str]) -> Any:
     """Returns nbconvert's exporter with typeset formulas in Markdown cells; outputs keep their `$`.
 
-    Args:
-        problems: Takes what is to be said of formulas that cannot be typeset: these stay LaTeX.
+    `problems` takes what is to be said of formulas that cannot be typeset: these stay LaTeX.
     """
     import jinja2
     from nbconvert import HTMLExporter
@@ -218,8 +210,7 @@ def _inside_the_site(text: str) -> str:
 def calm(body: str) -> str:
     """Lets wide tables scroll in a box of their own and pictures load when they come into sight.
 
-    Args:
-        body: HTML without attributes of tables.
+    Tables in the HTML have no attributes yet.
     """
     body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>').replace(
         "</table>", "</table></div>"

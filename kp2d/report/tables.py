@@ -186,11 +186,9 @@ def printed() -> Table:
 
 
 def collect(folder: Path, profile: str) -> list[Group]:
-    """Copies every table of results into the site and lays it out.
+    """Copies every table of results into the folder `tables` of the site and lays it out.
 
-    Args:
-        folder: The site; the CSV files go to its folder `tables`.
-        profile: Whose results are taken; those of real pairs and the paper's come along.
+    They are the profile's; those of real pairs and the paper's come along.
     """
     captions = _captions(paths.results() / "README.md")
     groups = [

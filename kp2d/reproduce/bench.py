@@ -210,12 +210,9 @@ def stages(profile: str) -> pd.DataFrame:
 
 
 def beside_others(rows: pd.DataFrame, path: Path, names: Sequence[str] = KEY) -> pd.DataFrame:
-    """Keeps the rows of a table that were not measured again, as those of another backend or variant.
+    """Keeps the rows of a table, if there is one, that were not measured again, as those of another backend.
 
-    Args:
-        rows: What was measured.
-        path: The table, if there is one.
-        names: Columns that tell what a row is a measurement of.
+    `names` are the columns that tell what a row is a measurement of.
     """
     key = [name for name in names if name in rows]
     if not key or not path.is_file():

@@ -284,8 +284,7 @@ def add_readme(parser: argparse.ArgumentParser) -> None:
 def run_readme(options: argparse.Namespace) -> int:
     """Fills the tables of the documents, or compares them with the results.
 
-    Returns:
-        1 if a table is out of date and that was to be checked, else 0.
+    Returns 1 if a table is out of date and that was to be checked, else 0.
     """
     from kp2d import files, paths
     from kp2d.reproduce import readme
@@ -316,8 +315,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
 def run_doctor(options: argparse.Namespace) -> int:
     """Examines the installation and prints what was found.
 
-    Returns:
-        1 if something is broken, else 0; what is merely not there breaks nothing.
+    Returns 1 if something is broken, else 0; what is merely not there breaks nothing.
     """
     from kp2d.reproduce import doctor
 

@@ -69,13 +69,10 @@ Fact = tuple[str, ...]  # a finding without its topic: name, status, value and, 
 
 
 def examine(*, deep: bool = False) -> list[Finding]:
-    """Looks at everything that kp2d uses.
+    """Looks at everything that kp2d uses, and returns what was found, by topic.
 
-    Args:
-        deep: Whether to import every package and run every runtime, which takes some seconds.
-
-    Returns:
-        What was found, by topic. Nothing is written, downloaded or changed.
+    Nothing is written, downloaded or changed. `deep` imports every package and runs every runtime, which
+    takes some seconds.
     """
     topics: dict[str, Callable[[], Iterator[Fact]]] = {
         "versions": _versions,

@@ -188,11 +188,9 @@ def tell_failures(failed: Sequence[Result], what: str) -> str:
 def tell_usage(path: str) -> None:
     """Has a kernel write after every cell what it took so far, where the system counts that (not on Windows).
 
-    A kernel that is slow to end is killed: what it would write at its very end might never be written.
-
-    Args:
-        path: JSON file with `cpu_seconds`, those of its children too, and `peak_memory_mib`, that of the
-            largest process.
+    A kernel that is slow to end is killed: what it would write at its very end might never be written. The
+    JSON file has `cpu_seconds`, those of its children too, and `peak_memory_mib`, that of the largest
+    process.
     """
     try:
         import resource

@@ -54,10 +54,7 @@ def read(name: str, value: Any) -> Any:
 
 
 def settle(names: MutableMapping[str, Any]) -> None:
-    """Reads all parameters among some names, and puts the values in their place.
-
-    Args:
-        names: Of a notebook, as `globals()`.
+    """Reads all parameters among the names of a notebook, as `globals()`, and puts the values in their place.
 
     Raises:
         InputError: As `read`; then none is changed.

@@ -40,8 +40,7 @@ def documents() -> tuple[str, ...]:
 def fill(text: str) -> str:
     """Returns a document with every generated table renewed from the files in results/.
 
-    Args:
-        text: The document; each table stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->`.
+    Each table stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->`.
 
     Raises:
         InputError: If a result, a pair of markers or a table of that name is missing.

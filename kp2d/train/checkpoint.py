@@ -44,9 +44,7 @@ class WeightAverage:
     def update(self, step: int, *, last: bool = False) -> None:
         """Takes in the weights after a step; early steps count more, so the start is forgotten.
 
-        Args:
-            step: Steps done.
-            last: Whether the run ends here, so that its last steps must not be left out.
+        `last`: whether the run ends here, so that its last steps must not be left out.
         """
         if self._decay and step % self.EVERY and not last:
             return

@@ -78,9 +78,6 @@ def run_train(options: argparse.Namespace) -> None:
 def config_from(options: argparse.Namespace) -> TrainConfig:
     """Reads a run from parsed arguments.
 
-    Returns:
-        The run.
-
     Raises:
         InputError: If a value is refused, or an assignment cannot be read.
     """

@@ -174,14 +174,10 @@ def reliability_loss(scores, descriptors0, descriptors1, points, mask, *, temper
 
 
 def steer(descriptors, turns):
-    """Turns descriptors as if their picture had turned: a quarter turn moves blocks on by one (C4 steerers).
+    """Turns descriptors `[B, K, D]` as if their picture had made `[B]` quarter turns, 0 to 3 (C4 steerers).
 
-    A descriptor is four blocks of D/4 numbers. Turning it costs nothing, needs no network, and is exact in
-    integers, so that matching can try all four turns of one picture.
-
-    Args:
-        descriptors: `[B, K, D]`, D divisible by 4.
-        turns: int `[B]`, quarter turns, 0 to 3.
+    A descriptor is four blocks of D/4 numbers; a quarter turn moves them on by one. It costs nothing, needs
+    no network, and is exact in integers, so that matching can try all four turns of one picture.
     """
     batch, count, dim = descriptors.shape
     if dim % TURNS:

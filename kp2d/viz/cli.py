@@ -57,8 +57,7 @@ def add_match(parser: argparse.ArgumentParser) -> None:
 def run_match(options: argparse.Namespace) -> int:
     """Matches the first image with each of the others, writes what was asked for and says what was found.
 
-    Returns:
-        1 if some of several images could not be read and were left out, else 0.
+    Returns 1 if some of several images could not be read and were left out, else 0.
 
     Raises:
         InputError: If a value is refused, or a file cannot be used; of images only the first, or all others.
