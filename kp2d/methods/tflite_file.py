@@ -197,10 +197,10 @@ class Table:
     data: bytes
     at: int
 
-    def scalar(self, number: int, kind: str, default: int = 0) -> int:
-        """Returns the number in a field of the schema; the kind is a letter of module `struct`, as "I"."""
+    def scalar(self, number: int, kind: str) -> int:
+        """Returns a number, 0 if its field is absent; the kind is a letter of the module `struct`, as "I"."""
         offset = self._offset(number)
-        return _read(self.data, self.at + offset, kind) if offset else default
+        return _read(self.data, self.at + offset, kind) if offset else 0
 
     def table(self, number: int) -> Table | None:
         """Returns a field that is a table; None if it is absent."""
