@@ -17,18 +17,13 @@ from kp2d.arguments import Formatter, with_flags, with_place
 
 
 class Verb(NamedTuple):
-    """What the command line knows of a verb before it is used.
+    """What the command line knows of a verb before it is used."""
 
-    Attributes:
-        module: Of kp2d; it has `add_VERB(parser)`, which adds the arguments, and `run_VERB(options)`, which
-            returns the exit status or None for 0. It is imported when the verb is used or explained.
-        help: What the verb does, in a line.
-        example: A command that shows it; stands below its help.
-    """
-
+    # of kp2d; it has `add_VERB(parser)`, which adds the arguments, and `run_VERB(options)`, which returns the
+    # exit status or None for 0; it is imported when the verb is used or explained
     module: str
-    help: str
-    example: str
+    help: str  # what the verb does, in a line
+    example: str  # a command that shows it; stands below its help
 
 
 # Our own signs for terminals whose encoding lacks them.

@@ -90,24 +90,17 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewPair:
-    """Two views of one photograph.
+    """Two views of one photograph."""
 
-    Attributes:
-        image0: uint8 RGB `[H, W, 3]`.
-        image1: uint8 RGB `[H, W, 3]`.
-        homography: float32 `[3, 3]`, pixels of image0 to pixels of image1.
-        turns: int32 scalar, quarter turns within the homography, 0 to 3, that the descriptors follow.
-        corners0: float32 `[Hc, Wc, 4]` from `corner_targets`, of the view before the photometric
-            change, so that the teacher knows what the changed picture hides.
-        corners1: The same of the second view.
-    """
-
-    image0: np.ndarray
-    image1: np.ndarray
-    homography: np.ndarray
+    image0: np.ndarray  # uint8 RGB `[H, W, 3]`
+    image1: np.ndarray  # uint8 RGB `[H, W, 3]`
+    homography: np.ndarray  # float32 `[3, 3]`, pixels of image0 to pixels of image1
+    # int32 scalar, quarter turns within the homography, 0 to 3, that the descriptors follow
     turns: np.ndarray
+    # float32 `[Hc, Wc, 4]` from `corner_targets`, of the view before the photometric change, so that the
+    # teacher knows what the changed picture hides
     corners0: np.ndarray
-    corners1: np.ndarray
+    corners1: np.ndarray  # the same of the second view
 
 
 def make_view_pair(

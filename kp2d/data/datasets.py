@@ -30,23 +30,14 @@ SUBSETS = {"v": "viewpoint", "i": "illumination"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagePair:
-    """Image 1 of a sequence, another image of it, and the homography between them.
+    """Image 1 of a sequence, another image of it, and the homography between them."""
 
-    Attributes:
-        sequence: Name of the sequence (its folder).
-        subset: "viewpoint", "illumination", or the sequence's own prefix.
-        index: The k of `H_1_k` and of image k.
-        path0: Image 1.
-        path1: Image k.
-        homography_path: Text file of the homography 0 -> 1.
-    """
-
-    sequence: str
-    subset: str
-    index: int
-    path0: Path
-    path1: Path
-    homography_path: Path
+    sequence: str  # name of the sequence (its folder)
+    subset: str  # "viewpoint", "illumination", or the sequence's own prefix
+    index: int  # the k of `H_1_k` and of image k
+    path0: Path  # image 1
+    path1: Path  # image k
+    homography_path: Path  # text file of the homography 0 -> 1
 
     @property
     def name(self) -> str:
@@ -64,17 +55,11 @@ class ImagePair:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Why a part of a sequence cannot be used; the rest can.
+    """Why a part of a sequence cannot be used; the rest can."""
 
-    Attributes:
-        sequence: Name of the sequence.
-        what: What is wrong, with the path.
-        remedy: What to do.
-    """
-
-    sequence: str
-    what: str
-    remedy: str
+    sequence: str  # name of the sequence
+    what: str  # what is wrong, with the path
+    remedy: str  # what to do
 
     def __str__(self) -> str:
         return f"{self.sequence}: {self.what} {self.remedy}"
@@ -82,23 +67,14 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sequence:
-    """One scene: its usable pairs in order of k, and what could not be used.
+    """One scene: its usable pairs in order of k, and what could not be used."""
 
-    Attributes:
-        name: Name of the folder.
-        subset: "viewpoint", "illumination", or the name's own prefix.
-        pairs: Usable pairs; may be empty when there are problems.
-        problems: What was left out and why.
-        images: All images of the folder in order of their number.
-        root: Folder of the data set that it belongs to; None if it was not read from one.
-    """
-
-    name: str
-    subset: str
-    pairs: tuple[ImagePair, ...]
-    problems: tuple[Problem, ...] = ()
-    images: tuple[Path, ...] = ()
-    root: Path | None = None
+    name: str  # name of the folder
+    subset: str  # "viewpoint", "illumination", or the name's own prefix
+    pairs: tuple[ImagePair, ...]  # usable pairs; may be empty when there are problems
+    problems: tuple[Problem, ...] = ()  # what was left out and why
+    images: tuple[Path, ...] = ()  # all images of the folder in order of their number
+    root: Path | None = None  # folder of the data set that it belongs to; None if it was not read from one
 
 
 def load_sequences(root: str | os.PathLike) -> list[Sequence]:

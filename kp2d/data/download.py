@@ -29,15 +29,10 @@ PAUSE = 2.0  # seconds before a cut-off transfer goes on
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mirror:
-    """One address of an archive.
+    """One address of an archive."""
 
-    Attributes:
-        url: Address of a zip or tar file (also tar.gz).
-        sha256: Hash of the archive; None means that the hash of the first download is recorded and
-            used.
-    """
-
-    url: str
+    url: str  # address of a zip or tar file (also tar.gz)
+    # hash of the archive; None means that the hash of the first download is recorded and used
     sha256: str | None = None
 
     @property

@@ -47,25 +47,15 @@ def read_photo(path: str, max_side: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class PairSource:
-    """A folder seen as an endless, seeded sequence of batches.
+    """A folder seen as an endless, seeded sequence of batches."""
 
-    Attributes:
-        paths: Photographs.
-        image_size: (height, width) px of a view.
-        cell: Cell side of the network, px.
-        batch_size: Pairs a batch.
-        seed: Seed of the whole sequence.
-        steps: Length of the run, which paces the homography's growth.
-        augment: Ranges.
-    """
-
-    paths: tuple[str, ...]
-    image_size: tuple[int, int]
-    cell: int
-    batch_size: int
-    seed: int
-    steps: int
-    augment: AugmentConfig
+    paths: tuple[str, ...]  # photographs
+    image_size: tuple[int, int]  # (height, width) px of a view
+    cell: int  # cell side of the network, px
+    batch_size: int  # pairs a batch
+    seed: int  # seed of the whole sequence
+    steps: int  # length of the run, which paces the homography's growth
+    augment: AugmentConfig  # ranges
 
     def batch(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         """Makes the batch of one step, counted from 0.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import importlib.util
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from kp2d import checks, geometry, images
+from kp2d import checks, geometry, images, provenance
 
 PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
@@ -30,32 +29,20 @@ _MIN_OVERLAP = 0.5  # of the smaller of both views
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A photograph inside an installed package, and what may be done with it; most are CC0 in scikit-image.
+    """A photograph inside an installed package, and what may be done with it; most are CC0, in skimage."""
 
-    Attributes:
-        name: Short name; the sequences are `v_NAME` and `i_NAME`.
-        package: Import name of the package that holds the file.
-        file: Path inside that package.
-        kinds: "v" (viewpoint), "i" (illumination) or both, as one string.
-        title: What it shows.
-        author: Whom to name.
-        licence: Name of the licence, or what is known about it.
-        licence_url: Its text, or where the statement stands.
-        source: Where the photograph comes from.
-        redistributable: Whether pictures made from it may be committed and shown.
-        focus: (x, y) of the crop's centre as fractions of the photograph's width and height.
-    """
-
-    name: str
-    package: str = "skimage"
-    file: str
-    kinds: str
-    title: str
-    author: str
-    licence: str = "CC0 1.0"
+    name: str  # short name; the sequences are `v_NAME` and `i_NAME`
+    package: str = "skimage"  # import name of the package that holds the file
+    file: str  # path inside that package
+    kinds: str  # "v" (viewpoint), "i" (illumination) or both, as one string
+    title: str  # what it shows
+    author: str  # whom to name
+    licence: str = "CC0 1.0"  # name of the licence, or what is known about it
+    # its text, or where the statement stands
     licence_url: str = "https://creativecommons.org/publicdomain/zero/1.0/"
-    source: str = _SKIMAGE
-    redistributable: bool = True
+    source: str = _SKIMAGE  # where the photograph comes from
+    redistributable: bool = True  # whether pictures made from it may be committed and shown
+    # (x, y) of the crop's centre as fractions of the photograph's width and height
     focus: tuple[float, float] = (0.5, 0.5)
 
 
@@ -150,10 +137,9 @@ def version(package: str) -> str:
     Raises:
         InputError: If it is not installed.
     """
-    try:
-        return importlib.metadata.version(PACKAGES[package])
-    except importlib.metadata.PackageNotFoundError:
-        raise _missing(package) from None
+    if found := provenance.version(PACKAGES[package]):
+        return found
+    raise _missing(package)
 
 
 def path(scene: Scene) -> Path:

@@ -26,25 +26,15 @@ _WEIGHTED = {"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What becomes of one operator.
+    """What becomes of one operator."""
 
-    Attributes:
-        index: Its place in the file.
-        operator: Its name.
-        version: Of its definition.
-        status: In the compiler's words; `MAPPED` or why not.
-        why: More, and what to do; empty if it is mapped.
-        macs: Multiply-accumulates.
-        parameter_bytes: On the chip.
-    """
-
-    index: int
-    operator: str
-    version: int
-    status: str
-    why: str
-    macs: int
-    parameter_bytes: int
+    index: int  # its place in the file
+    operator: str  # its name
+    version: int  # of its definition
+    status: str  # in the compiler's words; `MAPPED` or why not
+    why: str  # more, and what to do; empty if it is mapped
+    macs: int  # multiply-accumulates
+    parameter_bytes: int  # on the chip
 
     @property
     def mapped(self) -> bool:
@@ -54,21 +44,13 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the compiler is expected to make of a model.
+    """What the compiler is expected to make of a model."""
 
-    Attributes:
-        findings: One an operator, in the order of computation.
-        failure: Why the compiler is expected to give up; empty if it is not.
-        input_bytes: To the Edge TPU, an image.
-        output_bytes: From the Edge TPU, an image.
-        largest_bytes: Of the largest tensor; the compiler refuses some models for large ones.
-    """
-
-    findings: tuple[Finding, ...]
-    failure: str
-    input_bytes: int
-    output_bytes: int
-    largest_bytes: int
+    findings: tuple[Finding, ...]  # one an operator, in the order of computation
+    failure: str  # why the compiler is expected to give up; empty if it is not
+    input_bytes: int  # to the Edge TPU, an image
+    output_bytes: int  # from the Edge TPU, an image
+    largest_bytes: int  # of the largest tensor; the compiler refuses some models for large ones
 
     @property
     def unmapped(self) -> tuple[Finding, ...]:

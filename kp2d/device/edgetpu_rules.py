@@ -103,22 +103,15 @@ LIMITS: dict[str, Limit] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """What is known of an operator.
+    """What is known of an operator."""
 
-    Attributes:
-        version: Newest that compiler 16 reads: that of TensorFlow Lite of summer 2021. A newer one stops the
-            compilation, even of an operator that would stay on the CPU.
-        constant: Inputs, by place, that must be in the file: kernels, shapes, axes, sizes.
-        limits: What keeps it on the CPU; keys of `LIMITS`.
-        mapped_version: Newest that is mapped; None takes `version`.
-        remedy: What to do where the Edge TPU lacks the operator; "" where it has it.
-    """
-
+    # newest that compiler 16 reads: that of TensorFlow Lite of summer 2021. A newer one stops the
+    # compilation, even of an operator that would stay on the CPU
     version: int = 1
-    constant: tuple[int, ...] = ()
-    limits: tuple[str, ...] = ()
-    mapped_version: int | None = None
-    remedy: str = ""
+    constant: tuple[int, ...] = ()  # inputs, by place, that must be in the file: kernels, shapes, axes, sizes
+    limits: tuple[str, ...] = ()  # what keeps it on the CPU; keys of `LIMITS`
+    mapped_version: int | None = None  # newest that is mapped; None takes `version`
+    remedy: str = ""  # what to do where the Edge TPU lacks the operator; "" where it has it
 
 
 _POOL = Rule(3, (), ("activation",))

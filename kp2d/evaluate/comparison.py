@@ -32,14 +32,8 @@ def evaluate_methods(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores several methods on a data set.
 
-    Args:
-        methods: Extractors, or names as for `extractors.create` ("sift", "kp2d_tiny_s:int8").
-        sequences: From `datasets.load_sequences`.
-        protocol: How to score.
-        profile: The profile's name, for the rows.
-        cache: Folder for exported features.
-        workers: Threads; None takes one a core.
-        progress: Whether to show progress bars.
+    Methods are extractors, or names as for `extractors.create` ("sift", "kp2d_tiny_s:int8"); the profile's
+    name is for the rows. The other arguments are those of `evaluation.evaluate`.
 
     Returns:
         Result rows (`tables.EVALUATION_COLUMNS`), and scores a pair (`evaluation.evaluate`).

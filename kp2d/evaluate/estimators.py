@@ -46,16 +46,10 @@ def study(
 ) -> pd.DataFrame:
     """Measures d1, d3 and d5 of the same matches by KP2D's RANSAC, and by the estimator of `kp2d match`.
 
-    Args:
-        methods: Extractors, or names as for `extractors.create`.
-        sequences: From `datasets.load_sequences`.
-        protocol: How to match and score; its largest k. RANSAC has its threshold and iterations, the other
-            estimator those of `kp2d match`, without and with the refinement by the pictures.
-        profile: The profile's name, for the rows.
-        orders: In how many orders the estimators get the matches, that of the protocol's seed first.
-        cache: Folder of exported features; with it nothing is extracted twice.
-        workers: Threads; None takes one a core.
-        progress: Whether to show progress bars.
+    The arguments are those of `comparison.evaluate_methods`, and in how many orders the estimators get the
+    matches, that of the protocol's seed first. Of the protocol its largest k counts; RANSAC has its threshold
+    and iterations, the other estimator those of `kp2d match`, without and with the refinement by the
+    pictures.
 
     Returns:
         One row a method × precision × runtime × data set × subset × estimator × refined or not: the mean of

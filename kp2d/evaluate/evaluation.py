@@ -34,25 +34,16 @@ _SCORES = ("top_k", "status", "reason", *METRICS, *MMA, "corner_error", *COUNTS)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MatchedPair:
-    """Two images brought together just as they are scored.
+    """Two images brought together just as they are scored."""
 
-    Attributes:
-        features0: The k best of image 0 among those visible in both images, best first.
-        features1: Likewise of image 1.
-        matches: int64 `[K, 2]` indices into both, best score first.
-        inliers: bool `[K]`, the matches that agree with the estimated homography.
-        homography: `[3, 3]`, the true one, image 0 to image 1.
-        estimated: `[3, 3]`, the one found; None without one.
-        corner_error: Mean distance of the corners under both, px; infinite without an estimate, or where it
-            throws a corner behind the horizon.
-    """
-
-    features0: Features
-    features1: Features
-    matches: np.ndarray
-    inliers: np.ndarray
-    homography: np.ndarray
-    estimated: np.ndarray | None
+    features0: Features  # the k best of image 0 among those visible in both images, best first
+    features1: Features  # likewise of image 1
+    matches: np.ndarray  # int64 `[K, 2]` indices into both, best score first
+    inliers: np.ndarray  # bool `[K]`, the matches that agree with the estimated homography
+    homography: np.ndarray  # `[3, 3]`, the true one, image 0 to image 1
+    estimated: np.ndarray | None  # `[3, 3]`, the one found; None without one
+    # mean distance of the corners under both, px; infinite without an estimate, or where it throws a corner
+    # behind the horizon
     corner_error: float
 
     @property

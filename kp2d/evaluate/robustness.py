@@ -68,15 +68,8 @@ def study(
 
     Both views are sampled from one photograph and lie inside it, so that no border is seen. A scale above 1
     shows the middle of the photograph larger in image 1; it gains no detail by that, as with digital zoom.
-
-    Args:
-        methods: Extractors, or names as for `extractors.create`.
-        photographs: By the name of their data set.
-        protocol: Size, k and thresholds.
-        profile: For the rows.
-        rotations: Degrees, counterclockwise as one sees it.
-        scales: How much larger image 1 shows a thing, positive.
-        progress: Whether to show progress bars.
+    Rotations are degrees, counterclockwise as one sees it. Photographs go by the name of their data set;
+    methods, protocol and profile are as for `comparison.evaluate_methods`.
 
     Returns:
         Result rows as `kp2d.evaluate.tables.EVALUATION_COLUMNS`, the subset being "rotation" or "scale", with

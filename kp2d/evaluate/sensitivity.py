@@ -31,25 +31,16 @@ _COMPARED = (*tables.METRICS, "auc_3")
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to quantize.
+    """One way to quantize."""
 
-    Attributes:
-        group: Which question it belongs to.
-        name: What it changes.
-        num_images: To calibrate with.
-        data: `"photographs"`, or `"noise"`, pixels drawn evenly at random.
-        options: Of `kp2d.quantize.quantization.post_training`.
-        scheme: What is quantized.
-        score_threshold: Of the evaluation.
-    """
-
-    group: str
-    name: str
-    num_images: int = calibration.NUM_IMAGES
-    data: str = "photographs"
+    group: str  # which question it belongs to
+    name: str  # what it changes
+    num_images: int = calibration.NUM_IMAGES  # to calibrate with
+    data: str = "photographs"  # `"photographs"`, or `"noise"`, pixels drawn evenly at random
+    # of `kp2d.quantize.quantization.post_training`
     options: PostTraining = field(default_factory=PostTraining)
-    scheme: Scheme = INT8
-    score_threshold: float = 0.0
+    scheme: Scheme = INT8  # what is quantized
+    score_threshold: float = 0.0  # of the evaluation
 
 
 def variants(num_images: int = calibration.NUM_IMAGES, most_images: int = 500) -> list[Variant]:
@@ -86,23 +77,14 @@ def variants(num_images: int = calibration.NUM_IMAGES, most_images: int = 500) -
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What every variant is measured with.
+    """What every variant is measured with."""
 
-    Attributes:
-        source: The float network.
-        photographs: Folder to calibrate with.
-        sequences: Image pairs to measure on.
-        protocol: How to score.
-        seeds: Orders in which RANSAC gets the matches; their mean counts.
-        cache: Folder for exported features.
-    """
-
-    source: FloatNetwork
-    photographs: Path
-    sequences: Sequence[datasets.Sequence]
-    protocol: Protocol
-    seeds: int = 1
-    cache: Path | None = None
+    source: FloatNetwork  # the float network
+    photographs: Path  # folder to calibrate with
+    sequences: Sequence[datasets.Sequence]  # image pairs to measure on
+    protocol: Protocol  # how to score
+    seeds: int = 1  # orders in which RANSAC gets the matches; their mean counts
+    cache: Path | None = None  # folder for exported features
 
     def run(self, chosen: Sequence[Variant], *, progress: bool = True) -> pd.DataFrame:
         """Measures the float network and every variant.
@@ -149,10 +131,8 @@ class Study:
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Measures the float network and models made of it.
 
-        Args:
-            models: How a model is made to the extractor, or its name as for
-                `kp2d.methods.extractors.create`.
-            profile: The profile's name, for the rows.
+        The models are how each is made to its extractor, or to its name as for
+        `kp2d.methods.extractors.create`; the profile's name is for the rows.
 
         Returns:
             Result rows (`kp2d.evaluate.tables.EVALUATION_COLUMNS`), and one row a model: kind, precision,
@@ -297,13 +277,9 @@ def layer_errors(
     statistics: Mapping[str, calibration.TensorStatistics],
     inputs: Sequence[np.ndarray],
 ) -> pd.DataFrame:
-    """Measures the error of int8 in every tensor and kernel.
+    """Measures the error of int8 in every tensor and kernel of a quantized network on network inputs.
 
-    Args:
-        source: The float network.
-        network: The quantized one.
-        statistics: What its tensors held in the calibration.
-        inputs: Network inputs to measure on.
+    The statistics are what its tensors held in the calibration.
 
     Returns:
         One row a tensor in the order of computation: its range, the share of values beyond it, and signal to

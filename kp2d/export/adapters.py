@@ -117,11 +117,8 @@ def hloc(
 ) -> dict[str, Any]:
     """Returns what the `_forward` of an extractor of hloc returns.
 
-    Args:
-        image: float `[1, 3, H, W]` RGB in [0, 1], of any size: what hloc hands over, as an array.
-        extractor: Any method.
-        top_k: Keypoints kept.
-        to: As for `lightglue`.
+    The image is float `[1, 3, H, W]` RGB in [0, 1], of any size: what hloc hands over, as an array. `top_k`
+    keypoints are kept; `to` is as for `lightglue`.
 
     Returns:
         keypoints `[1, N, 2]`, scores `[1, N]`, descriptors `[1, D, N]`.

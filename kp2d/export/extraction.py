@@ -32,35 +32,23 @@ Progress = Callable[[Iterable, int, str], Iterable]  # items, how many, what the
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What an extraction came to.
+    """What an extraction came to."""
 
-    Attributes:
-        written: The files; none if they were already what was asked for.
-        pictures: Number of pictures in them.
-        keypoints: Number of keypoints of all.
-        skipped: Why each picture that could not be used was left out, by name.
-        pairs: Number of matched pairs.
-        matches: Number of matches of all.
-    """
-
-    written: tuple[Path, ...]
-    pictures: int
-    keypoints: int
-    skipped: dict[str, str]
-    pairs: int = 0
-    matches: int = 0
+    written: tuple[Path, ...]  # the files; none if they were already what was asked for
+    pictures: int  # number of pictures in them
+    keypoints: int  # number of keypoints of all
+    skipped: dict[str, str]  # why each picture that could not be used was left out, by name
+    pairs: int = 0  # number of matched pairs
+    matches: int = 0  # number of matches of all
 
 
 def extract_picture(
     image: np.ndarray, extractor: Extractor, *, top_k: int = 1000, image_size: tuple[int, int] | None = None
 ) -> Features:
-    """Finds the features of a picture of any size, as `kp2d match` does: in its own pixels, best first.
+    """Finds the features of a picture, uint8 RGB `[H, W, 3]`, of any size, as `kp2d match` does.
 
-    Args:
-        image: uint8 RGB `[H, W, 3]`.
-        extractor: Any method.
-        top_k: Keypoints kept.
-        image_size: (height, width) px at which the method sees it; None takes `registration.seen_size`.
+    The method sees it at `image_size`, (height, width) px; None takes `registration.seen_size`. The best
+    `top_k` are returned, in the picture's own pixels, best first.
     """
     view = registration.view_image(image, extractor, top_k=top_k, image_size=image_size)
     return registration.carried(view.features, view.back)

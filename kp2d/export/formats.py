@@ -29,34 +29,21 @@ ANGLE, OCTAVE, CLASS = -1.0, 0, -1  # OpenCV's values for "not applicable"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picture:
-    """Features of one picture.
+    """Features of one picture."""
 
-    Attributes:
-        name: Path below the folder, with "/".
-        image_size: (height, width) px.
-        features: In the picture's own pixels, the centre of the top-left one at (0, 0).
-    """
-
-    name: str
-    image_size: tuple[int, int]
-    features: Features
+    name: str  # path below the folder, with "/"
+    image_size: tuple[int, int]  # (height, width) px
+    features: Features  # in the picture's own pixels, the centre of the top-left one at (0, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Matches:
-    """Matches of a pair.
+    """Matches of a pair."""
 
-    Attributes:
-        indices: int `[K, 2]` into both pictures' features.
-        distances: float32 `[K]`: L2 of unit descriptors, or the Hamming distance.
-        count: Number of features of picture 0.
-        bits: Of a binary descriptor; None for others.
-    """
-
-    indices: np.ndarray
-    distances: np.ndarray
-    count: int
-    bits: int | None = None
+    indices: np.ndarray  # int `[K, 2]` into both pictures' features
+    distances: np.ndarray  # float32 `[K]`: L2 of unit descriptors, or the Hamming distance
+    count: int  # number of features of picture 0
+    bits: int | None = None  # of a binary descriptor; None for others
 
     @property
     def scores(self) -> np.ndarray:

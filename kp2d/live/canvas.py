@@ -28,69 +28,40 @@ _SUB = 4  # bits of a pixel's fraction
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Match:
-    """A reference picture and where its keypoints are in the frame.
+    """A reference picture and where its keypoints are in the frame."""
 
-    Attributes:
-        image: uint8 RGB `[H, W, 3]`.
-        points0: `[K, 2]` px of the reference.
-        points1: `[K, 2]` px of the frame, row by row the partners.
-        inliers: bool `[K]`, which agree with the homography.
-        homography: `[3, 3]`, reference to frame, or None if it was not found.
-    """
-
-    image: np.ndarray
-    points0: np.ndarray
-    points1: np.ndarray
-    inliers: np.ndarray
-    homography: np.ndarray | None
+    image: np.ndarray  # uint8 RGB `[H, W, 3]`
+    points0: np.ndarray  # `[K, 2]` px of the reference
+    points1: np.ndarray  # `[K, 2]` px of the frame, row by row the partners
+    inliers: np.ndarray  # bool `[K]`, which agree with the homography
+    homography: np.ndarray | None  # `[3, 3]`, reference to frame, or None if it was not found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Everything that is painted over a frame.
+    """Everything that is painted over a frame."""
 
-    Attributes:
-        keypoints: `[N, 2]` px, or None.
-        scores: `[N]`, larger is better.
-        trails: `[T, L, 2]` px, newest place first, NaN before the birth; or None.
-        match: The reference picture, or None.
-        title: Words at the top left.
-        rate: Words at the top right.
-        status: Lines at the bottom.
-        message: Words in the middle, for a moment.
-        help_lines: A box over everything, if there are any.
-        mirror: Whether the frame is shown as in a mirror; words are not.
-    """
-
-    keypoints: np.ndarray | None = None
-    scores: np.ndarray | None = None
-    trails: np.ndarray | None = None
-    match: Match | None = None
-    title: str = ""
-    rate: str = ""
-    status: Sequence[str] = ()
-    message: str = ""
-    help_lines: Sequence[str] = ()
-    mirror: bool = False
+    keypoints: np.ndarray | None = None  # `[N, 2]` px, or None
+    scores: np.ndarray | None = None  # `[N]`, larger is better
+    trails: np.ndarray | None = None  # `[T, L, 2]` px, newest place first, NaN before the birth; or None
+    match: Match | None = None  # the reference picture, or None
+    title: str = ""  # words at the top left
+    rate: str = ""  # words at the top right
+    status: Sequence[str] = ()  # lines at the bottom
+    message: str = ""  # words in the middle, for a moment
+    help_lines: Sequence[str] = ()  # a box over everything, if there are any
+    mirror: bool = False  # whether the frame is shown as in a mirror; words are not
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where a picture lies on the canvas.
+    """Where a picture lies on the canvas."""
 
-    Attributes:
-        width: Of the picture, px.
-        zoom: Canvas pixels a pixel of the picture.
-        left: Of its first column on the canvas.
-        top: Of its first row on the canvas.
-        mirror: Whether left and right are exchanged.
-    """
-
-    width: int
-    zoom: float
-    left: int = 0
-    top: int = 0
-    mirror: bool = False
+    width: int  # of the picture, px
+    zoom: float  # canvas pixels a pixel of the picture
+    left: int = 0  # of its first column on the canvas
+    top: int = 0  # of its first row on the canvas
+    mirror: bool = False  # whether left and right are exchanged
 
     def points(self, points: np.ndarray) -> np.ndarray:
         """Returns float64 `[..., 2]` px of the canvas for points of the picture."""

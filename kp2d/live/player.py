@@ -27,15 +27,10 @@ SUMMARIZED = 50_000  # the last frames that medians and means are over
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What came out of a run.
+    """What came out of a run."""
 
-    Attributes:
-        frames: How many were shown.
-        rows: Of the last `SUMMARIZED` frames, as they stand in the table.
-    """
-
-    frames: int
-    rows: Sequence[Mapping[str, Any]]
+    frames: int  # how many were shown
+    rows: Sequence[Mapping[str, Any]]  # of the last `SUMMARIZED` frames, as they stand in the table
 
     @property
     def found(self) -> int | None:
@@ -83,9 +78,6 @@ def play(
         max_frames: After so many it is over.
         snapshots: Saved pictures get their folder and name from it; None names them "kp2d_demo".
         report: Called with a line of progress every two seconds.
-
-    Returns:
-        What came out of it.
 
     Raises:
         InputError: If no frame can be read.

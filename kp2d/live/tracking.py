@@ -21,20 +21,13 @@ class Tracks:
     """All tracks after a frame, the oldest first; T = 0 is valid.
 
     Convention: (x, y) px of the frame, the centre of the top-left pixel is (0, 0).
-
-    Attributes:
-        ids: int64 `[T]`, never used twice.
-        lengths: int64 `[T]`, frames in which the keypoint was seen.
-        missed: int64 `[T]`, frames since it was last seen; 0 for live tracks.
-        features: int64 `[T]`, index into the frame's features, −1 where it was not seen.
-        trails: float32 `[T, L, 2]` px, its last L places, newest first; NaN before its birth.
     """
 
-    ids: np.ndarray
-    lengths: np.ndarray
-    missed: np.ndarray
-    features: np.ndarray
-    trails: np.ndarray
+    ids: np.ndarray  # int64 `[T]`, never used twice
+    lengths: np.ndarray  # int64 `[T]`, frames in which the keypoint was seen
+    missed: np.ndarray  # int64 `[T]`, frames since it was last seen; 0 for live tracks
+    features: np.ndarray  # int64 `[T]`, index into the frame's features, −1 where it was not seen
+    trails: np.ndarray  # float32 `[T, L, 2]` px, its last L places, newest first; NaN before its birth
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -123,16 +123,11 @@ class QuantizedMap:
     """A head in integers, of which only what is read becomes numbers.
 
     At 640×480, a descriptor map has twenty times as many numbers as a thousand keypoints read.
-
-    Attributes:
-        values: Integers `[1, Hd, Wd, D]`.
-        scale: The tensor's own scale.
-        zero_point: The tensor's own zero point.
     """
 
-    values: np.ndarray
-    scale: float
-    zero_point: int
+    values: np.ndarray  # integers `[1, Hd, Wd, D]`
+    scale: float  # the tensor's own scale
+    zero_point: int  # the tensor's own zero point
 
     @property
     def shape(self) -> tuple[int, ...]:

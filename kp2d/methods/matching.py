@@ -114,11 +114,9 @@ def _mutual_largest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds what is the largest of its row and of its column in `vectors0 @ vectors1.T`.
 
-    Args:
-        vectors0: float32 `[N, D]`, N at least 1.
-        vectors1: float32 `[M, D]`, M at least 1.
-        ties: Whether different vectors may well have the same product, as bits have: then a column's largest
-            is its first, which takes a closer look. Without, that holds for equal vectors only.
+    The vectors are float32 `[N, D]` and `[M, D]`, N and M at least 1. `ties` tells whether different ones may
+    well have the same product, as bits have: then a column's largest is its first, which takes a closer look.
+    Without, that holds for equal vectors only.
 
     Returns:
         int64 `[K, 2]`, (row, column), ordered by row, and float32 `[K]`, the numbers there.

@@ -27,21 +27,13 @@ PIXEL_SHIFT = 0.5 / 127.5
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """What is quantized, and how finely.
+    """What is quantized, and how finely."""
 
-    Attributes:
-        weight_bits: Of every kernel.
-        activation_bits: Of every stored tensor between the layers.
-        descriptor_bits: Of the descriptor map.
-        per_channel: Whether every output channel of a kernel has a scale of its own.
-        parts: Which of `PARTS` are quantized; the others stay float.
-    """
-
-    weight_bits: int = 8
-    activation_bits: int = 8
-    descriptor_bits: int = 8
-    per_channel: bool = True
-    parts: tuple[str, ...] = PARTS
+    weight_bits: int = 8  # of every kernel
+    activation_bits: int = 8  # of every stored tensor between the layers
+    descriptor_bits: int = 8  # of the descriptor map
+    per_channel: bool = True  # whether every output channel of a kernel has a scale of its own
+    parts: tuple[str, ...] = PARTS  # which of `PARTS` are quantized; the others stay float
 
     def __post_init__(self) -> None:
         for name in ("weight_bits", "activation_bits", "descriptor_bits"):

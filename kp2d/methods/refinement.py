@@ -135,11 +135,8 @@ def _framed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns a picture warped into a frame, normalized, and which pixels of the frame it covers well.
 
-    Args:
-        image: uint8 RGB `[H, W, 3]`.
-        matrix: `[3, 3]`, its pixels to those of the frame.
-        scale: By which the warp reduces it, about: areas are averaged first.
-        size: (height, width) px of the frame.
+    The matrix `[3, 3]` takes pixels of the picture, uint8 RGB `[H, W, 3]`, to those of the frame, whose size
+    is (height, width) px; the warp reduces it by about `scale`: areas are averaged first.
     """
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     own_size = gray.shape

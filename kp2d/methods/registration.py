@@ -151,12 +151,8 @@ def register_features(
 ) -> Registration:
     """Matches two sets of features, best first, and estimates the homography between them.
 
-    Args:
-        features0: Of image 0.
-        features1: Of image 1.
-        top_k: Features kept an image.
-        protocol: RANSAC's threshold, iterations and seed.
-        estimator: As for `estimate_homography`.
+    `top_k` features are kept an image. Of the protocol RANSAC's threshold, iterations and seed count; the
+    estimator is as for `estimate_homography`.
     """
     features0, features1 = (features.take(slice(top_k)) for features in (features0, features1))
     matches = match_features(features0, features1)
@@ -199,17 +195,11 @@ def match_features(features0: Features, features1: Features) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """A picture as a method sees it, to be matched with any others.
+    """A picture as a method sees it, to be matched with any others."""
 
-    Attributes:
-        image: The picture itself, uint8 RGB `[H, W, 3]`.
-        seen: The picture at the size that the method sees, uint8 RGB.
-        features: Kept features in pixels of `seen`, best first.
-    """
-
-    image: np.ndarray
-    seen: np.ndarray
-    features: Features
+    image: np.ndarray  # the picture itself, uint8 RGB `[H, W, 3]`
+    seen: np.ndarray  # the picture at the size that the method sees, uint8 RGB
+    features: Features  # kept features in pixels of `seen`, best first
 
     @property
     def back(self) -> np.ndarray:

@@ -187,15 +187,10 @@ class DamagedError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of a file.
+    """A table of a file."""
 
-    Attributes:
-        data: The whole file.
-        at: Where the table begins.
-    """
-
-    data: bytes
-    at: int
+    data: bytes  # the whole file
+    at: int  # where the table begins
 
     def scalar(self, number: int, kind: str) -> int:
         """Returns a number, 0 if its field is absent; the kind is a letter of the module `struct`, as "I"."""

@@ -23,17 +23,11 @@ _INSTALL = "install libedgetpu1-std as docs/devices.md says"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Device:
-    """An Edge TPU that the system sees.
+    """An Edge TPU that the system sees."""
 
-    Attributes:
-        kind: "usb" or "pci".
-        path: What is opened to reach it.
-        usable: Whether this process may write to it.
-    """
-
-    kind: str
-    path: Path
-    usable: bool
+    kind: str  # "usb" or "pci"
+    path: Path  # what is opened to reach it
+    usable: bool  # whether this process may write to it
 
 
 def is_compiled(data: bytes) -> bool:

@@ -26,25 +26,15 @@ _RESTORE = "Install kp2d again, or restore the file from the repository: git che
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Weights of a network, checked but not yet loaded.
+    """Weights of a network, checked but not yet loaded."""
 
-    Attributes:
-        path: The file, absolute.
-        name: Of the method that they are.
-        preset: Which network they are of, a key of `kp2d.methods.networks.PRESETS`.
-        precision: "float32", "int8" …
-        sha256: Of the file.
-        steered: Whether the descriptors were trained to turn with their image.
-        calibration_images: How many an int8 model says that its ranges were chosen by.
-    """
-
-    path: Path
-    name: str
-    preset: str
-    precision: str
-    sha256: str
-    steered: bool = False
-    calibration_images: int | None = None
+    path: Path  # the file, absolute
+    name: str  # of the method that they are
+    preset: str  # which network they are of, a key of `kp2d.methods.networks.PRESETS`
+    precision: str  # "float32", "int8" …
+    sha256: str  # of the file
+    steered: bool = False  # whether the descriptors were trained to turn with their image
+    calibration_images: int | None = None  # how many an int8 model says that its ranges were chosen by
 
     @property
     def is_model(self) -> bool:

@@ -40,21 +40,14 @@ _LEAST = 0.01  # of the largest channel: quieter ones are not amplified beyond t
 
 @dataclass
 class TensorStatistics:
-    """What one tensor held.
+    """What one tensor held."""
 
-    Attributes:
-        low: Smallest value.
-        high: Largest value.
-        counts: Histogram of the values over [low, high].
-        channel_high: Largest value of each channel `[C]`.
-        channel_mean: Mean of each channel `[C]`.
-    """
-
-    low: float = np.inf
-    high: float = -np.inf
+    low: float = np.inf  # smallest value
+    high: float = -np.inf  # largest value
+    # histogram of the values over [low, high]
     counts: np.ndarray = field(default_factory=lambda: np.zeros(_BINS))
-    channel_high: np.ndarray | None = None
-    channel_mean: np.ndarray | None = None
+    channel_high: np.ndarray | None = None  # largest value of each channel `[C]`
+    channel_mean: np.ndarray | None = None  # mean of each channel `[C]`
 
     def centers(self) -> np.ndarray:
         """Middle of each bin of the histogram."""

@@ -32,19 +32,12 @@ _HEADS = {head: f"{head}_map" for head in tflite_file.SIGNATURE[1]}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
-    """What a model file is to be.
+    """What a model file is to be."""
 
-    Attributes:
-        name: Of the network.
-        precision: A key of `PRECISIONS`.
-        image_size: (height, width) px.
-        steered: Whether the descriptors turn with their image.
-    """
-
-    name: str
-    precision: str = "int8"
-    image_size: tuple[int, int] = (240, 320)
-    steered: bool = False
+    name: str  # of the network
+    precision: str = "int8"  # a key of `PRECISIONS`
+    image_size: tuple[int, int] = (240, 320)  # (height, width) px
+    steered: bool = False  # whether the descriptors turn with their image
 
     def __post_init__(self) -> None:
         one_of("precision", self.precision, PRECISIONS)

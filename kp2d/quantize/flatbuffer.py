@@ -28,31 +28,19 @@ _BYTES = {"float32": 4, "float16": 2, "int32": 4, "uint32": 4, "int64": 8, "floa
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """A tensor of a model.
+    """A tensor of a model."""
 
-    Attributes:
-        index: Its number in the file.
-        name: As the file says.
-        type: "int8", "float32" …
-        shape: Of an image of the model's own size.
-        constant: Whether its values are in the file.
-        scales: Of its quantization: none, one, or one a channel.
-        values: Of a constant with at most 16 whole numbers, as axes and sizes are; else empty.
-        zeros: Whether it is a constant that stands for nothing but zeros.
-        open: Whether a side other than the batch is left open.
-        open_batch: Whether its first side is.
-    """
-
-    index: int
-    name: str
-    type: str
-    shape: tuple[int, ...]
-    constant: bool
-    scales: tuple[float, ...] = ()
+    index: int  # its number in the file
+    name: str  # as the file says
+    type: str  # "int8", "float32" …
+    shape: tuple[int, ...]  # of an image of the model's own size
+    constant: bool  # whether its values are in the file
+    scales: tuple[float, ...] = ()  # of its quantization: none, one, or one a channel
+    # of a constant with at most 16 whole numbers, as axes and sizes are; else empty
     values: tuple[int, ...] = ()
-    zeros: bool = False
-    open: bool = False
-    open_batch: bool = False
+    zeros: bool = False  # whether it is a constant that stands for nothing but zeros
+    open: bool = False  # whether a side other than the batch is left open
+    open_batch: bool = False  # whether its first side is
 
     @property
     def bytes(self) -> int:
@@ -62,38 +50,23 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operator:
-    """An operator of a model.
+    """An operator of a model."""
 
-    Attributes:
-        name: "CONV_2D", or the name of a custom operator.
-        version: Of its definition; newer ones take more types or options.
-        inputs: Its tensors, those that are left out excepted.
-        outputs: Its tensors.
-        options: Name to value, in the schema's words.
-        custom: Whether it is not one of TFLite's own.
-    """
-
-    name: str
-    version: int
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    options: Mapping[str, Any]
-    custom: bool = False
+    name: str  # "CONV_2D", or the name of a custom operator
+    version: int  # of its definition; newer ones take more types or options
+    inputs: tuple[Tensor, ...]  # its tensors, those that are left out excepted
+    outputs: tuple[Tensor, ...]  # its tensors
+    options: Mapping[str, Any]  # name to value, in the schema's words
+    custom: bool = False  # whether it is not one of TFLite's own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Graph:
-    """A model as operators in the order of computation.
+    """A model as operators in the order of computation."""
 
-    Attributes:
-        operators: Of the first subgraph.
-        inputs: Tensors that the model takes.
-        outputs: Tensors that it gives.
-    """
-
-    operators: tuple[Operator, ...]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]  # of the first subgraph
+    inputs: tuple[Tensor, ...]  # tensors that the model takes
+    outputs: tuple[Tensor, ...]  # tensors that it gives
 
     @property
     def arena_bytes(self) -> int:

@@ -39,23 +39,14 @@ HIGHEST_SCORES, HIGHEST_LOGIT = 0.9999, 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class FloatNetwork:
-    """Trained float weights.
+    """Trained float weights."""
 
-    Attributes:
-        name: Of the method.
-        network: From `kp2d.methods.networks.build_network`.
-        config: Its architecture.
-        sha256: Of the weights' file.
-        method: As for `kp2d.methods.extractors.create`.
-        steered: Whether the descriptors turn with their image.
-    """
-
-    name: str
-    method: str
-    network: keras.Model
-    config: NetworkConfig
-    sha256: str
-    steered: bool = False
+    name: str  # of the method
+    method: str  # as for `kp2d.methods.extractors.create`
+    network: keras.Model  # from `kp2d.methods.networks.build_network`
+    config: NetworkConfig  # its architecture
+    sha256: str  # of the weights' file
+    steered: bool = False  # whether the descriptors turn with their image
 
 
 def load_float(name: str) -> FloatNetwork:
@@ -83,22 +74,17 @@ def load_float(name: str) -> FloatNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class PostTraining:
-    """How weights and ranges are chosen without training.
+    """How weights and ranges are chosen without training."""
 
-    Attributes:
-        method: Of `kp2d.quantize.calibration.choose_range`.
-        equalize: Strength of `kp2d.quantize.calibration.equalize`; None leaves the channels as they are.
-        spread_scores: Whether score logits are divided so that good keypoints do not share one int8 score;
-            what reads the model multiplies them again (`kp2d.methods.decode.sharpen`).
-        correct_bias: Whether the mean error of rounded kernels is taken out of the biases.
-        refine: Whether the hidden tensors of the heads are cut off where the heads' outputs are nearest to
-            the float network's: what is rare and large there often ends where sigmoid and tanh are flat.
-    """
-
-    method: str = "mse"
+    method: str = "mse"  # of `kp2d.quantize.calibration.choose_range`
+    # strength of `kp2d.quantize.calibration.equalize`; None leaves the channels as they are
     equalize: float | None = 0.5
+    # whether score logits are divided so that good keypoints do not share one int8 score; what reads the
+    # model multiplies them again (`kp2d.methods.decode.sharpen`)
     spread_scores: bool = True
-    correct_bias: bool = True
+    correct_bias: bool = True  # whether the mean error of rounded kernels is taken out of the biases
+    # whether the hidden tensors of the heads are cut off where the heads' outputs are nearest to the float
+    # network's: what is rare and large there often ends where sigmoid and tanh are flat
     refine: bool = True
 
     def __post_init__(self) -> None:
@@ -134,16 +120,12 @@ def post_training(
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """A float network ready to be quantized.
+    """A float network ready to be quantized."""
 
-    Attributes:
-        weights: Kernels and biases, batch norm folded, channels evened, scores spread; and the sharpness.
-        statistics: What its tensors held on the images.
-        examples: A few of the images, each with the float network's outputs.
-    """
-
+    # kernels and biases, batch norm folded, channels evened, scores spread; and the sharpness
     weights: calibration.Weights
-    statistics: dict[str, calibration.TensorStatistics]
+    statistics: dict[str, calibration.TensorStatistics]  # what its tensors held on the images
+    # a few of the images, each with the float network's outputs
     examples: list[tuple[np.ndarray, dict[str, np.ndarray]]]
 
 

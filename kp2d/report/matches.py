@@ -32,17 +32,11 @@ FOLDER = "matches"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Browser:
-    """What became of the match browser.
+    """What became of the match browser."""
 
-    Attributes:
-        num_pairs: Pairs to choose from; 0 if there is no browser.
-        methods: Names of the methods to choose from.
-        notes: What is missing, and which command makes it.
-    """
-
-    num_pairs: int = 0
-    methods: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    num_pairs: int = 0  # pairs to choose from; 0 if there is no browser
+    methods: tuple[str, ...] = ()  # names of the methods to choose from
+    notes: tuple[str, ...] = ()  # what is missing, and which command makes it
 
 
 def choose_pairs(sequences: Sequence[datasets.Sequence], count: int = MAX_PAIRS) -> list[ImagePair]:

@@ -29,23 +29,14 @@ _OVERLINE = re.compile(r'<mover accent="false">(.*?)<mo accent="true">_</mo>\s*<
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Page:
-    """One notebook of the report.
+    """One notebook of the report."""
 
-    Attributes:
-        name: File name without suffix, "01_prepare_data".
-        title: Its first heading, "01 · Prepare the data".
-        question: What it asks.
-        body: The executed notebook as HTML; "" if there is none.
-        facts: When it has run to its end: how long that took, and at which commit.
-        note: What is wrong with it or missing, and the command that makes it; "" if nothing.
-    """
-
-    name: str
-    title: str
-    question: str = ""
-    body: str = ""
-    facts: str = ""
-    note: str = ""
+    name: str  # file name without suffix, "01_prepare_data"
+    title: str  # its first heading, "01 · Prepare the data"
+    question: str = ""  # what it asks
+    body: str = ""  # the executed notebook as HTML; "" if there is none
+    facts: str = ""  # when it has run to its end: how long that took, and at which commit
+    note: str = ""  # what is wrong with it or missing, and the command that makes it; "" if nothing
 
     @property
     def file(self) -> str:

@@ -38,21 +38,13 @@ _SAMPLE_TOP_K = 300
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """A site that was written.
+    """A site that was written."""
 
-    Attributes:
-        folder: Where it lies.
-        num_pages: HTML pages.
-        num_bytes: Size of all files together.
-        seconds: How long it took.
-        notes: What is missing in it, and which commands make it.
-    """
-
-    folder: Path
-    num_pages: int
-    num_bytes: int
-    seconds: float
-    notes: tuple[str, ...]
+    folder: Path  # where it lies
+    num_pages: int  # HTML pages
+    num_bytes: int  # size of all files together
+    seconds: float  # how long it took
+    notes: tuple[str, ...]  # what is missing in it, and which commands make it
 
     @property
     def index(self) -> Path:

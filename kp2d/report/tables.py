@@ -23,46 +23,27 @@ _HEADLINE = ("method", "precision", "top_k", *tables.METRICS)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One value on a page.
+    """One value on a page."""
 
-    Attributes:
-        text: As it is shown.
-        value: What sorting compares; None for a missing value, which sorts last.
-        share: A fraction in [0, 1] to draw as a bar, in percent; None draws none.
-        best: Whether no row has a better one.
-        interval: The ends of its 95 % interval, in small print; "" if there is none.
-    """
-
-    text: str
-    value: str | float | None
-    share: float | None = None
-    best: bool = False
-    interval: str = ""
+    text: str  # as it is shown
+    value: str | float | None  # what sorting compares; None for a missing value, which sorts last
+    share: float | None = None  # a fraction in [0, 1] to draw as a bar, in percent; None draws none
+    best: bool = False  # whether no row has a better one
+    interval: str = ""  # the ends of its 95 % interval, in small print; "" if there is none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table on a page.
+    """One table on a page."""
 
-    Attributes:
-        name: File name without suffix.
-        caption: What a row is, as Markdown; "" if nobody knows.
-        columns: Headings, and whether what stands below is numbers.
-        rows: The cells.
-        constants: Columns with one value in all rows: heading and value.
-        total: Rows of the whole table.
-        file: The CSV in the site.
-        note: Why there are no rows.
-    """
-
-    name: str
-    caption: str = ""
-    columns: tuple[tuple[str, bool], ...] = ()
-    rows: tuple[tuple[Cell, ...], ...] = ()
-    constants: tuple[tuple[str, str], ...] = ()
-    total: int = 0
-    file: str = ""
-    note: str = ""
+    name: str  # file name without suffix
+    caption: str = ""  # what a row is, as Markdown; "" if nobody knows
+    columns: tuple[tuple[str, bool], ...] = ()  # headings, and whether what stands below is numbers
+    rows: tuple[tuple[Cell, ...], ...] = ()  # the cells
+    constants: tuple[tuple[str, str], ...] = ()  # columns with one value in all rows: heading and value
+    total: int = 0  # rows of the whole table
+    file: str = ""  # the CSV in the site
+    note: str = ""  # why there are no rows
 
     @property
     def whole(self) -> bool:
@@ -72,19 +53,12 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """The tables of one folder of results.
+    """The tables of one folder of results."""
 
-    Attributes:
-        name: The folder, "results/fast".
-        caption: What it holds, as Markdown.
-        tables: Its tables, by name.
-        note: What is missing, and how to make it.
-    """
-
-    name: str
-    caption: str
-    tables: tuple[Table, ...]
-    note: str = ""
+    name: str  # the folder, "results/fast"
+    caption: str  # what it holds, as Markdown
+    tables: tuple[Table, ...]  # its tables, by name
+    note: str = ""  # what is missing, and how to make it
 
 
 def lay_out(rows: pd.DataFrame, *, columns: Sequence[str] = (), best: bool = False, **about: str) -> Table:

@@ -43,21 +43,15 @@ _SECONDS = 300  # for npm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What the page can do.
+    """What the page can do."""
 
-    Attributes:
-        litert: Version of LiteRT.js; "" if there is none, and then the page only says why.
-        missing: Why there is none, and what to do.
-        networks: Of each its name, size in words, and whether its descriptors are steered.
-        samples: Of each its name, title, author, licence with its address, and picture in the site.
-        scripts: Files in the folder of the page that it loads at once.
-    """
-
-    litert: str = ""
-    missing: checks.InputError | None = None
+    litert: str = ""  # version of LiteRT.js; "" if there is none, and then the page only says why
+    missing: checks.InputError | None = None  # why there is none, and what to do
+    # of each its name, size in words, and whether its descriptors are steered
     networks: tuple[dict[str, Any], ...] = ()
+    # of each its name, title, author, licence with its address, and picture in the site
     samples: tuple[dict[str, str], ...] = ()
-    scripts: tuple[str, ...] = SCRIPTS
+    scripts: tuple[str, ...] = SCRIPTS  # files in the folder of the page that it loads at once
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -157,6 +157,11 @@ def filled(names: Sequence[str], profile: str) -> list[str]:
     return [name.format(profile=profile, pictures=pictures) for name in names]
 
 
+def read_cells(notebook: Path) -> list[dict[str, Any]]:
+    """Returns the cells of a notebook as its file has them."""
+    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+
+
 def parameters(notebook: Path) -> dict[str, Any]:
     """Returns the names and default values in a notebook's cell tagged `parameters`.
 
@@ -167,7 +172,7 @@ def parameters(notebook: Path) -> dict[str, Any]:
         remedy = "The notebooks are in the repository: clone it, or set KP2D_HOME to a checkout."
         raise checks.problem(f"the notebook {notebook}", "no such file", remedy)
     try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        cells = read_cells(notebook)
         tagged = [
             "".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])
         ]
@@ -185,13 +190,12 @@ def parameters(notebook: Path) -> dict[str, Any]:
 
 def cells_hash(notebook: Path) -> str:
     """Returns a hash of the cells without their outputs, which JupyterLab saves into the file."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return config.fingerprint([(cell.get("cell_type"), cell.get("source")) for cell in cells])
+    return config.fingerprint([(cell.get("cell_type"), cell.get("source")) for cell in read_cells(notebook)])
 
 
 def code(notebook: Path) -> str:
     """Returns the Python code of all cells; lines for IPython (`%matplotlib`) are left out."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    cells = read_cells(notebook)
     sources = ["".join(cell.get("source") or "") for cell in cells if cell.get("cell_type") == "code"]
     lines = [line for source in sources for line in source.splitlines()]
     return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))

@@ -37,15 +37,10 @@ _REMEDIES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Project:
-    """What a worker must have in common with whoever sends it jobs.
+    """What a worker must have in common with whoever sends it jobs."""
 
-    Attributes:
-        facts: The folder, the code, the versions and the variables that results depend on.
-        token: A file that was written into the folder for this run.
-    """
-
-    facts: Mapping[str, str]
-    token: Path
+    facts: Mapping[str, str]  # the folder, the code, the versions and the variables that results depend on
+    token: Path  # a file that was written into the folder for this run
 
 
 @functools.cache

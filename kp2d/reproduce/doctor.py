@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -48,21 +47,13 @@ VARIABLES = (
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was looked at."""
 
-    Attributes:
-        topic: What it belongs to ("packages").
-        name: What it is.
-        status: `OK`, `ABSENT` (optional and not there) or `BROKEN`.
-        value: What was found.
-        remedy: What to do; empty if nothing is to be done.
-    """
-
-    topic: str
-    name: str
-    status: str
-    value: str
-    remedy: str = ""
+    topic: str  # what it belongs to ("packages")
+    name: str  # what it is
+    status: str  # `OK`, `ABSENT` (optional and not there) or `BROKEN`
+    value: str  # what was found
+    remedy: str = ""  # what to do; empty if nothing is to be done
 
 
 Fact = tuple[str, ...]  # a finding without its topic: name, status, value and, where there is one, remedy
@@ -124,8 +115,8 @@ def _packages(deep: bool) -> Iterator[Fact]:
 
 
 def _package(name: str, extra: str, deep: bool) -> Fact:
-    version = _version(name)
-    if version is None:
+    version = next(filter(None, map(provenance.version, OTHER_NAMES.get(name, (name,)))), "")
+    if not version:
         remedy = f"pip install '.[{extra}]' in the folder of kp2d, if you need it"
         return name, ABSENT, "not installed", remedy
     try:
@@ -135,15 +126,6 @@ def _package(name: str, extra: str, deep: bool) -> Fact:
         again = f"pip install --force-reinstall -c constraints.txt {name}"
         return name, BROKEN, f"{version}, which does not load ({checks.first_line(error)})", again
     return name, OK, version
-
-
-def _version(name: str) -> str | None:
-    for distribution in OTHER_NAMES.get(name, (name,)):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def _machine() -> Iterator[Fact]:

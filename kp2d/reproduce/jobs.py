@@ -27,40 +27,27 @@ EXPECTED = (checks.InputError, checks.RunError, OSError, ModuleNotFoundError)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """A piece of work that this process or another one can do.
+    """A piece of work that this process or another one can do."""
 
-    Attributes:
-        name: Unique among the jobs of a run.
-        work: A function of a module, called with the arguments and `report`.
-        arguments: What it is called with; like the result, they may travel to another machine.
-        after: Names of the jobs that must have succeeded before.
-        alone: Whether nothing may run beside it here, as it measures times.
-        idle: Called with the arguments, tells whether there is nothing to do, which needs no process; None
-            does not know.
-    """
-
-    name: str
-    work: Callable[..., Any]
+    name: str  # unique among the jobs of a run
+    work: Callable[..., Any]  # a function of a module, called with the arguments and `report`
+    # what it is called with; like the result, they may travel to another machine
     arguments: tuple[Any, ...] = ()
-    after: tuple[str, ...] = ()
-    alone: bool = False
+    after: tuple[str, ...] = ()  # names of the jobs that must have succeeded before
+    alone: bool = False  # whether nothing may run beside it here, as it measures times
+    # called with the arguments, tells whether there is nothing to do, which needs no process; None does not
+    # know
     idle: Callable[..., bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of a job.
+    """What became of a job."""
 
-    Attributes:
-        name: The job's.
-        value: What its work returned.
-        error: Why it failed, if it did.
-        missed: Name of a job that did not succeed and without which this one was not begun, if there was one.
-    """
-
-    name: str
-    value: Any = None
-    error: Exception | None = None
+    name: str  # the job's
+    value: Any = None  # what its work returned
+    error: Exception | None = None  # why it failed, if it did
+    # name of a job that did not succeed and without which this one was not begun, if there was one
     missed: str = ""
 
     @property

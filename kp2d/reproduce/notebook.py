@@ -30,15 +30,10 @@ TIMES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """The settings and folders of one run of a notebook; shown as a table at the end of a cell.
+    """The settings and folders of one run of a notebook; shown as a table at the end of a cell."""
 
-    Attributes:
-        profile: The profile.
-        settings: Other settings, for the record.
-    """
-
-    profile: config.Profile
-    settings: Mapping[str, Any]
+    profile: config.Profile  # the profile
+    settings: Mapping[str, Any]  # other settings, for the record
 
     def stating(self, **settings: Any) -> Run:
         """Returns the run with further settings, for the record."""

@@ -17,17 +17,12 @@ Read = Callable[[Any], Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """A parameter of notebooks.
+    """A parameter of notebooks."""
 
-    Attributes:
-        kind: What it is, for messages.
-        form: How it is written on a command line.
-        read: Returns the value as notebooks take it; raises ValueError for what it is not, `InputError` for
-            what it must not be.
-    """
-
-    kind: str
-    form: str
+    kind: str  # what it is, for messages
+    form: str  # how it is written on a command line
+    # returns the value as notebooks take it; raises ValueError for what it is not, `InputError` for what it
+    # must not be
     read: Read
 
 

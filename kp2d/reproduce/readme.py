@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import pandas as pd
 from kp2d import backend, checks, paths
 from kp2d.evaluate import tables
 from kp2d.methods import learned, weights
+from kp2d.reproduce import chain
 
 _SIZE = (240, 320)
 _SPEED = "times_as_fast_as_sift"
@@ -204,15 +203,11 @@ def _notebooks() -> str:
     seconds = tables.read_csv(paths.results() / "fast" / "bench_stages.csv").set_index("stage")["seconds"]
     lines = ["| notebook | question | seconds |", "|---|---|---:|"]
     for path in sorted(paths.notebooks().glob("*.ipynb")):
-        title, _, question, *_ = _first_cell(path).splitlines()
+        title, _, question, *_ = "".join(chain.read_cells(path)[0]["source"]).splitlines()
         link = f"[{title.removeprefix('# ')}](notebooks/{path.name})"
         taken = f"{seconds[path.stem]:.0f}" if path.stem in seconds.index else "–"  # 00 is no stage
         lines.append(f"| {link} | {question.strip('*')} | {taken} |")
     return "\n".join([*lines, f"| all | | {seconds.sum():.0f} |"])
-
-
-def _first_cell(notebook: Path) -> str:
-    return "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][0]["source"])
 
 
 def _settings(part: str = "") -> str:

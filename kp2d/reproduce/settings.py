@@ -22,16 +22,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What is evaluated and how.
+    """What is evaluated and how."""
 
-    Attributes:
-        methods: As for `extractors.create`.
-        protocol: The rules; its size is that of the pictures.
-        image_sizes: All sizes that are evaluated, (height, width) px, that of the protocol among them.
-    """
-
-    methods: tuple[str, ...]
-    protocol: config.Protocol
+    methods: tuple[str, ...]  # as for `extractors.create`
+    protocol: config.Protocol  # the rules; its size is that of the pictures
+    # all sizes that are evaluated, (height, width) px, that of the protocol among them
     image_sizes: tuple[tuple[int, int], ...]
 
     @property
@@ -117,19 +112,12 @@ def trained_methods(profile: str, trained: bool) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """What is trained, on what.
+    """What is trained, on what."""
 
-    Attributes:
-        steps: Recipe to its steps.
-        image_size: (height, width) px of a training view.
-        photographs: Folder to learn from.
-        sequences: Image pairs to measure on; nothing of them is learned from.
-    """
-
-    steps: Mapping[str, int]
-    image_size: tuple[int, int]
-    photographs: Path
-    sequences: list[datasets.Sequence]
+    steps: Mapping[str, int]  # recipe to its steps
+    image_size: tuple[int, int]  # (height, width) px of a training view
+    photographs: Path  # folder to learn from
+    sequences: list[datasets.Sequence]  # image pairs to measure on; nothing of them is learned from
 
     @property
     def facts(self) -> dict[str, str]:
@@ -172,25 +160,15 @@ def training_settings(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Int8Settings:
-    """How a network is quantized and on what the cost is measured.
+    """How a network is quantized and on what the cost is measured."""
 
-    Attributes:
-        photographs: Folder to calibrate with and to train on.
-        image_size: (height, width) px.
-        num_images: To calibrate with.
-        steps: Of training on the int8 grid.
-        variants: What the study compares.
-        sequences: Image pairs to measure on.
-        protocol: How to score.
-    """
-
-    photographs: Path
-    image_size: tuple[int, int]
-    num_images: int
-    steps: int
-    variants: list[Variant]
-    sequences: list[datasets.Sequence]
-    protocol: config.Protocol
+    photographs: Path  # folder to calibrate with and to train on
+    image_size: tuple[int, int]  # (height, width) px
+    num_images: int  # to calibrate with
+    steps: int  # of training on the int8 grid
+    variants: list[Variant]  # what the study compares
+    sequences: list[datasets.Sequence]  # image pairs to measure on
+    protocol: config.Protocol  # how to score
 
     @property
     def facts(self) -> dict[str, str]:

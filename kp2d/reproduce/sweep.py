@@ -28,27 +28,17 @@ _one_at_a_time = threading.Lock()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What is combined with what, and on which data.
+    """What is combined with what, and on which data."""
 
-    Attributes:
-        methods: As for `extractors.create`: "sift", "kp2d_tiny_s:int8", a path.
-        image_sizes: (height, width), px.
-        seeds: Of RANSAC.
-        protocol: Everything else about the scoring; its size and seed are replaced.
-        data: Folder of the data set.
-        profile: The profile that the rows name.
-        folder: Where features and finished combinations are kept.
-        progress: Whether to show progress bars.
-    """
-
-    methods: tuple[str, ...]
-    image_sizes: tuple[tuple[int, int], ...]
-    seeds: tuple[int, ...]
-    protocol: config.Protocol
-    data: Path
-    profile: str = "custom"
+    methods: tuple[str, ...]  # as for `extractors.create`: "sift", "kp2d_tiny_s:int8", a path
+    image_sizes: tuple[tuple[int, int], ...]  # (height, width), px
+    seeds: tuple[int, ...]  # of RANSAC
+    protocol: config.Protocol  # everything else about the scoring; its size and seed are replaced
+    data: Path  # folder of the data set
+    profile: str = "custom"  # the profile that the rows name
+    # where features and finished combinations are kept
     folder: Path = dataclasses.field(default_factory=lambda: paths.runs("sweep"))
-    progress: bool = False
+    progress: bool = False  # whether to show progress bars
 
     def __post_init__(self) -> None:
         for field in ("methods", "image_sizes", "seeds"):
@@ -60,19 +50,12 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Combination:
-    """One method at one size under one seed.
+    """One method at one size under one seed."""
 
-    Attributes:
-        method: As for `extractors.create`.
-        protocol: With the size and the seed.
-        state: What its result depends on; a kept one with another state is not taken.
-        record: File in which its rows are kept.
-    """
-
-    method: str
-    protocol: config.Protocol
-    state: dict[str, str]
-    record: Path
+    method: str  # as for `extractors.create`
+    protocol: config.Protocol  # with the size and the seed
+    state: dict[str, str]  # what its result depends on; a kept one with another state is not taken
+    record: Path  # file in which its rows are kept
 
     @property
     def features(self) -> str:

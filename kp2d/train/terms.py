@@ -22,21 +22,13 @@ HEADS = ("score_map", "offset_map", "descriptor_map")
 
 
 class Described(NamedTuple):
-    """The points of image0 that enter the descriptor terms, K a pair, and what both views say of them.
+    """The points of image0 that enter the descriptor terms, K a pair, and what both views say of them."""
 
-    Attributes:
-        index: int `[B, K]` into the N points of image0.
-        mask: bool `[B, K]`, points seen by both views.
-        positives: `[B, K, 2]` px, where image1 was read.
-        descriptors0: `[B, K, D]` of unit length.
-        descriptors1: `[B, K, D]` of unit length, row by row.
-    """
-
-    index: Any
-    mask: Any
-    positives: Any
-    descriptors0: Any
-    descriptors1: Any
+    index: Any  # int `[B, K]` into the N points of image0
+    mask: Any  # bool `[B, K]`, points seen by both views
+    positives: Any  # `[B, K, 2]` px, where image1 was read
+    descriptors0: Any  # `[B, K, D]` of unit length
+    descriptors1: Any  # `[B, K, D]` of unit length, row by row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,50 +36,30 @@ class Geometry:
     """Where the keypoints of a batch of pairs lie and which belong together: what all loss terms share.
 
     B pairs, N = Hc · Wc points a view, in row-major order of their cells.
-
-    Attributes:
-        heads: `score_map`, `offset_map` and `descriptor_map` of 2B images, image0 first; the teacher's, too.
-        batch: The pairs, as `loss_terms` takes them.
-        config: Constants of the terms.
-        ionet: From `[B, K, 5]` to `[B, K]`, or None.
-        steered: Whether descriptors turn along with the batch's `turns`.
-        image_size: (height, width) px.
-        interior: bool `[1, N]`, cells that do not touch the border.
-        score_map1: `[B, Hc, Wc, 1]`, scores of image1 as a map.
-        scores0: `[B, N]` in [0, 1].
-        scores1: `[B, N]` in [0, 1].
-        points0: `[B, N, 2]` px, keypoints of image0.
-        points1: `[B, N, 2]` px, keypoints of image1.
-        warped: `[B, N, 2]` px, `points0` in image1.
-        seen: bool `[B, N]`, interior points of image0 that image1 sees, too.
-        distance: `[B, N]` px from `warped` to the nearest keypoint of image1.
-        nearest: int `[B, N]`, index of that keypoint.
-        associated: `[B, N]`, its score.
-        paired: bool `[B, N]`, points that are seen and near enough to it to be a correspondence.
-        crowd0: `[B, N]` in [0, 1], how near each keypoint of image0 has a better one; None without that term.
-        crowd1: `[B, N]` likewise of image1.
     """
 
+    # `score_map`, `offset_map` and `descriptor_map` of 2B images, image0 first; the teacher's, too
     heads: dict[str, Any]
-    batch: dict[str, Any]
-    config: LossConfig
-    ionet: Callable | None
-    steered: bool
-    image_size: tuple[int, int]
-    interior: Any
-    score_map1: Any
-    scores0: Any
-    scores1: Any
-    points0: Any
-    points1: Any
-    warped: Any
-    seen: Any
-    distance: Any
-    nearest: Any
-    associated: Any
-    paired: Any
+    batch: dict[str, Any]  # the pairs, as `loss_terms` takes them
+    config: LossConfig  # constants of the terms
+    ionet: Callable | None  # from `[B, K, 5]` to `[B, K]`, or None
+    steered: bool  # whether descriptors turn along with the batch's `turns`
+    image_size: tuple[int, int]  # (height, width) px
+    interior: Any  # bool `[1, N]`, cells that do not touch the border
+    score_map1: Any  # `[B, Hc, Wc, 1]`, scores of image1 as a map
+    scores0: Any  # `[B, N]` in [0, 1]
+    scores1: Any  # `[B, N]` in [0, 1]
+    points0: Any  # `[B, N, 2]` px, keypoints of image0
+    points1: Any  # `[B, N, 2]` px, keypoints of image1
+    warped: Any  # `[B, N, 2]` px, `points0` in image1
+    seen: Any  # bool `[B, N]`, interior points of image0 that image1 sees, too
+    distance: Any  # `[B, N]` px from `warped` to the nearest keypoint of image1
+    nearest: Any  # int `[B, N]`, index of that keypoint
+    associated: Any  # `[B, N]`, its score
+    paired: Any  # bool `[B, N]`, points that are seen and near enough to it to be a correspondence
+    # `[B, N]` in [0, 1], how near each keypoint of image0 has a better one; None without that term
     crowd0: Any
-    crowd1: Any
+    crowd1: Any  # `[B, N]` likewise of image1
 
     @cached_property
     def described(self) -> Described:

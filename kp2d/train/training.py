@@ -59,23 +59,14 @@ class DivergenceError(RunError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a run leaves behind.
+    """What a run leaves behind."""
 
-    Attributes:
-        network: The trained network, carrying the averaged weights.
-        weights_path: The same weights on disk.
-        rows: The log, one dictionary of numbers a row.
-        pairs_per_second: Throughput of this call.
-        wait_share: Fraction of its time spent waiting for data.
-        corrupt: Pictures that could not be read.
-    """
-
-    network: keras.Model
-    weights_path: Path
-    rows: list[dict[str, float]]
-    pairs_per_second: float
-    wait_share: float
-    corrupt: tuple[str, ...]
+    network: keras.Model  # the trained network, carrying the averaged weights
+    weights_path: Path  # the same weights on disk
+    rows: list[dict[str, float]]  # the log, one dictionary of numbers a row
+    pairs_per_second: float  # throughput of this call
+    wait_share: float  # fraction of its time spent waiting for data
+    corrupt: tuple[str, ...]  # pictures that could not be read
 
 
 @backend.own_settings()

@@ -26,31 +26,20 @@ SINGULAR = {"inliers": "inlier", "outliers": "outlier", "matches": "match"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DrawnPair:
-    """Two photographs, what was matched between them, and where picture 1 stands beside picture 0.
+    """Two photographs, what was matched between them, and where picture 1 stands beside picture 0."""
 
-    Attributes:
-        image0, image1: uint8 RGB `[H, W, 3]`.
-        points0, points1: float `[K, 2]`, (x, y) px, the two ends of each match, best first.
-        inliers: bool `[K]`, or None when nothing is known.
-        homography, estimated: `[3, 3]`, 0 → 1, or None.
-        zoom: Display pixels per pixel of picture 1.
-        shift0, shift1: Display position of the top-left corner of each picture.
-        size: Display (width, height) of everything, a margin for frames on the border included.
-        margin: How far outside picture 1 a frame is still drawn, px of picture 1.
-    """
-
-    image0: np.ndarray
+    image0: np.ndarray  # uint8 RGB `[H, W, 3]`, as image1
     image1: np.ndarray
-    points0: np.ndarray
+    points0: np.ndarray  # float `[K, 2]`, (x, y) px, as points1: the two ends of each match, best first
     points1: np.ndarray
-    inliers: np.ndarray | None
-    homography: np.ndarray | None
-    estimated: np.ndarray | None
-    zoom: float
-    shift0: np.ndarray
-    shift1: np.ndarray
-    size: tuple[float, float]
-    margin: float
+    inliers: np.ndarray | None  # bool `[K]`, or None when nothing is known
+    homography: np.ndarray | None  # `[3, 3]`, 0 → 1, or None
+    estimated: np.ndarray | None  # likewise
+    zoom: float  # display pixels per pixel of picture 1
+    shift0: np.ndarray  # display position of the top-left corner of picture 0
+    shift1: np.ndarray  # of picture 1
+    size: tuple[float, float]  # display (width, height) of everything, a margin for frames on the border too
+    margin: float  # how far outside picture 1 a frame is still drawn, px of picture 1
 
     def place0(self, points: np.ndarray) -> np.ndarray:
         """Returns display coordinates of points `[..., 2]` of picture 0."""
@@ -252,13 +241,9 @@ def frame_segments(
     bottom, and w > 0: in front of the camera) is one linear function along a side. The sign of
     the matrix is the one that puts the centre of picture 0 in front.
 
-    Convention: (x, y) px, centre of the top-left pixel (0, 0); the border is the outer pixel edges.
-
-    Args:
-        homography: `[3, 3]`, 0 → 1; a singular one is allowed.
-        image_size0: (height, width) of picture 0.
-        image_size1: (height, width) of picture 1.
-        margin: How far outside picture 1 is still visible, px.
+    Convention: (x, y) px, centre of the top-left pixel (0, 0); the border is the outer pixel edges. The
+    homography `[3, 3]`, 0 → 1, may be singular. Sizes are (height, width), px; within a margin, px, outside
+    of picture 1, a border is still visible.
 
     Returns:
         float64 `[S, 2, 2]`, S ≤ 4 segments (start, end), (x, y) px in picture 1.
