@@ -93,7 +93,7 @@ class Match(registration.Registration):
         return f"<kp2d.match of {' and '.join(self.names)} by {self.method}: {self.story}>"
 
     def figure(self) -> Any:
-        """Returns the picture of the matches as a Matplotlib figure.
+        """Returns the picture of the matches as a Matplotlib figure; its title says what to doubt.
 
         Raises:
             InputError: If Matplotlib is not installed.
@@ -102,6 +102,7 @@ class Match(registration.Registration):
         from kp2d.viz import pictures
 
         facts = f"{self.inliers.sum()}/{len(self.inliers)} inliers"
+        trusted = self.estimate.trustworthy
         return pictures.draw_matches(
             self.view0.image,
             self.view1.image,
@@ -109,8 +110,8 @@ class Match(registration.Registration):
             self.keypoints1,
             self.matches,
             inliers=self.inliers,
-            estimated=self.homography,
-            title=f"{self.method.replace(':', ' ')} · {facts}",
+            estimated=self.homography if trusted else None,
+            title=f"{self.method.replace(':', ' ')} · {facts}{'' if trusted else f' · {self.verdict}'}",
         )
 
     def _repr_png_(self) -> bytes | None:

@@ -1,6 +1,7 @@
 """kp2d match: any images, what is said of their homography, and what is written."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -176,6 +177,17 @@ def test_the_result_of_python_tells_and_draws_itself(pair, tmp_path):
     with pytest.raises(checks.InputError, match="picture suffix"):
         found.draw(tmp_path / "m.csv")
     assert found._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("likeness", [1.0, 0.0])
+def test_a_picture_says_of_a_homography_that_it_is_not_to_be_trusted(pair, likeness):
+    found = kp2d.match(*pair, method="sift")
+    found = dataclasses.replace(found, estimate=dataclasses.replace(found.estimate, likeness=likeness))
+    words = " ".join(
+        part.get_text() for part in found.figure().findobj(lambda part: hasattr(part, "get_text"))
+    )
+    assert ("not to be trusted" in words) == (likeness == 0)
+    assert ("estimated frame" in words) == (likeness == 1)
 
 
 def test_what_found_nothing_is_told_and_written_too(tmp_path):
