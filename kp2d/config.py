@@ -167,6 +167,7 @@ class Profile:
     methods: tuple[str, ...]
     robustness_images: int  # of each data set, that are turned and scaled
     pyramids: tuple[str, ...] = ("kp2d_tiny_s:int8",)  # networks that are also measured with an image pyramid
+    judged: tuple[str, ...] = ("sift", "kp2d_tiny_s:int8")  # methods whose trust in homographies is measured
     train_size: tuple[int, int] = (64, 96)  # (height, width) px of a training view
     train_steps: Mapping[str, int]  # recipe to its steps; where there are two, both take the same time
     int8_size: tuple[int, int] = (120, 160)  # (height, width) px, for the study of the quantization
@@ -260,6 +261,7 @@ PROFILES = {
             methods=(*_CLASSICAL, *_BASELINE, *_NANO, *_TINY),
             robustness_images=15,
             pyramids=("kp2d_tiny_s:int8", "kp2d_tiny_f:int8"),
+            judged=("sift", "orb", "kp2d_nano:int8", "kp2d_tiny_s:int8", "kp2d_tiny_f:int8"),
             train_steps={"kp2d": 62, "kp2d_plus": 80},
         ),
     )

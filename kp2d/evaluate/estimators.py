@@ -1,4 +1,4 @@
-"""Owns the study of what estimates the homography: KP2D's RANSAC or what users get, on the same matches.
+"""Owns the studies of homographies: what estimates them from the same matches, and which are trusted.
 
 The tables of the papers' metrics keep KP2D's RANSAC and its order of the matches. Which samples it draws
 depends on that order alone, so here every pair is estimated in several orders: their mean is what counts, and
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ LIMITS = (1, 3, 5)  # px, of the mean corner error
 METRICS = tuple(f"d{limit}" for limit in LIMITS)
 LUCK = ("d1_least", "d1_most")  # the ends of what the order of the matches does to d1
 ORDERS = 4  # of the matches; RANSAC takes most of the time of this study
+UNRELATED = 25  # pairs of images that show different things, each once as it is and once in every dress
+RIGHT = 5.0  # px, the mean corner error of a right homography where image 1 is 240 px high
 NAMES = {"ransac": "opencv-ransac", "accurate": "opencv-usac-accurate"}  # in the tables
 
 
@@ -179,3 +181,125 @@ def _average(part: pd.DataFrame) -> dict[str, Any]:
         **by_order.min().add_suffix("_least").to_dict(),
         **by_order.max().add_suffix("_most").to_dict(),
     }
+
+
+def trust_study(
+    methods: Sequence[str | Extractor],
+    sequences: Sequence[datasets.Sequence],
+    image_size: tuple[int, int],
+    *,
+    profile: str,
+    unrelated: int = UNRELATED,
+    workers: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Counts which homographies `kp2d match` trusts: of pairs with a true one, and of pairs that have none.
+
+    Images are unrelated if the first words of their sequences' names differ, as of "i_mefb_Lake1" and
+    "v_graf". Each such pair is matched as it is, and with the same around both images: a black frame, the
+    bars of a film, a microscope's disk.
+
+    Args:
+        methods: Extractors, or names as for `extractors.create`.
+        sequences: The data sets.
+        image_size: (height, width) px at which methods see the images.
+        profile: For the rows.
+        unrelated: Unrelated pairs of a data set at most, spread over all there are.
+        workers: Threads; None takes all cores.
+        progress: Whether to show progress bars.
+
+    Returns:
+        One row a method × precision × runtime × data set × `pairs` ("related", or "unrelated" with what is
+        `around`): `num_pairs`; how many have a homography (`num_found`) and how many are trusted
+        (`num_trusted`); of related pairs, how many are right within `RIGHT`, and how many right and trusted.
+
+    Raises:
+        InputError: If a method does not exist, or the size does not fit its cells.
+    """
+    jobs = []
+    for dataset, group in locations.by_dataset(sequences):
+        pairs = [pair for sequence in group for pair in sequence.pairs]
+        jobs += [(dataset, "nothing", pair.path0, pair.path1, pair) for pair in pairs]
+        jobs += [(dataset, around, *two, None) for around in AROUND for two in _unrelated(group, unrelated)]
+    rows, count = [], workers or provenance.workers()
+    for method in methods:
+        extractor = extractors.create(method) if isinstance(method, str) else method
+        judge = functools.partial(_judged, extractor, image_size)
+        judged = parallel(judge, jobs, count if extractor.concurrent else 1, "trust", progress)
+        table = pd.DataFrame([one for one in judged if one is not None])
+        setting = {"method": extractor.name, "precision": extractor.precision, "runtime": extractor.runtime}
+        keys = ["dataset", "pairs", "around"]
+        for key, part in table.groupby(keys, sort=False):
+            counts = {
+                f"num_{name}": int(part[name].sum())
+                for name in ("found", "trusted", "right", "right_trusted")
+            }
+            told = {"profile": profile, **dict(zip(keys, key, strict=True)), "num_pairs": len(part)}
+            about = {
+                "weights_sha256": extractors.weights_hash(extractor),
+                "git_commit": provenance.git_commit(),
+            }
+            rows.append({**setting, **told, **counts, **about})
+    return pd.DataFrame(rows)
+
+
+def _unrelated(group: Sequence[datasets.Sequence], count: int) -> list[tuple[Path, Path]]:
+    """Returns up to `count` pairs of first images that show different things, spread over all there are."""
+    firsts = [(sequence.name.split("_")[1:2], sequence.images[0]) for sequence in group if sequence.images]
+    two = [(one, other) for (a, one), (b, other) in itertools.combinations(firsts, 2) if a != b]
+    return [two[round(step)] for step in np.linspace(0, len(two) - 1, min(count, len(two)))]
+
+
+def _judged(
+    extractor: Extractor, image_size: tuple[int, int], job: tuple[str, str, Path, Path, ImagePair | None]
+) -> dict[str, Any] | None:
+    """Returns what becomes of a pair; None if it cannot be read."""
+    dataset, around, path0, path1, pair = job
+    try:
+        pictures = [AROUND[around](images.bounded(images.read_image(path))) for path in (path0, path1)]
+        truth = None if pair is None else pair.homography()
+    except checks.InputError:
+        return None  # the evaluation names it
+    views = [registration.view_image(picture, extractor, image_size=image_size) for picture in pictures]
+    estimate = registration.register_views(*views, extractor).estimate
+    right = False
+    if truth is not None and estimate.homography is not None:
+        error = geometry.corner_error(estimate.homography, truth, pictures[0].shape[:2])
+        right = error <= RIGHT * pictures[1].shape[0] / 240
+    return {
+        "dataset": dataset,
+        "pairs": "unrelated" if pair is None else "related",
+        "around": around,
+        "found": estimate.homography is not None,
+        "trusted": estimate.trustworthy,
+        "right": right,
+        "right_trusted": right and estimate.trustworthy,
+    }
+
+
+def _framed(image: np.ndarray) -> np.ndarray:
+    return _blackened(image, lambda x, y: np.maximum(abs(x), abs(y)) > 0.76)
+
+
+def _letterboxed(image: np.ndarray) -> np.ndarray:
+    return _blackened(image, lambda x, y: abs(y) + 0 * x > 0.7)
+
+
+def _through_a_microscope(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    wide, high = width / min(height, width), height / min(height, width)
+    return _blackened(image, lambda x, y: np.hypot(x * wide, y * high) > 0.95)
+
+
+def _blackened(image: np.ndarray, outside: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Returns a uint8 RGB image that is black where `outside` says so of x and y, from -1 to 1."""
+    y, x = (np.linspace(-1, 1, side) for side in image.shape[:2])
+    return np.where(outside(x[None], y[:, None])[..., None], np.uint8(0), image)
+
+
+AROUND = {  # an unrelated pair of images
+    "nothing": np.asarray,
+    "black frame": _framed,
+    "letterbox": _letterboxed,
+    "disk": _through_a_microscope,
+}

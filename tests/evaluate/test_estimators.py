@@ -1,5 +1,6 @@
 """The study of estimators: RANSAC as everywhere, means over orders of the matches, and the chart of it."""
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,6 +34,30 @@ def test_every_method_and_subset_has_both_estimators_and_the_second_refined(tiny
     for metric in estimators.METRICS:
         assert table[metric].between(table[f"{metric}_least"], table[f"{metric}_most"]).all()
     pd.testing.assert_frame_equal(study(tiny_dataset, orders=2), table)
+
+
+def test_trust_is_counted_on_pairs_with_a_homography_and_without(tiny_dataset):
+    for path in (tiny_dataset / "i_b").glob("*.png"):  # both sequences show one scene
+        cv2.imwrite(str(path), cv2.flip(cv2.imread(str(path)), 1))
+    sequences = datasets.load_sequences(tiny_dataset)
+    table = estimators.trust_study(["sift"], sequences, (96, 128), profile="p", unrelated=2, progress=False)
+    related, *unrelated = table.to_dict("records")
+    assert (related["pairs"], related["around"]) == ("related", "nothing")
+    assert related["num_pairs"] == sum(len(sequence.pairs) for sequence in sequences)
+    counts = [related[f"num_{name}"] for name in ("pairs", "found", "right", "right_trusted")]
+    assert counts == sorted(counts, reverse=True) and counts[-1] > 0
+    assert [row["around"] for row in unrelated] == list(estimators.AROUND)
+    for row in unrelated:
+        assert (row["pairs"], row["num_trusted"], row["num_right"]) == ("unrelated", 0, 0)
+
+
+@pytest.mark.parametrize(("around", "black"), [("black frame", 0.42), ("letterbox", 0.3), ("disk", 0.47)])
+def test_what_lies_around_hides_the_borders_alone(around, black):
+    image = np.full((240, 320, 3), 7, np.uint8)
+    dressed = estimators.AROUND[around](image)
+    assert (dressed.dtype, dressed.shape) == (np.uint8, image.shape)
+    assert (dressed == 0).mean() == pytest.approx(black, abs=0.01)
+    assert not dressed[0].any() and dressed[100:140, 100:200].all()
 
 
 def test_in_kp2ds_order_ransac_scores_what_the_main_table_says(tiny_dataset):
