@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from kp2d import files, provenance
 from kp2d.checks import problem
 from kp2d.data import datasets
 from kp2d.methods import tflite_file
-from kp2d.methods.weights import PRETRAINED, WEIGHTS, card_of, resolve
-from kp2d.train.checkpoint import read_rows
+from kp2d.methods.weights import PRETRAINED, WEIGHTS, card_of, load_network, resolve
+from kp2d.train.checkpoint import read_rows, save_weights
 
 SOURCES = 20  # kinds of photographs that a card names at most
 METRIC_ROW = (  # columns of a result table that a card repeats; the first five tell its rows apart
@@ -64,17 +64,63 @@ def write_card(run: str | Path, *, note: str = "") -> Path:
         "descriptor_dim": preset.descriptor_dim,
         "steered": stage["augment"].get("turn", 0) > 0,
         "parameters": preset.num_parameters,
-        **{total: sum(each[total] for each in stages) for total in ("steps", "pairs")},
-        "hours": round(sum(each["hours"] for each in stages), 2),
-        "device": provenance.device(),
-        "git_commit": provenance.git_commit(),
         "training_data": _training_data(config["data"], note, before.get("training_data", "")),
-        "bytes": weights.stat().st_size,
-        "sha256": sha256,
-        "stages": stages,
+        **_totals(stages),
+        **_made(weights),
         "metrics": old.get("metrics", []) if old.get("sha256") == sha256 else [],
     }
     return files.write_json(path, card)
+
+
+def write_mean(shares: Mapping[str | Path, float], output: str | Path) -> Path:
+    """Writes the weighted mean of trained networks, as if it were a run's result, and its card.
+
+    Of networks that went on from one another the mean may place and repeat keypoints better than any of them
+    (Wortsman et al., "Model soups", ICML 2022); it costs no training and no time of the network.
+
+    Args:
+        shares: Weights as for `kp2d.methods.weights.resolve`, all of one preset and with cards, to their
+            share of the mean; shares are positive and sum to 1.
+        output: Folder for the weights and their card.
+
+    Returns:
+        The card. It has every stage of the parts once, and then one of the recipe "mean" that names them.
+
+    Raises:
+        InputError: If weights are not found, have no card, or are of different networks, or if shares do not
+            sum to 1.
+    """
+    if not shares or min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
+        raise problem("positive shares that sum to 1", repr(list(shares.values())))
+    parts = {resolve(name): share for name, share in shares.items()}
+    preset, *others = {part.preset for part in parts}
+    if others:
+        raise problem("weights of one network", ", ".join([preset, *others]))
+    known = [_card_of(part.path) for part in parts]
+    for part, card in zip(parts, known, strict=True):
+        if not card:
+            raise problem("weights with a card", str(part.path), "Train with kp2d train --card.")
+    networks = [load_network(preset, part.path)[0] for part in parts]
+    weights = zip(*(network.get_weights() for network in networks), strict=True)
+    mean = [
+        sum(share * value for share, value in zip(parts.values(), values, strict=True)) for values in weights
+    ]
+    networks[0].set_weights(mean)
+    path = Path(output) / f"{preset}{WEIGHTS}"
+    save_weights(networks[0], path)
+    stages = [stage for card in known for stage in card["stages"]]
+    stages = [stage for number, stage in enumerate(stages) if stage not in stages[:number]]
+    of = [{"sha256": part.sha256, "share": share} for part, share in parts.items()]
+    longest = max(known, key=lambda card: len(card["stages"]))
+    own = {"recipe": "mean", "preset": preset, "of": of, "steps": 0, "pairs": 0, "hours": 0.0}
+    card = {
+        **longest,
+        "steered": any(card.get("steered") for card in known),
+        **_totals([*stages, own]),
+        **_made(path),
+        "metrics": [],
+    }
+    return files.write_json(card_of(path), card)
 
 
 def write_model_card(
@@ -152,6 +198,22 @@ def read_cards(folder: str | Path = PRETRAINED) -> dict[Path, dict[str, Any]]:
     return {path: card for path, card in contents.items() if card and {"name", "sha256"} <= set(card)}
 
 
+def _totals(stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all stages took together, and the stages."""
+    sums = {name: sum(stage[name] for stage in stages) for name in ("steps", "pairs", "hours")}
+    return {**sums, "hours": round(sums["hours"], 2), "stages": stages}
+
+
+def _made(weights: Path) -> dict[str, Any]:
+    """Which file a card tells of, and what made it."""
+    return {
+        "device": provenance.device(),
+        "git_commit": provenance.git_commit(),
+        "bytes": weights.stat().st_size,
+        "sha256": files.sha256(weights),
+    }
+
+
 def _stage(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """One training run as its card tells it, folders by their last name only; and its configuration."""
     config, rows = files.read_json(run / "config.json"), read_rows(run / "log.csv")
@@ -189,7 +251,9 @@ def _training_data(folder: str, note: str, before: str) -> str:
     others = f", others {rest:,}" if rest else ""
     told = f"{len(paths):,} photographs of {Path(folder).resolve().name}: {sources}{others}"
     told = f"{told}; {note}" if note else told
-    return told if before in ("", told) else f"{told}; before them {before}"
+    if before.startswith(told):
+        return before
+    return f"{told}; before them {before}" if before else told
 
 
 def _rounded(value: Any) -> Any:

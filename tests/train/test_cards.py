@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from kp2d import cli, files, provenance
 from kp2d.checks import InputError
+from kp2d.methods import weights
 from kp2d.methods.networks import get_preset
 from kp2d.train import cards
 from kp2d.train.recipes import from_recipe
@@ -31,7 +33,7 @@ def test_a_card_tells_where_weights_come_from(train, small_preset, photos, tmp_p
     (photos / "extra_1.png").write_bytes((photos / "photo0.png").read_bytes())
     path = train("first", "blocks of ours")
     assert capsys.readouterr().out.splitlines()[-1] == str(path)
-    card, weights = files.read_json(path), path.with_name(f"{small_preset}.weights.h5")
+    card, trained = files.read_json(path), path.with_name(f"{small_preset}.weights.h5")
     (stage,) = card.pop("stages")
     network = get_preset(small_preset)
     assert card == {
@@ -47,8 +49,8 @@ def test_a_card_tells_where_weights_come_from(train, small_preset, photos, tmp_p
         "device": provenance.device(),
         "git_commit": provenance.git_commit(),
         "training_data": "5 photographs of photos: photo 4, extra 1; blocks of ours",
-        "bytes": weights.stat().st_size,
-        "sha256": files.sha256(weights),
+        "bytes": trained.stat().st_size,
+        "sha256": files.sha256(trained),
         "metrics": [],
     }
     run = dataclasses.asdict(from_recipe("kp2d_plus", data="", output=""))
@@ -72,18 +74,54 @@ def test_a_card_tells_where_weights_come_from(train, small_preset, photos, tmp_p
 
 def test_a_card_goes_on_from_that_of_the_initial_weights(train, small_preset, photos, caplog):
     first = train("first")
-    weights = first.with_name(f"{small_preset}.weights.h5")
+    start = first.with_name(f"{small_preset}.weights.h5")
     (photos / "extra_1.png").write_bytes((photos / "photo0.png").read_bytes())
-    card = files.read_json(train("second", "--initial-weights", str(weights), "--seed", "1"))
+    card = files.read_json(train("second", "--initial-weights", str(start), "--seed", "1"))
     assert [stage["seed"] for stage in card["stages"]] == [0, 1]
     assert card["stages"][0] == files.read_json(first)["stages"][0]
     assert (card["steps"], card["pairs"]) == (4, 8)
-    assert card["training_data"] == (
-        "5 photographs of photos: photo 4, extra 1; before them 4 photographs of photos: photo 4"
+    told = "5 photographs of photos: photo 4, extra 1; before them 4 photographs of photos: photo 4"
+    assert card["training_data"] == told
+    again = files.read_json(
+        train("again", "--initial-weights", str(first.parents[1] / "second" / start.name))
     )
+    assert again["training_data"] == told, "the same photographs are told of once"
     files.write_json(first, {**files.read_json(first), "sha256": "of others"})
-    card = files.read_json(train("third", "--initial-weights", str(weights)))
+    card = files.read_json(train("third", "--initial-weights", str(start)))
     assert len(card["stages"]) == 1 and "has no card" in caplog.text
+
+
+def test_the_mean_of_networks_tells_of_its_parts(train, small_preset, tmp_path):
+    first = train("first", "--seed", "3")
+    start = str(first.with_name(f"{small_preset}.weights.h5"))
+    second = train("second", "--initial-weights", start, "--set", "augment.turn=0.5")
+    path = cards.write_mean({first.parent: 0.25, second.parent: 0.75}, tmp_path / "mean")
+    card, part = files.read_json(path), files.read_json(second)
+    *stages, mean = card["stages"]
+    assert stages == part["stages"] and (card["steps"], card["pairs"], card["steered"]) == (4, 8, True)
+    assert mean["recipe"] == "mean" and [each["share"] for each in mean["of"]] == [0.25, 0.75]
+    assert [each["sha256"] for each in mean["of"]] == [files.read_json(first)["sha256"], part["sha256"]]
+    found = weights.resolve(path.parent)
+    assert (found.sha256, found.steered) == (card["sha256"], True)
+    one, two, both = (
+        weights.load_network(small_preset, weights.resolve(run.parent).path)[0].get_weights()
+        for run in (first, second, path)
+    )
+    for ours, theirs, mixed in zip(one, two, both, strict=True):
+        np.testing.assert_allclose(mixed, 0.25 * ours + 0.75 * theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_what_has_no_mean_is_refused(train, small_preset, tmp_path):
+    run = train("run").parent
+    for shares in ({}, {run: 0.5}, {run: 2.0, weights.shipped_path("kp2d_nano"): -1.0}):
+        with pytest.raises(InputError, match="positive shares that sum to 1"):
+            cards.write_mean(shares, tmp_path / "mean")
+    with pytest.raises(InputError, match=f"weights of one network; received .*{small_preset}"):
+        cards.write_mean({run: 0.5, weights.shipped_path("kp2d_nano"): 0.5}, tmp_path / "mean")
+    (run / f"{small_preset}.json").unlink()
+    with pytest.raises(InputError, match="weights with a card"):
+        cards.write_mean({run: 1.0}, tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
 
 
 def test_evaluation_adds_to_the_card_of_the_weights_alone(train, tiny_dataset, tmp_path, capsys):
