@@ -8,7 +8,7 @@
 constexpr int kTopK = 150;
 alignas(16) static uint8_t arena[512 * 1024];
 static kp2d_keypoint keypoints[kTopK];
-static float descriptors[kTopK][32];  // of kp2d_nano: 24
+static float descriptors[kTopK][32];
 
 void camera_read(uint8_t *pixels, int height, int width);  // yours: RGB, row by row
 void keypoints_found(const kp2d_keypoint *keypoints, const float (*descriptors)[32], int count);  // yours

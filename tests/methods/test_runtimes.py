@@ -135,7 +135,7 @@ def test_a_shipped_int8_network_is_near_its_float_network(name, precision):
 @pytest.mark.parametrize(("name", "precision"), shipped_models())
 def test_shipped_models_are_as_large_as_the_papers(name, precision):
     mebibytes = shipped_file(name, precision).stat().st_size / 2**20
-    expected = {"kp2d_nano": 0.054, "kp2d_baseline": 5.1, "kp2d_tiny_f": 1.9, "kp2d_tiny_s": 0.37}
+    expected = {"kp2d_nano": 0.147, "kp2d_baseline": 5.1, "kp2d_tiny_f": 1.9, "kp2d_tiny_s": 0.37}
     assert mebibytes == pytest.approx(expected[name], rel=0.1)
 
 
