@@ -107,7 +107,7 @@ STAGES = (
         outputs=_made(
             tables=[
                 *("evaluation", "pairs", "robustness", "pyramid", "protocols", "estimators"),
-                *("paper_comparison", "paper_models"),
+                *("trust", "paper_comparison", "paper_models"),
             ],
             charts=[
                 *("matching_accuracy", "correctness", "repeatability", "speed", "size", "robustness"),
