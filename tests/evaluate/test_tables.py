@@ -109,7 +109,7 @@ def test_rows_say_how_a_network_was_calibrated_and_what_computes_it(tiny_dataset
     def row(extractor):
         return averages.result_rows(scores, extractor, protocol, profile="p").iloc[0]
 
-    assert row(int8)["calibration"].startswith("100 of 4,422 photographs")
+    assert row(int8)["calibration"].startswith("100 of 4,870 photographs")
     assert row(extractors.create("sift"))["calibration"] == "none"
     assert row(int8)["device"].startswith("cpu-")
     coral = row(dataclasses.replace(int8, runtime="litert+edgetpu", calibration="unknown"))

@@ -41,7 +41,7 @@ def test_lightglue_gets_a_batch_of_one(textured):
     batch = adapters.lightglue(features, (96, 128))
     assert batch["image_size"].tolist() == [[128, 96]]
     np.testing.assert_array_equal(batch["keypoints"][0], features.keypoints)
-    assert batch["descriptors"].shape == (1, len(features), 24)
+    assert batch["descriptors"].shape == (1, len(features), 32)
     assert batch["keypoint_scores"].shape == (1, len(features))
 
 
@@ -52,7 +52,7 @@ def test_hloc_gets_descriptors_in_columns(textured):
     assert {name: values.shape for name, values in prediction.items()} == {
         "keypoints": (1, 40, 2),
         "scores": (1, 40),
-        "descriptors": (1, 24, 40),
+        "descriptors": (1, 32, 40),
     }
     with pytest.raises(checks.InputError, match="grayscale"):
         adapters.hloc(tensor[:, :1], extractor)

@@ -76,4 +76,4 @@ def test_hloc_s_extractor_returns_what_hloc_expects(page, monkeypatch, textured)
     image = (textured((97, 130)).transpose(2, 0, 1)[None] / np.float32(255)).view(Tensor)
     prediction = model._forward({"image": image})
     count = prediction["keypoints"].shape[1]
-    assert prediction["descriptors"].shape == (1, 24, count) and prediction["scores"].shape == (1, count)
+    assert prediction["descriptors"].shape == (1, 32, count) and prediction["scores"].shape == (1, count)

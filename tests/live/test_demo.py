@@ -58,7 +58,7 @@ def test_another_scene_behind_the_same_microscopes_disk_is_not_the_reference(fra
         return small * mask[..., None]
 
     network = extractors.create("kp2d_nano:int8")
-    shown = demo.Demo(network, settings=demo.Settings(top_k=1000), reference=in_disk(photograph("chelsea")))
+    shown = demo.Demo(network, settings=demo.Settings(top_k=1000), reference=in_disk(photograph("camera")))
     assert shown.step(in_disk(photograph("coffee")))[1]["found"] is False
     monkeypatch.setattr("kp2d.methods.refinement.likeness", lambda *_: 1.0)
     assert shown.step(in_disk(photograph("coffee")))[1]["found"] is True  # by the number of inliers alone
