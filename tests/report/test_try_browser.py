@@ -240,7 +240,7 @@ def test_sliders_and_choices_change_what_is_found(open_trial):
     assert max(count(page, "keypoints")) < 2000 and page.inner_text("#score_text") == "above 0.99"
     drag(page, "#score", 0.0)
     page.get_by_text("kp2d_nano", exact=True).click()
-    assert count(page, "keypoints") == [2000, 2000] and page.inner_text("#network_text") == "0.06 MB"
+    assert count(page, "keypoints") == [2000, 2000] and page.inner_text("#network_text") == "0.15 MB"
     page.get_by_text("480", exact=True).click()
     assert "homography" in ready(page)
     page.check("#points")
@@ -276,7 +276,7 @@ def test_the_keyboard_is_enough(open_trial):
     assert "Cup of coffee" in page.inner_text("#name0") and "agree" in ready(page)
     page.focus("#networks input:checked")
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#network_text") == "0.06 MB"
+    assert page.inner_text("#network_text") == "0.15 MB"
     page.focus("#ratio")
     page.keyboard.press("ArrowLeft")
     assert page.inner_text("#ratio_text") == "below 0.99"
