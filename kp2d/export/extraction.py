@@ -88,7 +88,8 @@ def pairs_of(rule: str, names: list[str]) -> list[tuple[str, str]]:
         expected = f"{', '.join(RULES)}, or a text file with two names a line"
         raise checks.problem(expected, f"{rule!r}, which is no file", "Check the name.")
     known, pairs = set(names), {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")  # as names of files are
+    for number, line in enumerate(text.splitlines(), 1):
         pair = line.strip().split("\t" if "\t" in line.strip() else None)
         if len(pair) not in (0, 2):
             received, remedy = (
@@ -271,17 +272,20 @@ def _write(
 ) -> dict[str, int]:
     """Writes the files, all or none; returns the numbers of keypoints and of matches."""
     counts = {"keypoints": 0, "matches": 0}
+    written_as = {name: name.encode("utf-8", "backslashreplace").decode() for name in names}
+    if escaped := [plain for name, plain in written_as.items() if plain != name]:
+        log.warning("names that are not UTF-8, as these files are, are written as %s", checks.some(escaped))
     with contextlib.ExitStack() as renamed:
         temporary = [renamed.enter_context(files.atomic(path)) for path in written]
         with _writers(form, temporary) as (features_to, matches_to):
             for name in names:
                 picture = store.get(name)
                 counts["keypoints"] += len(picture.features)
-                features_to.add(picture)
+                features_to.add(dataclasses.replace(picture, name=written_as[name]))
             for pair in progress(pairs, len(pairs), "match") if pairs else ():
                 matches = match_pair(*(store.get(name).features for name in pair), store.extractor)
                 counts["matches"] += len(matches.indices)
-                matches_to.add_matches(pair, matches)
+                matches_to.add_matches((written_as[pair[0]], written_as[pair[1]]), matches)
     return counts
 
 

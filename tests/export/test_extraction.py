@@ -150,6 +150,28 @@ def test_pairs_follow_the_rule(tmp_path):
     assert extraction.pairs_of(str(text), names) == [("00.png", "01.png"), ("03.png", "01.png")]
 
 
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_a_list_of_pairs_may_have_a_byte_order_mark_and_names_of_any_encoding(tmp_path, start):
+    names = ["caf\udce9.png", "\u00e9.png"]
+    text = tmp_path / "pairs.txt"
+    text.write_bytes(start + b"caf\xe9.png \xc3\xa9.png\n")
+    assert extraction.pairs_of(str(text), names) == [tuple(names)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file system takes no such name")
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".db", ".yml"])
+def test_a_name_that_is_not_utf_8_costs_no_work(folder, tmp_path, orb, suffix, caplog):
+    if suffix == ".h5":
+        pytest.importorskip("h5py")
+    (folder / "a.png").rename(folder / "caf\udce9.png")
+    output = tmp_path / f"f{suffix}"
+    summary = extraction.extract_folder(folder, output, orb, top_k=30, match="exhaustive")
+    assert (summary.pictures, summary.pairs) == (3, 3)
+    assert r"caf\udce9.png" in caplog.text
+    content = output.read_bytes().replace(rb"\\", rb"\\"[:1])  # YAML writes two
+    assert rb"caf\udce9.png" in content
+
+
 @pytest.mark.parametrize(
     ("line", "said"), [("00.png", "two names"), ("00.png 01.pgn", "Did you mean '01.png'"), (None, "no file")]
 )
