@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from kp2d import checks, files, images
 from kp2d.arguments import SIZE, refuse_input_as_output, say
 from kp2d.methods import cli as method_cli
 from kp2d.methods import registration
+from kp2d.methods.extractors import Extractor
 from kp2d.viz import matched
 
 
@@ -71,18 +73,17 @@ def run_match(options: argparse.Namespace) -> int:
     extractor = method_cli.extractor_from(options)
     seeing = {"top_k": options.top_k, "image_size": options.image_size}
     rules = {"ransac_threshold": options.ransac_threshold, "refine": options.refine}
-    view0 = registration.view_image(images.read_image(first), extractor, **seeing)
+    view0 = _view(first, extractor, seeing)
     unreadable = 0
     for path, own in zip(others, targets, strict=True):
         try:
-            image1 = images.read_image(path)
+            view1 = _view(path, extractor, seeing)
         except checks.InputError as error:
             if len(others) == 1:
                 raise
             print(f"kp2d match: left out: {error}", file=sys.stderr)
             unreadable += 1
             continue
-        view1 = registration.view_image(image1, extractor, **seeing)
         found = matched.match_views(view0, view1, extractor, names=(str(first), str(path)), **rules)
         written = ", ".join(str(found.save(target)) for target in own)
         say(f"{f'{path}: ' if len(others) > 1 else ''}{found.story}: {written}")
@@ -91,6 +92,23 @@ def run_match(options: argparse.Namespace) -> int:
     if unreadable:
         print(f"kp2d match: {unreadable} of {len(others)} pictures left out", file=sys.stderr)
     return int(unreadable > 0)
+
+
+def _view(path: Path, extractor: Extractor, seeing: dict[str, Any]) -> registration.View:
+    """Returns what a method sees of a picture.
+
+    Raises:
+        InputError: If it cannot be read, or its proportions allow no size that is chosen for it.
+    """
+    image = images.read_image(path)
+    try:
+        return registration.view_image(image, extractor, **seeing)
+    except checks.InputError as error:
+        if seeing["image_size"] is not None:
+            raise
+        received = f"{error.received} for {path}, of {image.shape[0]}x{image.shape[1]} px"
+        remedy = error.remedy or "Choose a size by --image-size, or cut the picture."
+        raise checks.problem(error.expected, received, remedy) from error
 
 
 def _pictures(names: Sequence[str]) -> list[Path]:
