@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kp2d import backend, checks, files, images
+from kp2d import backend, checks, files, images, picture_files
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".webm": "VP80"}  # of the videos that are written
@@ -188,9 +188,18 @@ def open_source(source: str | int, *, loop: bool = False) -> Source:
             f"{text}, which does not exist",
             "Check the name.",
         )
-    if path.suffix.lower() in images.SUFFIXES:
+    if path.suffix.lower() in images.SUFFIXES and not _is_video(path):
         return PictureSource(path.name, [path], loop=loop)
     return VideoSource(str(path), path.name, loop=loop)
+
+
+def _is_video(path: Path) -> bool:
+    """Tells whether a file is a video by its content, whatever it is named."""
+    try:
+        with path.open("rb") as file:
+            return picture_files.kind(file.read(2048))[0] == "a video"
+    except OSError:  # whoever reads it says why
+        return False
 
 
 def as_rgb(frame: np.ndarray) -> np.ndarray:

@@ -93,6 +93,13 @@ def test_a_video_loops_and_its_frames_are_all_there(film):
         assert len([frame for frame, _ in zip(source, range(50), strict=False)]) == 50
 
 
+def test_a_video_may_be_named_as_a_picture(film, tmp_path):
+    path = tmp_path / "frame.jpg"
+    path.write_bytes(film.read_bytes())
+    with video.open_source(path) as source:
+        assert len(list(source)) == FRAMES
+
+
 def test_a_video_that_was_cut_off_gives_what_is_left(film, tmp_path):
     content = film.read_bytes()
     (tmp_path / "cut.avi").write_bytes(content[: len(content) // 2])
