@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -34,6 +35,7 @@ _STRIP = 1 << 22  # pixels whose values are changed at once: a giant's would nee
 
 # With these flags gray is repeated, alpha dropped without blending, EXIF orientation applied.
 _DECODE_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+_GRAY_FLAGS = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
 _ASCII = (b"P1", b"P2", b"P3")
 _WHITES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits, in types that hold more
 _FLOAT_WHITES = (1.0, 255.0, 65535.0)
@@ -241,12 +243,21 @@ def _decode(content: bytes, path: Path, flags: int = _DECODE_FLAGS) -> np.ndarra
     """Returns what OpenCV makes of a file, BGR; None if it is no picture to OpenCV."""
     if content[:2] in _ASCII and content[-1:].isdigit():
         content += b"\n"  # without which OpenCV does not see the last number
+    content = picture_files.unblended(picture_files.plain_netpbm(content))
+    if not content:
+        return None
     try:
         with _quiet_opencv(path):
-            return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error as error:
-        # For example more pixels than OpenCV accepts.
-        raise checks.problem("a readable picture", f"{path} ({error.err})", _REPLACE) from None
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+            if image is None and flags == _DECODE_FLAGS:  # of gray floats it makes no colours
+                image = cv2.imdecode(np.frombuffer(content, np.uint8), _GRAY_FLAGS)
+    except cv2.error as error:  # for example more pixels than OpenCV accepts
+        setting = re.search(r"CV_IO_MAX_IMAGE_[A-Z]+", error.err)
+        remedy = f"Unset OPEN{setting[0]}, a variable of the environment." if setting else _REPLACE
+        raise checks.problem("a readable picture", f"{path} ({error.err})", remedy) from None
+    if image is not None and image.ndim == 2 and flags == _DECODE_FLAGS:
+        image = np.repeat(image[..., None], 3, axis=2)
+    return image
 
 
 def _without_end(content: bytes, path: Path) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from collections.abc import Iterator
@@ -43,12 +44,27 @@ _KINDS = (
     (0, b"\x89HDF", "an HDF5 file", _EXPORT),
     (128, b"DICM", "a DICOM file", _EXPORT),
     (0, b"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!", "an archive", "Unpack it."),
+    (0, b"\\0\5\x16[\0\7]", "attributes of a file as macOS keeps them apart", "Remove it."),
+    (0, b"\\0\\0\1\\0.\\0", "an icon", _CONVERT),
+    (
+        0,
+        b"\x89PNG(?!\r\n\x1a\n)|\xef\xbf\xbdPNG|\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd",
+        "a picture that was transferred as text, which damages it",
+        "Transfer it again, as binary.",
+    ),
+    (0, b"\\0{512}", "nothing but zeros, as an interrupted copy leaves them", "Copy the picture again."),
     (0, b"version https://git-lfs", "the placeholder of a file in Git LFS", "Fetch the file: git lfs pull."),
     (0, b"\\s*(<\\?xml[^>]*>\\s*)?(<!--.*?-->\\s*)*<svg", "an SVG drawing", _EXPORT),
     (
         0,
         b"\\s*<(!doctype html|html|head)",
         "a web page, as a failed download leaves it",
+        "Download the picture again.",
+    ),
+    (
+        0,
+        b'(\xef\xbb\xbf)?\\s*(<\\?xml|\\{\\s*["}]|data:image/)',
+        "a text (XML, JSON or a data URL), as a failed download leaves it",
         "Download the picture again.",
     ),
 )
@@ -98,14 +114,55 @@ def netpbm_maximum(content: bytes) -> int | None:
     return int(header[3]) if header else None
 
 
+def plain_netpbm(content: bytes) -> bytes:
+    """Returns a Netpbm picture as all versions of OpenCV read it right, other content as it is.
+
+    They take the colours of a PAM for those of BMP, and of a header with Windows' line ends the last byte for
+    a pixel; of a PAM with alpha nothing is left.
+    """
+    if content.startswith(b"P7\n"):
+        head, _, pixels = content.partition(b"ENDHDR\n")
+        fields = dict(re.findall(rb"(?m)^([A-Z]+)[ \t]+(\S+)", head))
+        kind = {b"1": b"P5", b"3": b"P6"}.get(fields.get(b"DEPTH", b""))
+        sizes = [fields.get(name) for name in (b"WIDTH", b"HEIGHT", b"MAXVAL")]
+        return b" ".join([kind, *filter(None, sizes)]) + b"\n" + pixels if kind and all(sizes) else b""
+    header = re.match(rb"P([56])\s+(\d+)\s+(\d+)\s+(\d+)\r\n", content[:128])
+    if header:
+        channels, width, height, white = (3 if header[1] == b"6" else 1, *map(int, header.groups()[1:]))
+        if len(content) - header.end() == width * height * channels * (2 if white > 255 else 1):
+            return header[0][:-2] + content[header.end() - 1 :]
+    return content
+
+
+def unblended(content: bytes) -> bytes:
+    """Returns a TIFF whose alpha OpenCV does not multiply its colours by, other content as it is.
+
+    It takes the alpha for one that they were multiplied by already.
+    """
+    if not content.startswith(_TIFF):
+        return content
+    order = "<" if content[:2] == b"II" else ">"
+    with contextlib.suppress(struct.error):
+        (start,) = struct.unpack_from(f"{order}I", content, 4)
+        (count,) = struct.unpack_from(f"{order}H", content, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            if struct.unpack_from(f"{order}HHIH", content, entry) == (338, 3, 1, 2):
+                return content[: entry + 8] + struct.pack(f"{order}H", 1) + content[entry + 10 :]
+    return content
+
+
 def may_be_transparent(content: bytes) -> bool:
-    """Tells whether a PNG or WebP declares transparency, and is stored upright."""
+    """Tells whether a PNG, TIFF or WebP declares transparency, and is stored upright."""
     if content.startswith(_PNG):
         head = content[: content.find(b"IDAT")]
         return (content[25:26] in (b"\x04", b"\x06") or b"tRNS" in head) and b"eXIf" not in content
     if content[8:12] == b"WEBP":
         extended = content[12:16] == b"VP8X" and content[20] & 0x10 and not content[20] & 0x08
         return bool(extended) or content[12:16] == b"VP8L"
+    if content.startswith(_TIFF):
+        with contextlib.suppress(struct.error):
+            fields = _tiff_fields(content)  # 338: what further samples are; 274: which way up
+            return fields.get(338, (0,))[0] in (1, 2) and fields.get(274, (1,)) == (1,)
     return False
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 import threading
 import tracemalloc
 import zlib
@@ -252,7 +254,7 @@ def test_values_without_a_known_white_are_refused(tmp_path, picture, values):
         images.read_image(tmp_path / "values.tif")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_what_transparency_hides_is_no_part_of_a_picture(tmp_path, picture, assumptions, kind):
     alpha = np.full(picture.shape[:2], 255, np.uint8)
     path = tmp_path / "cut out.png"
@@ -265,6 +267,47 @@ def test_what_transparency_hides_is_no_part_of_a_picture(tmp_path, picture, assu
     image = images.read_image(path)
     assert (image[:, :16] == 255).all() and np.array_equal(image[:, 16:], picture[:, 16:])
     assert len(assumptions) == 1 and "25%" in assumptions[0] and "white" in assumptions[0]
+    path.write_bytes(_encoded(np.dstack([picture, 0 * alpha]), kind, lossless=True, exact=True))
+    assert np.array_equal(images.read_image(path), picture), "transparency was not meant"
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".pfm"])
+def test_gray_floats_are_repeated_in_three_channels(tmp_path, picture, assumptions, suffix):
+    path = tmp_path / f"depth{suffix}"
+    cv2.imwrite(str(path), picture[..., 0].astype(np.float32) / 255)
+    assert np.array_equal(images.read_image(path), np.repeat(picture[..., :1], 3, axis=2))
+    assert len(assumptions) == 1 and "white is 1" in assumptions[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "channels"),
+    [
+        (b"P7\nWIDTH 64\nHEIGHT 40\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n", 3),
+        (b"P7\nWIDTH 64\nHEIGHT 40\nDEPTH 1\nMAXVAL 255\nTUPLTYPE GRAYSCALE\nENDHDR\n", 1),
+        (b"P6\r\n64 40\r\n255\r\n", 3),
+        (b"P5\r\n64 40\r\n255\r\n", 1),
+    ],
+)
+def test_rare_headers_of_netpbm_neither_swap_colours_nor_shift_pixels(tmp_path, picture, head, channels):
+    path = tmp_path / "rare.ppm"
+    path.write_bytes(head + picture[..., :channels].tobytes())
+    assert np.array_equal(images.read_image(path), np.broadcast_to(picture[..., :channels], picture.shape))
+
+
+def test_a_pam_with_alpha_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.pam"
+    path.write_bytes(b"P7\nWIDTH 9\nHEIGHT 9\nDEPTH 4\nMAXVAL 255\nENDHDR\n" + bytes(324))
+    with pytest.raises(checks.InputError, match="PAM"):
+        images.read_image(path)
+
+
+def test_a_limit_of_the_environment_is_named(tmp_path, picture):
+    images.write_image(tmp_path / "a.png", picture)
+    script = "import sys; from kp2d import images; images.read_image(sys.argv[1])"
+    setting = {"OPENCV_IO_MAX_IMAGE_PIXELS": "100"}
+    command = [sys.executable, "-c", script, str(tmp_path / "a.png")]
+    told = subprocess.run(command, env={**os.environ, **setting}, capture_output=True, text=True).stderr
+    assert "Unset OPENCV_IO_MAX_IMAGE_PIXELS" in told
 
 
 def test_the_first_of_several_pictures_is_meant(tmp_path, picture, assumptions):
@@ -291,6 +334,12 @@ def test_the_first_of_several_pictures_is_meant(tmp_path, picture, assumptions):
         (b"\x93NUMPY\x01\0v\0", "a NumPy array", "write_image"),
         (b"\0" * 128 + b"DICM\2\0", "a DICOM file", "Export"),
         (b"8BPS\0\1", "a Photoshop document", "Export"),
+        (b"\x89PNG\n\x1a\n\0\0\0\rIHDR", "transferred as text", "binary"),
+        (b"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\0\x10JFIF", "transferred as text", "binary"),
+        (bytes(4096), "nothing but zeros", "again"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "attributes of a file", "Remove"),
+        (b'{"error": "Not found"}', "a text", "Download"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a text", "Download"),
     ],
 )
 def test_what_is_no_picture_is_said_to_be_what_it_is(tmp_path, content, what, remedy):
