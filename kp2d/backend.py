@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -103,6 +104,9 @@ def import_matplotlib() -> None:
 
 def keras_fault(path: Path, settings: dict[str, Any]) -> str:
     """Returns what Keras would fail on in a `keras.json`; "" for what it can use, which changes no result."""
+    with contextlib.suppress(OSError, ValueError):  # what is no JSON is not used
+        if not isinstance(json.loads(path.read_text()), dict):
+            return f"{path}, which is no JSON object"
     for name, choices in _CHOICES.items():
         if settings.get(name, choices[0]) not in choices:
             return f"{path}: {name} {settings[name]}, which is none of {', '.join(choices)}"

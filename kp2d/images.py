@@ -67,11 +67,20 @@ def find_pictures(folder: Path, *, below: bool = True) -> list[Path]:
 
 
 def tell_unread(paths: Iterable[Path], where: str | os.PathLike) -> None:
-    """Logs how many photographs are among some files whose kinds are not read."""
+    """Logs how many photographs are among some files that are not read: of other kinds, and broken links."""
+    paths = list(paths)
+    broken = [path.name for path in paths if path.suffix.lower() in SUFFIXES and _is_broken_link(path)]
+    if broken:
+        told = f"{len(broken)} links of {where} to pictures that are not there ({checks.some(broken)})"
+        checks.left_out(f"{told}; fetch them, as with git annex get")
     kinds = Counter(path.suffix.lower() for path in paths if not path.name.startswith("."))
     if unread := [f"{kinds[suffix]} {suffix}" for suffix in _UNREAD if kinds[suffix]]:
         told = f"files of {where} of kinds that are not read ({checks.some(unread)})"
         checks.left_out(f"{told}; convert them to PNG or JPEG")
+
+
+def _is_broken_link(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_symlink() and not path.exists()
 
 
 def _children(folder: Path) -> list[Path]:

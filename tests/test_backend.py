@@ -15,6 +15,7 @@ from kp2d import backend
         ({"backend": "theano"}, "'theano'"),
         ({"floatx": "bfloat16"}, "floatx bfloat16"),
         ({"epsilon": 1}, "epsilon 1"),
+        ([], "no JSON object"),
         ({"image_data_format": "NHWC"}, "image_data_format NHWC"),
     ],
 )

@@ -437,6 +437,15 @@ def test_what_a_folder_holds_beside_pictures_that_are_read_is_said_once(made, be
     assert all(words in told for words in said) and len(caplog.messages) == bool(said), told
 
 
+@pytest.mark.parametrize("below", [True, False])
+def test_links_to_pictures_that_are_not_there_are_said(tmp_path, caplog, below):
+    (tmp_path / "a.png").touch()
+    for name in ("b.png", "c.JPG", "d.txt", ".#a.png"):  # the last is a lock of an editor
+        (tmp_path / name).symlink_to(".git/annex/objects/missing")
+    assert images.find_pictures(tmp_path, below=below) == [tmp_path / "a.png"]
+    assert len(caplog.messages) == 1 and "2 links" in caplog.text and "(b.png, c.JPG)" in caplog.text
+
+
 def _with_chunk(png, kind, content):
     chunk = len(content).to_bytes(4, "big") + kind + content
     return png[:33] + chunk + zlib.crc32(kind + content).to_bytes(4, "big") + png[33:]
