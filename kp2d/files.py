@@ -37,7 +37,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         InputError: If the folder cannot be created or written, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{path.suffix}")
     with _named_after(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -67,9 +67,9 @@ def check_writable(path: Path | str) -> None:
         InputError: If it could not.
     """
     path = Path(path)
-    if path.is_dir():
-        raise checks.problem("a file to write", f"the folder {path}")
     with _named_after(path):
+        if path.is_dir():  # an error, where the name is too long
+            raise checks.problem("a file to write", f"the folder {path}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass  # nothing is left behind, whatever happens next

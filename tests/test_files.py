@@ -86,6 +86,15 @@ def test_a_folder_in_the_place_of_the_file_is_a_clear_error(tmp_path):
     assert names(tmp_path) == ["a.csv"] and names(tmp_path / "a.csv") == []
 
 
+def test_a_name_may_be_as_long_as_the_file_system_allows_and_no_longer(tmp_path):
+    longest = tmp_path / ("a" * 251 + ".csv")
+    files.check_writable(longest)
+    files.write_text(longest, "x")
+    assert longest.read_text() == "x"
+    with pytest.raises(checks.InputError, match="too long"):
+        files.check_writable(tmp_path / ("a" * 252 + ".csv"))
+
+
 def test_check_writable_changes_nothing(tmp_path):
     old = files.write_text(tmp_path / "old.csv", "old")
     for path in (old, tmp_path / "new.csv", tmp_path / "folder" / "new.csv"):
