@@ -23,7 +23,7 @@ SUFFIXES = (
     *(".tif", ".tiff", ".bmp", ".webp"),
 )
 _UNREAD = (  # of photographs and pictures that are found beside others and not read
-    *(".heic", ".heif", ".avif", ".gif", ".jxl", ".jp2", ".psd", ".exr", ".hdr"),
+    *(".heic", ".heif", ".avif", ".gif", ".jxl", ".jp2", ".psd", ".exr", ".hdr", ".tga", ".ico"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".raw"),
 )
 WRITABLE_SUFFIXES = (".png", ".ppm", ".jpg", ".jpeg")

@@ -421,6 +421,7 @@ def test_of_giants_one_is_unpacked_at_a_time(tmp_path, picture, monkeypatch):
     ("made", "below", "said"),
     [
         (("a.png", "b.HEIC", "c.heic", "d.dng"), True, ["2 .heic, 1 .dng", "convert them"]),
+        (("a.png", "b.tga", "c.ico"), True, ["1 .tga, 1 .ico"]),
         (("a.png", "sub/b.avif", "sub/c.png"), True, ["1 .avif"]),
         (("a.png", "sub/b.png"), False, ["not searched: sub"]),
         (("a.png", "u/1.png", "v/1.png", "w/1.png", "x/1.png", "y/1.txt"), False, ["u, v, w and 1 more"]),

@@ -122,9 +122,9 @@ def seen_size(own_size: tuple[int, int], cell: int) -> tuple[int, int]:
     """Returns the size at which a method sees a picture by default, both as (height, width) px.
 
     It is the picture's own, rounded to what cells (px a side) can tile; less, not distorted, for a picture of
-    more than `MAX_SEEN` pixels.
+    more than `MAX_SEEN` pixels or with a longer side than the widest that networks take.
     """
-    scale = min(1.0, (MAX_SEEN / (own_size[0] * own_size[1])) ** 0.5)
+    scale = min(1.0, (MAX_SEEN / (own_size[0] * own_size[1])) ** 0.5, images.MAX_SIDE / max(own_size))
     least = max(3, -(-images.MIN_SIDE // cell))  # cells
     height, width = (max(round(side * scale / cell), least) * cell for side in own_size)
     return height, width

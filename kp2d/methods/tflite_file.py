@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kp2d import picture_files
 from kp2d.checks import InputError, problem
 
 ENTRY = "kp2d"
@@ -44,7 +45,9 @@ def read(path: str | Path) -> bytes:
     except OSError as error:
         raise problem("a .tflite model", f"{path}: {error.strerror or error}", "Check the path.") from error
     if data[4:8] != b"TFL3":
-        raise problem("a .tflite model", f"{path}, which is none", "Make one with kp2d quantize.")
+        kind, remedy = picture_files.kind(data)
+        remedy = remedy if "LFS" in kind else "Make one with kp2d quantize."
+        raise problem("a .tflite model", f"{path}, which is {kind or 'none'}", remedy)
     return data
 
 

@@ -192,6 +192,7 @@ def test_large_pictures_are_reduced_for_the_method_and_answered_in_their_own_pix
     assert registration.seen_size((480, 640), 8) == (480, 640)
     assert registration.seen_size((3024, 4032), 4) == (888, 1184)
     assert registration.seen_size((101, 5), 4) == (100, 12)
+    assert registration.seen_size((30600, 300), 4) == (images.MAX_SIDE, 80), "a panorama on its side"
     assert registration.seen_size((1, 3), 1) == (8, 8)
     scene = images.resize_image(textured((300, 400)), (1500, 2000))
     found = kp2d.match(scene[:1400, :1900], scene[40:1440, 64:1964], method="sift")
