@@ -68,7 +68,7 @@ def test_foreign_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="which is none"):
         learned.load(path)
     path.write_text("version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(InputError, match="which is the placeholder of a file in Git LFS. Fetch the file"):
+    with pytest.raises(InputError, match=r"which is the placeholder of a file in Git LFS\. Fetch the file"):
         learned.load(path)
     with pytest.raises(InputError, match=r"a \.weights\.h5 or \.tflite file.*none at .*no\.tflite"):
         learned.load(tmp_path / "no.tflite")
