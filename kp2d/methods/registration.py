@@ -229,6 +229,11 @@ def view_image(
         raise checks.problem("`top_k` as a whole number of at least 4", repr(top_k))
     if image_size is not None:
         image_size = checks.fits_cells(checks.is_image_size(image_size), extractor.cell)
+        if image_size[0] * image_size[1] > images.MAX_WHOLE:
+            received = "{}x{}, which takes gigabytes".format(*image_size)
+            raise checks.problem(
+                "an `image_size` of 8 megapixels at most, in px", received, "Choose a smaller one."
+            )
     size = seen_size(checks.is_image(image).shape[:2], extractor.cell)
     seen = images.resize_image(image, image_size or size)
     return View(image=image, seen=seen, features=textured(extractor.extract(seen), seen).take(slice(top_k)))

@@ -53,7 +53,7 @@ class Weights:
 
 def is_path(name: str) -> bool:
     """Tells whether the name of a method is the path of a model or of trained weights ("runs/mine")."""
-    return "/" in name or os.sep in name or name.endswith((WEIGHTS, MODEL))
+    return "/" in name or os.sep in name or name.endswith((".h5", ".keras", ".onnx", MODEL))
 
 
 def check_name(kind: str, name: str, names: Iterable[str]) -> None:

@@ -68,6 +68,9 @@ def test_extractor_refuses_a_size_its_cells_do_not_tile(trained):
 def test_missing_weights_are_refused(small_preset, tmp_path):
     with pytest.raises(InputError, match="none at"):
         learned.load(tmp_path / "no.weights.h5")
+    for name in ("nope.h5", "nope.keras", "nope.onnx", "nope.tflite"):
+        with pytest.raises(InputError, match=f"none at .*{name}"):
+            learned.load(name)
     with pytest.raises(InputError, match="shipped network"):
         learned.load("kp2d_huge")
     with pytest.raises(InputError, match="precision"):

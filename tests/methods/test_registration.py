@@ -188,6 +188,11 @@ def test_registration_finds_a_known_shift_at_any_size(textured):
         assert found.features0.keypoints[:, 0].max() > 160
 
 
+def test_a_size_that_would_take_gigabytes_is_refused(textured):
+    with pytest.raises(checks.InputError, match="8 megapixels at most, in px; received 8000x8000"):
+        kp2d.match(textured((48, 64)), textured((48, 64)), method="sift", image_size=(8000, 8000))
+
+
 def test_large_pictures_are_reduced_for_the_method_and_answered_in_their_own_pixels(textured):
     assert registration.seen_size((480, 640), 8) == (480, 640)
     assert registration.seen_size((3024, 4032), 4) == (888, 1184)
