@@ -98,17 +98,9 @@ def _view(path: Path, extractor: Extractor, seeing: dict[str, Any]) -> registrat
     """Returns what a method sees of a picture.
 
     Raises:
-        InputError: If it cannot be read, or its proportions allow no size that is chosen for it.
+        InputError: If it cannot be read.
     """
-    image = images.read_image(path)
-    try:
-        return registration.view_image(image, extractor, **seeing)
-    except checks.InputError as error:
-        if seeing["image_size"] is not None:
-            raise
-        received = f"{error.received} for {path}, of {image.shape[0]}x{image.shape[1]} px"
-        remedy = error.remedy or "Choose a size by --image-size, or cut the picture."
-        raise checks.problem(error.expected, received, remedy) from error
+    return registration.view_image(images.read_image(path), extractor, **seeing)
 
 
 def _pictures(names: Sequence[str]) -> list[Path]:
