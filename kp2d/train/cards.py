@@ -92,7 +92,7 @@ def write_mean(shares: Mapping[str | Path, float], output: str | Path) -> Path:
     """
     if not shares or min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
         raise problem("positive shares that sum to 1", repr(list(shares.values())))
-    parts = {resolve(name): share for name, share in shares.items()}
+    parts = [resolve(name) for name in shares]
     preset, *others = {part.preset for part in parts}
     if others:
         raise problem("weights of one network", ", ".join([preset, *others]))
@@ -103,14 +103,14 @@ def write_mean(shares: Mapping[str | Path, float], output: str | Path) -> Path:
     networks = [load_network(preset, part.path)[0] for part in parts]
     weights = zip(*(network.get_weights() for network in networks), strict=True)
     mean = [
-        sum(share * value for share, value in zip(parts.values(), values, strict=True)) for values in weights
+        sum(share * value for share, value in zip(shares.values(), values, strict=True)) for values in weights
     ]
     networks[0].set_weights(mean)
     path = Path(output) / f"{preset}{WEIGHTS}"
     save_weights(networks[0], path)
     stages = [stage for card in known for stage in card["stages"]]
     stages = [stage for number, stage in enumerate(stages) if stage not in stages[:number]]
-    of = [{"sha256": part.sha256, "share": share} for part, share in parts.items()]
+    of = [{"sha256": part.sha256, "share": share} for part, share in zip(parts, shares.values(), strict=True)]
     longest = max(known, key=lambda card: len(card["stages"]))
     own = {"recipe": "mean", "preset": preset, "of": of, "steps": 0, "pairs": 0, "hours": 0.0}
     card = {

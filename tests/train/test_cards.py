@@ -109,6 +109,10 @@ def test_the_mean_of_networks_tells_of_its_parts(train, small_preset, tmp_path):
     )
     for ours, theirs, mixed in zip(one, two, both, strict=True):
         np.testing.assert_allclose(mixed, 0.25 * ours + 0.75 * theirs, rtol=1e-6, atol=1e-7)
+    cards.write_mean({first.parent: 0.5, start: 0.5}, tmp_path / "same")  # two names of the same file
+    same, _ = weights.load_network(small_preset, weights.resolve(tmp_path / "same").path)
+    for ours, mixed in zip(one, same.get_weights(), strict=True):
+        np.testing.assert_allclose(mixed, ours, rtol=1e-6, atol=1e-7)
 
 
 def test_what_has_no_mean_is_refused(train, small_preset, tmp_path):
