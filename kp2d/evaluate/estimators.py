@@ -230,10 +230,7 @@ def trust_study(
         setting = {"method": extractor.name, "precision": extractor.precision, "runtime": extractor.runtime}
         keys = ["dataset", "pairs", "around"]
         for key, part in table.groupby(keys, sort=False):
-            counts = {
-                f"num_{name}": int(part[name].sum())
-                for name in ("found", "trusted", "right", "right_trusted")
-            }
+            counts = part[["found", "trusted", "right", "right_trusted"]].sum().add_prefix("num_").to_dict()
             told = {"profile": profile, **dict(zip(keys, key, strict=True)), "num_pairs": len(part)}
             about = {
                 "weights_sha256": extractors.weights_hash(extractor),
@@ -282,7 +279,7 @@ def _framed(image: np.ndarray) -> np.ndarray:
 
 
 def _letterboxed(image: np.ndarray) -> np.ndarray:
-    return _blackened(image, lambda x, y: abs(y) + 0 * x > 0.7)
+    return _blackened(image, lambda _, y: abs(y) > 0.7)
 
 
 def _through_a_microscope(image: np.ndarray) -> np.ndarray:

@@ -8,13 +8,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from kp2d import checks, files, images
 from kp2d.arguments import SIZE, refuse_input_as_output, say
 from kp2d.methods import cli as method_cli
 from kp2d.methods import registration
-from kp2d.methods.extractors import Extractor
 from kp2d.viz import matched
 
 
@@ -73,11 +71,11 @@ def run_match(options: argparse.Namespace) -> int:
     extractor = method_cli.extractor_from(options)
     seeing = {"top_k": options.top_k, "image_size": options.image_size}
     rules = {"ransac_threshold": options.ransac_threshold, "refine": options.refine}
-    view0 = _view(first, extractor, seeing)
+    view0 = registration.view_image(images.read_image(first), extractor, **seeing)
     unreadable = 0
     for path, own in zip(others, targets, strict=True):
         try:
-            view1 = _view(path, extractor, seeing)
+            view1 = registration.view_image(images.read_image(path), extractor, **seeing)
         except checks.InputError as error:
             if len(others) == 1:
                 raise
@@ -92,15 +90,6 @@ def run_match(options: argparse.Namespace) -> int:
     if unreadable:
         print(f"kp2d match: {unreadable} of {len(others)} pictures left out", file=sys.stderr)
     return int(unreadable > 0)
-
-
-def _view(path: Path, extractor: Extractor, seeing: dict[str, Any]) -> registration.View:
-    """Returns what a method sees of a picture.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    return registration.view_image(images.read_image(path), extractor, **seeing)
 
 
 def _pictures(names: Sequence[str]) -> list[Path]:
