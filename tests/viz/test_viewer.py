@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kp2d import checks
-from kp2d.viz import pictures, showcase
+from kp2d import checks, images
+from kp2d.data import datasets
+from kp2d.viz import pictures, viewer
 
 PNG = b"\x89PNG"
 
@@ -33,7 +34,7 @@ def live():
     """A live viewer of two good pairs and a bad one."""
     pytest.importorskip("ipywidgets")
     render = Recorder()
-    box = showcase.show_pairs(["a", "bad", "c"], ["sift", "orb"], render, interactive=True)
+    box = viewer.show_pairs(["a", "bad", "c"], ["sift", "orb"], render, interactive=True)
     controls, message, picture = box.children
     return types.SimpleNamespace(
         render=render,
@@ -67,10 +68,27 @@ def test_a_saved_notebook_keeps_the_picture(live):
     assert "application/vnd.jupyter.widget-view+json" in bundle
 
 
-def test_a_threshold_is_offered_only_where_it_does_something():
+def test_what_leaves_no_choice_is_not_offered():
     pytest.importorskip("ipywidgets")
-    box = showcase.show_pairs(["a"], ["sift"], Recorder(), score_threshold=False, interactive=True)
-    assert [control.description for control in box.children[0].children] == ["pair", "method", "top-k"]
+
+    def offered(*choices, **options):
+        box = viewer.show_pairs(*choices, Recorder(), interactive=True, **options)
+        return [control.description for control in box.children[0].children]
+
+    assert offered(["a", "b"], ["sift", "orb"], score_threshold=False) == ["pair", "method", "top-k"]
+    assert offered(["a"], ["sift"]) == ["top-k", "threshold"]
+    assert offered(["a"], ["sift", "orb"], top_k=(300,)) == ["method", "threshold"]
+
+
+def test_two_images_of_ones_own_are_matched_and_drawn(tiny_dataset):
+    pair = datasets.load_sequences(tiny_dataset)[0].pairs[0]
+    image0, image1 = pair.path0, images.read_image(pair.path1)
+    assert isinstance(viewer.show_match(image0, image1, ["orb"], interactive=False), Figure)
+    pytest.importorskip("ipywidgets")
+    box = viewer.show_match(image0, image1, ["orb", "sift"], top_k=(50, 100), interactive=True)
+    before = bytes(box.children[2].value)
+    box.children[0].children[0].value = "sift"
+    assert before != bytes(box.children[2].value) and not box.children[1].value
 
 
 def test_each_control_redraws_once_with_its_choice(live):
@@ -103,7 +121,7 @@ def test_error_replaces_the_picture_and_the_next_choice_recovers(live):
 
 def test_static_returns_the_first_figure():
     render = Recorder()
-    figure = showcase.show_pairs(["a", "c"], ["orb"], render, top_k=(7,), interactive=False)
+    figure = viewer.show_pairs(["a", "c"], ["orb"], render, top_k=(7,), interactive=False)
     assert isinstance(figure, Figure)
     assert render.calls == [("a", "orb", 7, 0.0)]
 
@@ -111,7 +129,7 @@ def test_static_returns_the_first_figure():
 def test_auto_is_static_outside_a_kernel(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "left over from the shell")
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
-    assert isinstance(showcase.show_pairs(["a"], ["sift"], Recorder()), Figure)
+    assert isinstance(viewer.show_pairs(["a"], ["sift"], Recorder()), Figure)
 
 
 @pytest.mark.parametrize(
@@ -125,15 +143,15 @@ def test_auto_is_static_outside_a_kernel(monkeypatch):
 )
 def test_front_end_is_recognized(monkeypatch, names, user_ns, expected):
     as_kernel(monkeypatch, names, user_ns)
-    assert showcase.has_front_end() is expected
+    assert viewer.has_front_end() is expected
 
 
 def test_without_ipywidgets_auto_is_static_and_true_is_refused(monkeypatch):
     as_kernel(monkeypatch, ("JPY_SESSION_NAME",))
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    assert isinstance(showcase.show_pairs(["a"], ["sift"], Recorder()), Figure)
+    assert isinstance(viewer.show_pairs(["a"], ["sift"], Recorder()), Figure)
     with pytest.raises(checks.InputError, match="pip install ipywidgets"):
-        showcase.show_pairs(["a"], ["sift"], Recorder(), interactive=True)
+        viewer.show_pairs(["a"], ["sift"], Recorder(), interactive=True)
 
 
 @pytest.mark.parametrize(
@@ -147,4 +165,4 @@ def test_without_ipywidgets_auto_is_static_and_true_is_refused(monkeypatch):
 )
 def test_nothing_to_choose_from_is_an_error(pairs, methods, options, match):
     with pytest.raises(checks.InputError, match=match):
-        showcase.show_pairs(pairs, methods, Recorder(), **options)
+        viewer.show_pairs(pairs, methods, Recorder(), **options)
