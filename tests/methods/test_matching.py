@@ -213,12 +213,15 @@ def test_the_turn_of_an_image_is_found_among_outliers(quarters):
     assert matching.best_turn(descriptors0, descriptors1) == quarters
 
 
-def test_all_keypoints_vote_on_a_turn_where_the_best_are_not_clear():
-    best = matching.VOTERS // matching.TURNS
-    descriptors0, noise = steerable(matching.VOTERS), steerable(best, seed=1)
-    descriptors1 = np.concatenate([noise, matching.turn(descriptors0[best:], 3)])
-    assert np.ptp(matching._likeness_of_turns(descriptors0[:best], descriptors1)) < matching.CLEAR
-    assert matching.best_turn(descriptors0, descriptors1) == 3
+@pytest.mark.parametrize(("side", "few"), list(enumerate(matching.FEW)))
+def test_all_keypoints_vote_on_a_turn_where_few_are_not_clear(side, few):
+    descriptors, noise = steerable(matching.VOTERS), steerable(few, seed=1)
+    turned = matching.turn(descriptors[few:], 3 - 2 * side)
+    pair = [descriptors, np.concatenate([noise, turned])]
+    pair = pair[::-1] if side else pair
+    first = [voters[:count] for voters, count in zip(pair, matching.FEW, strict=True)]
+    assert np.ptp(matching._likeness_of_turns(*first)) < matching.CLEAR
+    assert matching.best_turn(*pair) == 3
 
 
 def test_the_turn_is_that_of_the_most_similar_matches_of_four_products():

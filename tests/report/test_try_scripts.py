@@ -210,10 +210,13 @@ def test_the_ratio_leaves_out_what_is_hardly_nearer_than_the_second(javascript):
     assert mutual(javascript, first, second, ratio=0.8)[0].tolist() == [[1, 2]]
 
 
+@pytest.mark.parametrize("few_are_clear", [True, False])
 @pytest.mark.parametrize("quarters", range(4))
-def test_the_vote_finds_the_turn_as_python_does(javascript, quarters):
-    first = unit(40, seed=3)
+def test_the_vote_finds_the_turn_as_python_does(javascript, quarters, few_are_clear):
+    first = unit(300, seed=3)
     second = matching.turn(first, quarters)
+    if not few_are_clear:
+        second[: matching.FEW[0]] = unit(matching.FEW[0], seed=4)
     found = javascript(
         ["match"],
         "[kp2d.match.bestTurn(...[a, b].map((all) => Float32Array.from(all)), 8),"
@@ -223,7 +226,7 @@ def test_the_vote_finds_the_turn_as_python_does(javascript, quarters):
         quarters=quarters,
     )
     assert found[0] == quarters == matching.best_turn(first, second)
-    np.testing.assert_allclose(found[1], second.ravel(), atol=1e-7)
+    np.testing.assert_allclose(found[1], matching.turn(first, quarters).ravel(), atol=1e-7)
 
 
 # homography

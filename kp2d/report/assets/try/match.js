@@ -5,7 +5,9 @@
 
 (() => {
   const TURNS = 4;
-  const VOTERS = 1000; // best keypoints of a picture that vote on its turn
+  const VOTERS = [1000, 1000]; // best keypoints of pictures 0 and 1 that vote on a turn
+  const FEW = [125, 500]; // likewise, that vote first
+  const CLEAR = 0.04; // lead in mean likeness by which few decide
 
   /** For each of N descriptors its nearest one of the other side, likenesses, and for each of M likewise. */
   const nearest = (descriptors0, descriptors1, dim) => {
@@ -71,15 +73,25 @@
     return result;
   };
 
-  /** By how many quarters picture 0 must be turned for its most similar matches to be the most similar. */
-  const bestTurn = (descriptors0, descriptors1, dim) => {
-    const [voters0, voters1] = [descriptors0, descriptors1].map((all) => all.subarray(0, VOTERS * dim));
-    const most = Math.max(1, Math.floor(Math.min(voters0.length, voters1.length) / dim / 5));
-    const votes = Array.from({ length: TURNS }, (_, quarters) => {
-      const { distances } = mutual(turned(voters0, dim, quarters), voters1, dim);
+  /** The mean likeness of the most similar fifth of matches, for each turn of the first descriptors. */
+  const likenessOfTurns = (descriptors0, descriptors1, dim) => {
+    const most = Math.max(1, Math.floor(Math.min(descriptors0.length, descriptors1.length) / dim / 5));
+    return Array.from({ length: TURNS }, (_, quarters) => {
+      const { distances } = mutual(turned(descriptors0, dim, quarters), descriptors1, dim);
       const likenesses = distances.map((value) => 1 - (value * value) / 2).sort().reverse().subarray(0, most);
       return likenesses.length ? likenesses.reduce((sum, value) => sum + value, 0) / likenesses.length : 0;
     });
+  };
+
+  /** By how many quarters picture 0 must be turned for its most similar matches to be the most similar. */
+  const bestTurn = (descriptors0, descriptors1, dim) => {
+    const all = [descriptors0, descriptors1];
+    const voters = (counts) => all.map((descriptors, side) => descriptors.subarray(0, counts[side] * dim));
+    const few = voters(FEW);
+    let votes = likenessOfTurns(...few, dim);
+    const [first, second] = Float64Array.from(votes).sort().reverse();
+    const more = few.some((descriptors, side) => descriptors.length < all[side].length);
+    if (more && first - second < CLEAR) votes = likenessOfTurns(...voters(VOTERS), dim);
     return votes.indexOf(Math.max(...votes));
   };
 
