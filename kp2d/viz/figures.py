@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import logging
 import os
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,11 @@ def method_style(method: str, precision: str = "float32") -> dict[str, Any]:
     place, color = divmod(zlib.crc32(str(method).encode()), len(_OTHER_COLORS))
     other = {"color": _OTHER_COLORS[color], "marker": _OTHER_MARKERS[place % len(_OTHER_MARKERS)]}
     return {**METHODS.get(method, other), "linestyle": _LINE_STYLES.get(precision, ":")}
+
+
+def colors(names: Iterable[str]) -> dict[str, str]:
+    """Returns a colour for each of some names that are no methods, by their order: neighbours differ."""
+    return dict(zip(dict.fromkeys(names), itertools.cycle(_OTHER_COLORS), strict=False))
 
 
 def method_label(method: str, precision: str = "float32") -> str:

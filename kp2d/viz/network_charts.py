@@ -49,6 +49,7 @@ def plot_losses(log: pd.DataFrame) -> Figure:
     terms = [term for term in TERMS if term in log and log[term].notna().any()]
     if not terms:
         raise checks.problem(f"at least one of the terms {', '.join(TERMS)}", "none of them")
+    colors = figures.colors(log["recipe"])
     with figures.style():
         rows = -(-len(terms) // _LOSSES)
         figure = figures.StyledFigure(figsize=(figures.WIDE, 1.85 * rows + 0.3), layout="constrained")
@@ -56,9 +57,8 @@ def plot_losses(log: pd.DataFrame) -> Figure:
         for number, term in enumerate(terms, start=1):
             panel = figure.add_subplot(rows, min(_LOSSES, len(terms)), number)
             for recipe, run in log.groupby("recipe", sort=False):
-                drawn = figures.method_style(recipe)
                 if run[term].notna().any():
-                    panel.plot(run["pairs"], run[term], color=drawn["color"], label=recipe)
+                    panel.plot(run["pairs"], run[term], color=colors[recipe], label=recipe)
             title, unit = TERMS[term]
             panel.set_title(title, fontsize=7.5)
             panel.set_ylabel(unit, fontsize=6.5)
@@ -111,7 +111,7 @@ def plot_sensitivity(rows: pd.DataFrame) -> Figure:
     """
     _need(rows, ["group", "variant", *DELTAS])
     rows = rows[rows["group"] != "float32"].reset_index(drop=True)
-    groups = list(dict.fromkeys(rows["group"]))
+    colors = figures.colors(rows["group"])
     first = rows["group"] != rows["group"].shift()
     heights = np.arange(len(rows)) + 0.7 * first.cumsum()  # a gap before each group
     with figures.style():
@@ -123,8 +123,7 @@ def plot_sensitivity(rows: pd.DataFrame) -> Figure:
             limit = 1.25 * np.nanquantile(np.abs(rows[column]), 0.85) + 1e-4
             panel.axvline(0, color="#999999", linewidth=0.8)
             for height, value, group in zip(heights, rows[column], rows["group"], strict=True):
-                color = figures.method_style(f"group {groups.index(group)}")["color"]
-                shown = np.clip(value, -limit, limit)
+                color, shown = colors[group], np.clip(value, -limit, limit)
                 panel.plot([0, shown], [height, height], color=color, linewidth=1.6, solid_capstyle="butt")
                 if abs(value) > limit:
                     side = "right" if value > 0 else "left"

@@ -70,6 +70,7 @@ def test_loss_table_and_chart_tell_the_kinds_of_descriptor_loss_apart(trained, t
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == [title for title, _ in network_charts.TERMS.values()]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kp2d", "kp2d_plus"]
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 2
     drawn = figures.save_figure(figure, tmp_path / "losses.svg").read_bytes()
     assert drawn == figures.save_figure(network_charts.plot_losses(log), tmp_path / "again.svg").read_bytes()
 

@@ -1,5 +1,6 @@
 """Tests what the pictures show: artists, counts, colours, limits, files; not how they look."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -253,6 +254,14 @@ def test_methods_differ_and_a_precision_changes_only_the_line():
     assert float32["color"] == int8["color"] and float32["linestyle"] != int8["linestyle"]
     assert figures.method_style("akaze") == figures.method_style("akaze")
     assert figures.method_style("akaze")["color"] not in {look["color"] for look in looks}
+
+
+def test_what_is_no_method_has_colours_by_its_order():
+    colors = figures.colors(["kp2d", "kp2d", "kp2d_plus", *"abcdef"])
+    assert list(colors) == ["kp2d", "kp2d_plus", *"abcdef"]
+    drawn = list(colors.values())
+    assert len(set(drawn[:5])) == 5
+    assert all(color != following for color, following in itertools.pairwise(drawn))
 
 
 def test_nothing_global_changes():
