@@ -20,6 +20,7 @@ def end_names(name: str) -> tuple[str, str]:
     return f"{name}_low", f"{name}_high"
 
 
+STACKED = "{}<br><sub>{}</sub>"  # a value and below it, in small print, its interval
 METRICS = ("repeatability", "localization_error", "d1", "d3", "d5", "matching_score")
 SMALLER_IS_BETTER = "localization_error"  # of the metrics, the only one
 INTERVALS = tuple(name for metric in METRICS for name in end_names(metric))
@@ -96,6 +97,16 @@ HEADINGS = {  # as short as a table on a page wants them
     "d1_most": "d1, most",
     "times_as_fast_as_sift": "times as fast as SIFT",
     "times_as_fast_as_float32": "times as fast as float32",
+    "corner_error": "corners, px",
+    "sift_corner_error": "SIFT's corners, px",
+    "num_matches": "matches",
+    "num_inliers": "inliers",
+    "sqnr_score": "score, dB",
+    "sqnr_offset": "offset, dB",
+    "sqnr_descriptor": "descriptor, dB",
+    "delta_repeatability": "Δ repeatability",
+    "delta_localization_error": "Δ localization, px",
+    "delta_matching_score": "Δ matching",
 }
 
 
@@ -218,6 +229,7 @@ def interval_text(low: float, high: float) -> str:
     """Returns an interval as every table shows it, "0.790–0.871" or "-0.010 to 0.004"; "" without one."""
     if pd.isna(low):
         return ""
+    low, high = (round(end, 3) + 0.0 for end in (low, high))  # + 0.0: no minus before a zero
     return f"{low:.3f} to {high:.3f}" if low < 0 else f"{low:.3f}–{high:.3f}"
 
 

@@ -20,7 +20,15 @@ from kp2d.reproduce import parameters
 SCORES = ("method", "precision", "top_k", "num_pairs", "num_failed", *tables.METRICS)
 MAPPING = (
     *("method", "precision", "size", "num_unmapped_before", "num_unmapped", "parameter_kib", "gmacs"),
-    *("compute_ms", "transfer_ms", "least_ms", "compiler", "compiled_unmapped"),
+    *("transfer_ms", "least_ms", "compiler", "compiled_unmapped"),
+)
+PRECISIONS = (
+    *("kind", "bytes", "weights_sha256", "sqnr_score", "sqnr_offset", "sqnr_descriptor"),
+    *("delta_repeatability", "delta_localization_error", "delta_matching_score"),
+)
+AGAINST = (
+    *("method", "precision", "dataset", "metric", "num_pairs", "num_better", "num_equal", "num_worse"),
+    *("num_compared", "mean_difference", "difference_low", "difference_high"),
 )
 TIMES = (
     *("method", "precision", "size", "threads", "network_ms", "decode_ms", "extract_ms", "extract_ms_p90"),
@@ -146,9 +154,11 @@ def progress() -> Iterator[None]:
 
 
 def show(rows: pd.DataFrame, columns: Sequence[str] = ()) -> Markdown:
-    """Returns a table (or some of its columns) for display, formatted as in the README."""
+    """Returns a table (or some of its columns) for display, formatted as in the README, intervals too."""
     if rows.empty:
         return Markdown("*No rows: nothing in this run belongs into this table.*")
+    with_ends = [name for name in columns if {*tables.end_names(name)} <= {*rows}]
+    rows = tables.with_intervals(rows, with_ends, form=tables.STACKED)
     return Markdown(tables.markdown(tables.readable(rows), columns))
 
 

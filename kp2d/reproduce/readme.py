@@ -79,7 +79,7 @@ def _ahead(rows: pd.DataFrame) -> Iterator[str]:
 
 def _with_ends(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns rows whose metrics are text with the ends of their intervals in small print below."""
-    return tables.with_intervals(rows, form="{}<br><sub>{}</sub>")
+    return tables.with_intervals(rows, form=tables.STACKED)
 
 
 def _networks() -> str:

@@ -176,6 +176,7 @@ def test_intervals_stand_beside_their_values():
     assert list(shown["d1"]) == ["0.750 (0.600–0.875)", "–"]
     assert shown["d3"].iloc[1] == "0.500"
     assert tables.interval_text(-0.01, 0.004) == "-0.010 to 0.004"  # a dash would look like a sign
+    assert tables.interval_text(-0.0004, 0.004) == "0.000–0.004"
 
 
 def test_unknown_table_of_the_paper_names_the_known_ones():

@@ -13,6 +13,7 @@ import nbformat
 import pandas as pd
 import pytest
 
+from kp2d.evaluate import tables
 from kp2d.reproduce import chain, notebook
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -213,6 +214,27 @@ def test_inputs_are_made_by_an_earlier_stage_or_optional():
 
 def test_a_table_without_rows_says_so():
     assert "No rows" in notebook.show(pd.DataFrame(columns=["method", "d1"])).data
+
+
+def test_intervals_stand_below_their_values_in_small_print():
+    rows = pd.DataFrame({"method": ["sift"], "d1": [0.5], "d1_low": [0.4], "d1_high": [0.6]})
+    assert "| sift | 0.500<br><sub>0.400–0.600</sub> |" in notebook.show(rows, ["method", "d1"]).data
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("evaluation", notebook.SCORES),
+        ("precisions", notebook.PRECISIONS),
+        ("compile", notebook.MAPPING),
+        ("latency", notebook.TIMES),
+        ("against_sift", notebook.AGAINST),
+    ],
+)
+def test_a_wide_table_is_shown_by_columns_that_it_has(table, columns):
+    rows = tables.read_csv(FOLDER.parent / "results" / "fast" / f"{table}.csv")
+    assert {*columns} <= {*tables.readable(rows)}
+    assert len(columns) <= 13  # more would scroll sideways in JupyterLab
 
 
 def test_a_kernel_that_ends_in_its_housekeeping_does_not_complain(caplog):
