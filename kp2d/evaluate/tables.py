@@ -130,6 +130,7 @@ def of_size(rows: pd.DataFrame, image_size: tuple[int, int]) -> pd.DataFrame:
 def write_csv(path: Path | str, rows: pd.DataFrame) -> Path:
     """Writes a table, six significant digits, and returns the path; one with the same results stays as it is.
 
+    Whole numbers keep all digits, whatever type a column got from what it was put together with.
     So a repeated run of the same reproduction changes no file, and the commit named in the rows is the one
     that first computed them.
 
@@ -137,10 +138,14 @@ def write_csv(path: Path | str, rows: pd.DataFrame) -> Path:
         InputError: If the place cannot be written.
     """
     path = Path(path)
-    text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    text = rows.to_csv(index=False, float_format=_six_digits, lineterminator="\n")
     if path.is_file() and _same_results(path.read_text(encoding="utf-8", errors="replace"), text):
         return path
     return files.write_text(path, text)
+
+
+def _six_digits(value: float) -> str:
+    return f"{value:.0f}" if abs(value) < 2**53 and value.is_integer() else f"{value:.6g}"
 
 
 def _same_results(old: str, new: str) -> bool:

@@ -166,6 +166,11 @@ def test_the_papers_models_have_our_parameters_and_megabytes():
 def test_whole_numbers_are_written_as_such(tmp_path):
     path = tables.write_csv(tmp_path / "models.csv", tables.beside_models())
     assert "kp2d_baseline,parameters,5317219,5317000,219," in path.read_text(encoding="utf-8")
+    joined = pd.concat(
+        [pd.DataFrame({"bytes": [1680408]}), pd.DataFrame({"sqnr": [1234.5678, np.inf, 1e300]})]
+    )
+    written = tables.write_csv(tmp_path / "joined.csv", joined).read_text(encoding="utf-8")
+    assert written == "bytes,sqnr\n1680408,\n,1234.57\n,inf\n,1e+300\n"
 
 
 def test_intervals_stand_beside_their_values():
