@@ -182,18 +182,19 @@ def quantize(
 
 
 def _refine(network: keras.Model, examples: Sequence[tuple[np.ndarray, dict[str, np.ndarray]]]) -> None:
-    """Cuts off the hidden tensor of each head where the head's output is best."""
+    """Cuts off the hidden tensor of each head where the head's output is best; no head sees another's."""
     predict = compile_predict(network)
-    for head in ("score", "offset", "descriptor"):
-        high = network.get_layer(f"{head}_a_range").high
-        widest = float(ops.convert_to_numpy(high))
-        errors = {}
-        for part in _REFINED_PARTS:
-            high.assign(widest * part)
-            errors[part] = sum(
-                _head_error(f"{head}_map", predict(image), wanted) for image, wanted in examples
-            )
-        high.assign(widest * min(errors, key=errors.get))
+    highs = {head: network.get_layer(f"{head}_a_range").high for head in ("score", "offset", "descriptor")}
+    widest = {head: float(ops.convert_to_numpy(high)) for head, high in highs.items()}
+    errors: dict[str, dict[float, float]] = {head: {} for head in highs}
+    for part in _REFINED_PARTS:
+        for head, high in highs.items():
+            high.assign(widest[head] * part)
+        pairs = [(predict(image), wanted) for image, wanted in examples]
+        for head, found in errors.items():
+            found[part] = sum(_head_error(f"{head}_map", *pair) for pair in pairs)
+    for head, high in highs.items():
+        high.assign(widest[head] * min(errors[head], key=errors[head].get))
 
 
 def _head_error(name: str, heads: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
