@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kp2d import files, provenance
 from kp2d.checks import problem
 from kp2d.data import datasets
@@ -26,6 +28,7 @@ _STAGE = (  # of a run's configuration, what its stage repeats
     *("preset", "recipe", "image_size", "batch_size", "precision", "seed", "learning_rate", "ema"),
     *("loss", "augment"),
 )
+_UNTRAINED = {"steps": 0, "pairs": 0, "hours": 0.0}  # of a stage that trains nothing
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +99,7 @@ def write_mean(shares: Mapping[str | Path, float], output: str | Path) -> Path:
     preset, *others = {part.preset for part in parts}
     if others:
         raise problem("weights of one network", ", ".join([preset, *others]))
-    known = [_card_of(part.path) for part in parts]
-    for part, card in zip(parts, known, strict=True):
-        if not card:
-            raise problem("weights with a card", str(part.path), "Train with kp2d train --card.")
+    known = [_known_card(part.path) for part in parts]
     networks = [load_network(preset, part.path)[0] for part in parts]
     weights = zip(*(network.get_weights() for network in networks), strict=True)
     mean = [
@@ -112,7 +112,7 @@ def write_mean(shares: Mapping[str | Path, float], output: str | Path) -> Path:
     stages = [stage for number, stage in enumerate(stages) if stage not in stages[:number]]
     of = [{"sha256": part.sha256, "share": share} for part, share in zip(parts, shares.values(), strict=True)]
     longest = max(known, key=lambda card: len(card["stages"]))
-    own = {"recipe": "mean", "preset": preset, "of": of, "steps": 0, "pairs": 0, "hours": 0.0}
+    own = {"recipe": "mean", "preset": preset, "of": of, **_UNTRAINED}
     card = {
         **longest,
         "steered": any(card.get("steered") for card in known),
@@ -121,6 +121,33 @@ def write_mean(shares: Mapping[str | Path, float], output: str | Path) -> Path:
         "metrics": [],
     }
     return files.write_json(card_of(path), card)
+
+
+def write_half(weights: str | Path, output: str | Path) -> Path:
+    """Writes trained weights in half precision, in half as many bytes, and their card.
+
+    Keras reads them as any others; the network computes in the precision that it always did.
+
+    Args:
+        weights: As for `kp2d.methods.weights.resolve`, with a card.
+        output: Folder for the weights and their card.
+
+    Returns:
+        The card. It has one stage more, of the recipe "half", that names what was rounded.
+
+    Raises:
+        InputError: If the weights are not found, have no card, or hold numbers that half precision does not.
+    """
+    whole = resolve(weights)
+    known = _known_card(whole.path)
+    network, _ = load_network(whole.preset, whole.path)
+    if any(np.abs(value).max(initial=0) > np.finfo(np.float16).max for value in network.get_weights()):
+        raise problem(f"weights of at most {np.finfo(np.float16).max:.0f}", str(whole.path))
+    path = Path(output) / f"{whole.preset}{WEIGHTS}"
+    save_weights(network, path, half=True)
+    own = {"recipe": "half", "preset": whole.preset, "of": [{"sha256": whole.sha256, "share": 1.0}]}
+    stages = [*known["stages"], {**own, **_UNTRAINED}]
+    return files.write_json(card_of(path), {**known, **_totals(stages), **_made(path), "metrics": []})
 
 
 def write_model_card(
@@ -239,6 +266,14 @@ def _card_of(weights: str | Path | None) -> dict[str, Any]:
         return card
     log.warning("%s has no card: what it was trained by is not known to the new one.", path)
     return {}
+
+
+def _known_card(weights: Path) -> dict[str, Any]:
+    """The card beside some weights; refuses those without."""
+    card = _card_of(weights)
+    if not card:
+        raise problem("weights with a card", str(weights), "Train with kp2d train --card.")
+    return card
 
 
 def _training_data(folder: str, note: str, before: str) -> str:

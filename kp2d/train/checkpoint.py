@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import os
 import secrets
@@ -118,12 +119,33 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.npz"))
 
 
-def save_weights(network: keras.Model, path: Path) -> None:
-    """Writes a network's weights, atomically, to a name that ends in `.weights.h5`."""
+def save_weights(network: keras.Model, path: Path, *, half: bool = False) -> None:
+    """Writes a network's weights, atomically, to a name that ends in `.weights.h5`; or in half precision."""
     with files.atomic(path) as temporary:
         partial = temporary.with_suffix(".weights.h5")  # Keras insists on the name
         network.save_weights(partial)
+        if half:
+            _halve(partial)
         partial.replace(temporary)
+
+
+def _halve(path: Path) -> None:
+    """Rewrites a `.weights.h5` file with its float32 numbers in half precision."""
+    import h5py
+
+    whole = io.BytesIO(path.read_bytes())
+    with h5py.File(whole, "r") as source, h5py.File(path, "w") as target:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Dataset):
+                kind = np.float16 if item.dtype == np.float32 else item.dtype
+                made = target.create_dataset(name, data=np.asarray(item).astype(kind))
+            else:
+                made = target.require_group(name)
+            made.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
 
 
 def all_finite(learner: keras.Model, average: WeightAverage) -> bool:

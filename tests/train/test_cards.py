@@ -115,6 +115,21 @@ def test_the_mean_of_networks_tells_of_its_parts(train, small_preset, tmp_path):
         np.testing.assert_allclose(mixed, ours, rtol=1e-6, atol=1e-7)
 
 
+def test_half_precision_takes_fewer_bytes_and_tells_of_it(train, small_preset, tmp_path):
+    run = train("run").parent
+    path = cards.write_half(run, tmp_path / "half")
+    card, whole = files.read_json(path), files.read_json(run / path.name)
+    *stages, half = card["stages"]
+    assert stages == whole["stages"] and (card["steps"], card["pairs"]) == (2, 4)
+    assert half["recipe"] == "half" and half["of"] == [{"sha256": whole["sha256"], "share": 1.0}]
+    found = [weights.resolve(folder) for folder in (run, path.parent)]
+    assert found[1].sha256 == card["sha256"] and card["bytes"] == found[1].path.stat().st_size
+    assert card["bytes"] < whole["bytes"]
+    ours, theirs = (weights.load_network(small_preset, each.path)[0].get_weights() for each in found)
+    for rounded, exact in zip(theirs, ours, strict=True):
+        assert rounded.dtype == exact.dtype and np.array_equal(rounded, exact.astype(np.float16))
+
+
 def test_what_has_no_mean_is_refused(train, small_preset, tmp_path):
     run = train("run").parent
     for shares in ({}, {run: 0.5}, {run: 2.0, weights.shipped_path("kp2d_nano"): -1.0}):
@@ -123,8 +138,9 @@ def test_what_has_no_mean_is_refused(train, small_preset, tmp_path):
     with pytest.raises(InputError, match=f"weights of one network; received .*{small_preset}"):
         cards.write_mean({run: 0.5, weights.shipped_path("kp2d_nano"): 0.5}, tmp_path / "mean")
     (run / f"{small_preset}.json").unlink()
-    with pytest.raises(InputError, match="weights with a card"):
-        cards.write_mean({run: 1.0}, tmp_path / "mean")
+    for write in (cards.write_half, lambda weights, output: cards.write_mean({weights: 1.0}, output)):
+        with pytest.raises(InputError, match="weights with a card"):
+            write(run, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 
