@@ -43,7 +43,8 @@ readme: $(READY)  ## fill the tables of README.md, results/README.md and docs/ f
 	$(BIN)/kp2d readme
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	env -u MPLBACKEND $(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+	env -u MPLBACKEND $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) \
+	  --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 strip: $(READY)  ## remove the outputs that JupyterLab has saved into the notebooks
 	$(BIN)/jupyter nbconvert --clear-output --inplace --log-level=ERROR notebooks/*.ipynb

@@ -69,7 +69,7 @@ def match(
     from kp2d.viz import matched
 
     pair = [matched.image_of(image, f"image {side}") for side, image in enumerate((image0, image1))]
-    extractor = method if hasattr(method, "extract") else extractors.create(method)
+    extractor = extractors.as_extractor(method)
     views = [
         registration.view_image(image, extractor, top_k=top_k, image_size=image_size) for image, _ in pair
     ]

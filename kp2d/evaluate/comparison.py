@@ -45,7 +45,7 @@ def evaluate_methods(
     if not methods or len(set(names)) < len(names):
         raise checks.problem("one or more different methods", repr(names))
     # A wrong name fails before the first hour.
-    chosen = [extractors.create(method) if isinstance(method, str) else method for method in methods]
+    chosen = [extractors.as_extractor(method) for method in methods]
     how = {"cache": cache, "workers": workers, "progress": progress}
     pairs = [evaluation.evaluate(extractor, sequences, protocol, **how) for extractor in chosen]
     rows = [

@@ -64,7 +64,7 @@ def study(
     if orders < 1:
         raise checks.problem("one or more orders of the matches", orders)
     pairs = [pair for sequence in sequences for pair in sequence.pairs]
-    chosen = [extractors.create(method) if isinstance(method, str) else method for method in methods]
+    chosen = [extractors.as_extractor(method) for method in methods]
     how = {"cache": cache, "workers": workers, "progress": progress}
     stores = [evaluation.export_features(method, pairs, protocol.image_size, **how) for method in chosen]
     seeds = range(protocol.seed, protocol.seed + orders)
@@ -223,7 +223,7 @@ def trust_study(
         jobs += [(dataset, around, *two, None) for around in AROUND for two in _unrelated(group, unrelated)]
     rows, count = [], workers or provenance.workers()
     for method in methods:
-        extractor = extractors.create(method) if isinstance(method, str) else method
+        extractor = extractors.as_extractor(method)
         judge = functools.partial(_judged, extractor, image_size)
         judged = parallel(judge, jobs, count if extractor.concurrent else 1, "trust", progress)
         table = pd.DataFrame([one for one in judged if one is not None])

@@ -92,7 +92,7 @@ def study(
     )
     parts = []
     for method in methods:
-        extractor = extractors.create(method) if isinstance(method, str) else method
+        extractor = extractors.as_extractor(method)
         pairs = _score_views(extractor, shown, protocol, workers, progress)
         for (_, kind, amount), part in pairs.groupby(["dataset", "subset", "amount"], sort=False):
             rows = averages.result_rows(part, extractor, protocol, profile=profile)

@@ -147,7 +147,7 @@ class Study:
         wanted = [plain(image) for image in inputs]
         parts, facts = [], []
         for kind, model in {"float32": self.source.method, **models}.items():
-            extractor = extractors.create(model) if isinstance(model, str) else model
+            extractor = extractors.as_extractor(model)
             rows, pairs = comparison.evaluate_methods(
                 [extractor], self.sequences, self.protocol, profile=profile, cache=self.cache, progress=False
             )

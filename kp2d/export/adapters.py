@@ -23,7 +23,7 @@ class Feature2D:
     """
 
     def __init__(self, method: str | extractors.Extractor = "kp2d_tiny_s:int8", *, top_k: int = 1000):
-        self.extractor = extractors.create(method) if isinstance(method, str) else method
+        self.extractor = extractors.as_extractor(method)
         self.top_k = top_k
 
     def detectAndCompute(  # noqa: N802, as OpenCV has it

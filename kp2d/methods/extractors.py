@@ -253,6 +253,11 @@ def create(method: str | Method, *, precision: str | None = None, **options: Any
     return _network(chosen, written, tuple(sorted(options.items())))
 
 
+def as_extractor(method: str | Method | Extractor) -> Extractor:
+    """Returns an extractor as it is, and of anything else what `create` makes of it."""
+    return method if hasattr(method, "extract") else create(method)
+
+
 def load(method: str | Method, *, precision: str | None = None, **options: Any) -> Extractor:
     """Makes an extractor that is shared with no other caller; see `create`."""
     chosen, options = _chosen(method, precision, options)
