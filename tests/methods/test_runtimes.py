@@ -113,7 +113,9 @@ DEEPER = {"kp2d_baseline": 6}  # dB more of noise, with sums over up to 2304 pro
 def test_a_shipped_int8_network_is_near_its_float_network(name, precision):
     model = runtimes.TFLiteModel(shipped_file(name, precision))
     source = quantization.load_float(name)
-    assert model.metadata["float_sha256"] == source.sha256
+    *_, last = files.read_json(weights.card_of(weights.shipped_path(name)))["stages"]
+    rounded = {part["sha256"] for part in last["of"]} if last["recipe"] == "half" else set()
+    assert model.metadata["float_sha256"] in {source.sha256, *rounded}
     assert model.metadata["preset"] == source.config.name and "dirty" not in model.metadata["git_commit"]
     float_network, int8_network = kp2d.load(name), kp2d.load(name, precision=precision)
     pixels = np.concatenate([photo(each, IMAGE_SIZE) for each in ("astronaut", "coffee", "camera")])
