@@ -218,7 +218,8 @@ def report_csv(name: str) -> Path:
 
 def test_cards_tell_what_weights_learned_from_and_what_they_reach(texts):
     text = texts["models"]
-    for words in ("387,539", "4,870 photographs", "7.73 hours", "int8, trained on its grid", "SHA-256"):
+    hours = f"{json.loads(report_card('kp2d_tiny_s').read_text(encoding='utf-8'))['hours']} hours"
+    for words in ("387,539", "4,870 photographs", hours, "int8, trained on its grid", "SHA-256"):
         assert words in text
     card = json.loads(report_card("kp2d_tiny_s.int8").read_text(encoding="utf-8"))
     assert card["sha256"] in text
