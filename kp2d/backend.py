@@ -48,7 +48,7 @@ def quiet() -> None:
 
 def _check_chosen() -> None:
     """Refuses a backend, or another setting of the user, that Keras would fail on while it is imported."""
-    if "keras" in sys.modules:
+    if "keras" in sys.modules or importlib.util.find_spec("keras") is None:  # small devices have none
         return
     path, settings = keras_file()
     if fault := keras_fault(path, settings):

@@ -1,5 +1,6 @@
 """A keras.json that cannot be used is named, and settings stay the user's."""
 
+import importlib.util
 import json
 import sys
 
@@ -27,6 +28,15 @@ def test_what_keras_fails_on_is_a_sentence_that_names_the_file(content, told, tm
     with pytest.raises(backend.checks.InputError) as error:
         backend.quiet()
     assert told in str(error.value) and str(tmp_path / "keras.json") in str(error.value)
+
+
+def test_without_keras_nothing_is_asked_of_its_backend(monkeypatch):
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    find = importlib.util.find_spec
+    absent = ("keras", "tensorflow")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else find(name))
+    backend.quiet()  # a small device times its integers
 
 
 def test_settings_are_the_users_again_after_the_last_block(monkeypatch):
