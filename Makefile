@@ -23,9 +23,8 @@ test: $(TESTED) $(LIGHT:%=%/.ready)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 coverage: $(TESTED)  ## run the tests and say which lines they reach; fails below 90 %
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check coverage
-	$(BIN)/python -m coverage run --source=kp2d -m pytest
-	$(BIN)/python -m coverage report --skip-covered --fail-under=90
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pytest-cov
+	$(BIN)/python -m pytest -n 2 --dist loadscope --cov=kp2d --cov-report=term:skip-covered --cov-fail-under=90
 
 dist: $(TESTED)  ## build what `pip install kp2d` gets, and check it
 	BIN=$(BIN) .ci/dist

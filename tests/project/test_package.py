@@ -63,7 +63,7 @@ def test_continuous_integration_runs_the_whole_check_on_every_python():
     assert ".ci/run" in steps
     for target in re.findall(r"make (\w+)", " ".join(steps)):
         assert re.search(rf"^{target}:", MAKEFILE, re.M), target
-    assert "--fail-under=90" in MAKEFILE
+    assert "--cov-fail-under=90" in MAKEFILE
 
 
 def test_hooks_are_the_project_s_own_tools():
