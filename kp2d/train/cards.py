@@ -9,14 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kp2d import files, provenance
 from kp2d.checks import problem
 from kp2d.data import datasets
 from kp2d.methods import tflite_file
 from kp2d.methods.weights import PRETRAINED, WEIGHTS, card_of, load_network, resolve
-from kp2d.train.checkpoint import read_rows, save_weights
+from kp2d.train.checkpoint import read_rows, save_half, save_weights
 
 SOURCES = 20  # kinds of photographs that a card names at most
 METRIC_ROW = (  # columns of a result table that a card repeats; the first five tell its rows apart
@@ -140,11 +138,8 @@ def write_half(weights: str | Path, output: str | Path) -> Path:
     """
     whole = resolve(weights)
     known = _known_card(whole.path)
-    network, _ = load_network(whole.preset, whole.path)
-    if any(np.abs(value).max(initial=0) > np.finfo(np.float16).max for value in network.get_weights()):
-        raise problem(f"weights of at most {np.finfo(np.float16).max:.0f}", str(whole.path))
     path = Path(output) / f"{whole.preset}{WEIGHTS}"
-    save_weights(network, path, half=True)
+    save_half(whole.path, path)
     own = {"recipe": "half", "preset": whole.preset, "of": [{"sha256": whole.sha256, "share": 1.0}]}
     stages = [*known["stages"], {**own, **_UNTRAINED}]
     return files.write_json(card_of(path), {**known, **_totals(stages), **_made(path), "metrics": []})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 import os
 import secrets
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 # What NumPy and the archive beneath raise on damaged files; RuntimeError: an unknown version, a password.
 DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+LARGEST_HALF = float(np.finfo(np.float16).max)  # that half precision holds
 
 log = logging.getLogger(__name__)
 
@@ -119,27 +120,32 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.npz"))
 
 
-def save_weights(network: keras.Model, path: Path, *, half: bool = False) -> None:
-    """Writes a network's weights, atomically, to a name that ends in `.weights.h5`; or in half precision."""
+def save_weights(network: keras.Model, path: Path) -> None:
+    """Writes a network's weights, atomically, to a name that ends in `.weights.h5`."""
     with files.atomic(path) as temporary:
         partial = temporary.with_suffix(".weights.h5")  # Keras insists on the name
         network.save_weights(partial)
-        if half:
-            _halve(partial)
         partial.replace(temporary)
 
 
-def _halve(path: Path) -> None:
-    """Rewrites a `.weights.h5` file with its float32 numbers in half precision."""
+def save_half(weights: Path, path: Path) -> None:
+    """Writes a `.weights.h5` file again, atomically, with its float32 numbers in half precision.
+
+    Raises:
+        InputError: If it holds numbers that are too large for that.
+    """
     import h5py
 
-    whole = io.BytesIO(path.read_bytes())
-    with h5py.File(whole, "r") as source, h5py.File(path, "w") as target:
+    with files.atomic(path) as temporary, h5py.File(weights) as source, h5py.File(temporary, "w") as target:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
             if isinstance(item, h5py.Dataset):
-                kind = np.float16 if item.dtype == np.float32 else item.dtype
-                made = target.create_dataset(name, data=np.asarray(item).astype(kind))
+                values = np.asarray(item)
+                if values.dtype == np.float32:
+                    if np.abs(values).max(initial=0) > LARGEST_HALF:
+                        raise problem(f"weights of at most {LARGEST_HALF:.0f}", f"larger ones in {weights}")
+                    values = values.astype(np.float16)
+                made = target.create_dataset(name, data=values)
             else:
                 made = target.require_group(name)
             made.attrs.update(item.attrs)

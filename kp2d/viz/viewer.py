@@ -155,9 +155,11 @@ def _viewer(
     for control in controls:
         control.observe(refresh, names="value")
     refresh()
-    offered = controls if score_threshold else controls[:-1]
-    # One pair or one method is no choice.
-    shown = [control for control in offered if len(getattr(control, "options", "ab")) > 1]
+    *choices, threshold = controls
+    shown = [
+        control for control in choices if len(control.options) > 1
+    ]  # one pair or one method is no choice
+    shown += [threshold] if score_threshold else []
     wrapping = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")
     return Viewer([widgets.Box(shown, layout=wrapping), message, picture])
 

@@ -9,7 +9,7 @@ from kp2d import cli, files, provenance
 from kp2d.checks import InputError
 from kp2d.methods import weights
 from kp2d.methods.networks import get_preset
-from kp2d.train import cards
+from kp2d.train import cards, checkpoint
 from kp2d.train.recipes import from_recipe
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -128,6 +128,17 @@ def test_half_precision_takes_fewer_bytes_and_tells_of_it(train, small_preset, t
     ours, theirs = (weights.load_network(small_preset, each.path)[0].get_weights() for each in found)
     for rounded, exact in zip(theirs, ours, strict=True):
         assert rounded.dtype == exact.dtype and np.array_equal(rounded, exact.astype(np.float16))
+
+
+def test_weights_that_half_precision_does_not_hold_are_refused(train, small_preset, tmp_path):
+    run = train("run").parent
+    path = run / f"{small_preset}.weights.h5"
+    network, _ = weights.load_network(small_preset, path)
+    network.set_weights([np.full_like(value, 7e4) for value in network.get_weights()])
+    checkpoint.save_weights(network, path)
+    with pytest.raises(InputError, match="weights of at most 65504; received larger ones in"):
+        checkpoint.save_half(path, tmp_path / "half.weights.h5")
+    assert not (tmp_path / "half.weights.h5").exists()
 
 
 def test_what_has_no_mean_is_refused(train, small_preset, tmp_path):
