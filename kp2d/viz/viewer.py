@@ -156,9 +156,8 @@ def _viewer(
         control.observe(refresh, names="value")
     refresh()
     *choices, threshold = controls
-    shown = [
-        control for control in choices if len(control.options) > 1
-    ]  # one pair or one method is no choice
+    # One pair or one method is no choice.
+    shown = [control for control in choices if len(control.options) > 1]
     shown += [threshold] if score_threshold else []
     wrapping = widgets.Layout(display="flex", flex_flow="row wrap", align_items="center")
     return Viewer([widgets.Box(shown, layout=wrapping), message, picture])
